@@ -1,0 +1,95 @@
+"""Small helpers that every layer may use: errors, wrapped networks, name prefixes, whole files."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["UserError", "atomic_path", "cache_dir", "is_under", "last_layer", "unwrap", "write_json"]
+
+
+class UserError(ValueError):
+    """A mistake that the user can put right.
+
+    The message is one sentence or two: what was expected, what was found, what to do. The bundles print it without a
+    stack trace and exit with status 1.
+    """
+
+
+def unwrap(network: nn.Module) -> nn.Module:
+    """The network itself, without the wrappers of ``DistributedDataParallel`` and ``torch.compile``.
+
+    Both put a prefix before every parameter's name (``module.``, ``_orig_mod.``).
+    """
+    from torch import nn
+
+    while True:
+        if isinstance(network, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            network = network.module
+        elif "_orig_mod" in network._modules:
+            network = network._modules["_orig_mod"]
+        else:
+            return network
+
+
+def is_under(name: str, prefixes: Iterable[str]) -> bool:
+    """Whether the dotted ``name`` is one of the modules ``prefixes`` or lies inside one.
+
+    Whole name parts are compared, so ``layer1`` does not match ``layer10.weight``.
+
+    Example:
+        >>> is_under("layer1.0.weight", ["layer1"]), is_under("layer10.weight", ["layer1"])
+        (True, False)
+    """
+    return any(name == p or name.startswith(f"{p.rstrip('.')}.") for p in prefixes)
+
+
+def last_layer(network: nn.Module) -> str:
+    """Name of the last module (in order of registration) that holds parameters of its own: usually the head."""
+    names = [name for name, module in network.named_modules() if next(module.parameters(recurse=False), None) is not None]
+    if not names:
+        raise ValueError(f"{type(network).__name__} has no parameters.")
+    return names[-1]
+
+
+def cache_dir() -> Path:
+    """The user's cache folder of this package: ``$MEDTL_CACHE``, else ``medtl_monai`` in the system's cache folder."""
+    if "MEDTL_CACHE" in os.environ:
+        return Path(os.environ["MEDTL_CACHE"]).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "medtl_monai"
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary path beside ``path``, renamed to it on success and removed on failure.
+
+    So that no half-written file is ever left under the real name.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    os.close(handle)
+    try:
+        yield Path(name)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(name, 0o666 & ~umask)  # mkstemp makes files private
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: str | os.PathLike[str], content: Any) -> None:
+    """Write ``content`` as indented JSON, whole or not at all; NaN is refused (use ``None`` and a reason)."""
+    import json
+
+    with atomic_path(path) as part:
+        part.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
