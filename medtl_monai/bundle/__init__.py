@@ -1,0 +1,35 @@
+"""What the bundles' configurations call: the beginning, the middle and the end of a run."""
+
+from .cases import Parts, read_parts
+from .handlers import Checkpoints, EpochSeed, History, Resume, SavePredictions, accuracy, log_loss
+from .report import Predicted, Report, open_output, predict
+from .start import check_keys, check_values, find_root, new_output_dir, start, write_config
+from .transfer import Transfer, build_network, image_statistics, load_model, model_settings, transfer
+
+__all__ = [
+    "Checkpoints",
+    "EpochSeed",
+    "History",
+    "Parts",
+    "Predicted",
+    "Report",
+    "Resume",
+    "SavePredictions",
+    "Transfer",
+    "accuracy",
+    "build_network",
+    "check_keys",
+    "check_values",
+    "find_root",
+    "image_statistics",
+    "load_model",
+    "log_loss",
+    "model_settings",
+    "new_output_dir",
+    "open_output",
+    "predict",
+    "read_parts",
+    "start",
+    "transfer",
+    "write_config",
+]

@@ -1,0 +1,77 @@
+"""The user's images, read once, split by patient and audited, before anything is trained."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from ..data import Cases, LeakageReport, audit, check_readable, raise_on_shared_patients, split_patients
+from ..utils import UserError
+
+__all__ = ["Parts", "read_parts"]
+
+_log = logging.getLogger("medtl_monai")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Cases with the part each stands in.
+
+    Attributes:
+        classes: names of the labels.
+        items: MONAI datalist items (``image``, ``label``, ``patient`` and what else the data has).
+        names: the part of each item: ``train``, ``val`` or ``test``.
+        leakage: what the parts share.
+    """
+
+    classes: list[str]
+    items: list[dict[str, Any]]
+    names: list[str]
+    leakage: LeakageReport
+
+    def of(self, part: str) -> list[dict[str, Any]]:
+        """The items of one part."""
+        return [item for item, name in zip(self.items, self.names, strict=True) if name == part]
+
+
+def read_parts(
+    cases: Cases,
+    *,
+    val_fraction: float = 0.2,
+    fold: int | None = None,
+    seed: int = 0,
+    part: str | None = None,
+    allow_shared_patients: bool = False,
+) -> Parts:
+    """Read every image once, give each patient a part, and look for what the parts share.
+
+    Args:
+        cases: from :func:`medtl_monai.data.load_cases`.
+        val_fraction: share of the images for validation, about; patients are never divided.
+        fold: which of ``round(1 / val_fraction)`` folds validates, instead of a random choice.
+        seed: of the choice.
+        part: put all cases in this part instead of splitting (to score a whole set).
+        allow_shared_patients: go on although a patient stands in two parts (by the data's own ``split`` column).
+
+    Raises:
+        UserError: an unreadable image, a class with too few patients, patients shared by parts.
+    """
+    hashes = check_readable(cases.items)
+    names = [part] * len(cases.items) if part else split_patients(
+        cases.items, val_fraction=val_fraction, fold=fold, seed=seed
+    )
+    leakage = audit(cases.items, names, hashes)
+    if not allow_shared_patients:
+        raise_on_shared_patients(leakage)
+    for name in dict.fromkeys(names):
+        chosen = [item for item, where in zip(cases.items, names, strict=True) if where == name]
+        counts = Counter(item["label"] for item in chosen)
+        per_class = ", ".join(f"{counts[i]} {label}" for i, label in enumerate(cases.classes))
+        _log.info(f"{name}: {len(chosen)} images of {len({i['patient'] for i in chosen})} patients ({per_class})")
+        missing = [label for i, label in enumerate(cases.classes) if not counts[i]]
+        if missing and name == "train":
+            raise UserError(f"the training part has no image of {', '.join(missing)}: give each class two patients.")
+    _log.info(f"leakage: {leakage.verdict}")
+    return Parts(cases.classes, cases.items, names, leakage)

@@ -1,0 +1,131 @@
+"""Source weights into the network, then the strategy: what is fine-tuned, and how."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..backbones import anatomy, build
+from ..strategies import Chain, Strategy
+from ..utils import UserError
+from ..weights import SOURCES, LoadReport, load_weights
+
+__all__ = ["Transfer", "build_network", "image_statistics", "load_model", "model_settings", "transfer"]
+
+_log = logging.getLogger("medtl_monai")
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """A network ready for the optimizer, and what became of the source's weights."""
+
+    network: nn.Module
+    report: LoadReport
+
+
+def build_network(settings: Mapping[str, Any]) -> nn.Module:
+    """The network of a model's settings: ``backbone``, ``channels``, ``classes`` and the options in ``variant``."""
+    return build(
+        settings["backbone"],
+        in_channels=settings["channels"],
+        num_classes=len(settings["classes"]),
+        **settings["variant"],
+    )
+
+
+def transfer(
+    network: nn.Module,
+    strategy: Strategy,
+    weights: str | None,
+    *,
+    device: torch.device | str,
+    min_coverage: float = 0.9,
+) -> Transfer:
+    """Load ``weights``, move the network to ``device`` and let ``strategy`` prepare it, in this order.
+
+    Args:
+        network: with a new head.
+        strategy: what decides how the network learns.
+        weights: a name of the catalogue, a file, or ``none``.
+        device: where the training runs.
+        min_coverage: least share of the backbone's elements that the source must fill.
+
+    Raises:
+        UserError: the weights fill too little, or the strategy makes no sense without any.
+    """
+    source = "none" if strategy.from_scratch or weights is None else weights
+    parts = list(strategy) if isinstance(strategy, Chain) else [strategy]
+    needing = [type(part).__name__ for part in parts if part.needs_source]
+    if source == "none" and needing:
+        raise UserError(f"{' and '.join(needing)} needs pretrained weights, and weights is none: give weights or finetune.")
+    report = load_weights(network, source, head=anatomy(network).head, min_coverage=min_coverage)
+    _log.info(f"weights\n{report}")
+    layout = {"memory_format": torch.channels_last} if _is_2d(network) else {}
+    network = strategy.prepare(network.to(device, **layout))
+    trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    total = sum(p.numel() for p in network.parameters())
+    _log.info(f"strategy {' + '.join(type(part).__name__ for part in parts)}: {trained:,} of {total:,} parameters trained")
+    return Transfer(network, report)
+
+
+def image_statistics(weights: str | None, channels: int) -> dict[str, list[float]]:
+    """``mean`` and ``std`` per channel, on images in ``[0, 1]``, that the source's network was trained with.
+
+    Without a catalogue entry (a file, or none) both are 0.5, which maps images to ``[-1, 1]``; a checkpoint of a bundle
+    brings its own.
+    """
+    if weights in SOURCES:
+        mean, std = SOURCES[weights].normalization(channels)
+        return {"mean": list(mean), "std": list(std)}
+    if weights is not None and Path(weights).is_file():
+        saved = _read(weights).get("settings", {})
+        if len(saved.get("mean", [])) == channels:
+            return {"mean": saved["mean"], "std": saved["std"]}
+    return {"mean": [0.5] * channels, "std": [0.5] * channels}
+
+
+def model_settings(checkpoint: str, default: Mapping[str, Any]) -> dict[str, Any]:
+    """What a trained model needs besides its weights: from the checkpoint, else ``default`` where there is none yet.
+
+    So that a model trained on other classes, or with another backbone, is scored and used without repeating its
+    settings.
+    """
+    return {**default, **_read(checkpoint).get("settings", {})} if Path(checkpoint).is_file() else dict(default)
+
+
+def load_model(network: nn.Module, checkpoint: str, *, device: torch.device | str) -> nn.Module:
+    """``network`` with the weights of a bundle's checkpoint, all of them, on ``device`` and in evaluation mode.
+
+    Raises:
+        UserError: no such file, or it does not fit the network.
+    """
+    if not Path(checkpoint).is_file():
+        raise UserError(
+            f"there are no trained weights at {checkpoint}: give --checkpoint a best.pt of a training, "
+            "or train with --save_to_models true."
+        )
+    state = _read(checkpoint)
+    try:
+        network.load_state_dict(state.get("model", state))
+    except RuntimeError as error:
+        raise UserError(f"{checkpoint} does not fit the network: {str(error).splitlines()[1].strip()}") from error
+    layout = {"memory_format": torch.channels_last} if _is_2d(network) else {}
+    return network.to(device, **layout).eval()
+
+
+def _read(path: str) -> dict[str, Any]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds: no checkpoint at all, a pickle of code, a truncated file
+        raise UserError(f"{path} is no checkpoint that can be read safely: {str(error).splitlines()[0]}") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _is_2d(network: nn.Module) -> bool:
+    return any(isinstance(module, nn.Conv2d) for module in network.modules())

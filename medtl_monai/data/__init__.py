@@ -1,0 +1,25 @@
+"""Data: folders into datalists, upright slices, splits by patient, leakage, phantoms."""
+
+from .datasets import EXTENSIONS, Cases, load_cases, unlabelled
+from .leakage import LeakageReport, audit, perceptual_hash, raise_on_shared_patients
+from .phantoms import brain_cohort, make_brain_cohort
+from .readers import ToSliced, check_readable, read_grey
+from .split import split_patients, write_split_csv
+
+__all__ = [
+    "EXTENSIONS",
+    "Cases",
+    "LeakageReport",
+    "ToSliced",
+    "audit",
+    "brain_cohort",
+    "check_readable",
+    "load_cases",
+    "make_brain_cohort",
+    "perceptual_hash",
+    "raise_on_shared_patients",
+    "read_grey",
+    "split_patients",
+    "unlabelled",
+    "write_split_csv",
+]

@@ -1,0 +1,258 @@
+"""The user's folder into a MONAI datalist, whatever its layout."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from ..utils import UserError
+
+__all__ = ["EXTENSIONS", "Cases", "load_cases", "unlabelled"]
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".nii", ".nii.gz", ".dcm", ".dicom", ".nrrd", ".mha")
+"""File names that are taken for images, in any case; besides, DICOM files without an extension."""
+
+PATIENT_COLUMNS = ("patient", "patient_id", "PatientID")
+_PARTS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+_PARTS["testing"] = "test"
+
+
+@dataclass(frozen=True)
+class Cases:
+    """Labelled images.
+
+    Attributes:
+        items: a MONAI datalist; each item has ``image`` (absolute path), ``label`` (index into ``classes``),
+            ``patient``, and where the data has them ``split`` (``train``, ``val`` or ``test``) and ``domain``.
+        classes: names of the labels.
+        root: the folder.
+        layout: ``table``, ``datalist`` or ``folders``.
+    """
+
+    items: list[dict[str, Any]]
+    classes: list[str]
+    root: Path
+    layout: str
+
+
+def load_cases(
+    dataset_dir: str | Path,
+    *,
+    table: str | None = "index.csv",
+    image_column: str = "image",
+    label_column: str = "label",
+    patient_column: str | None = "auto",
+    split_column: str = "split",
+    domain_column: str = "domain",
+    classes: Sequence[str] | None = None,
+) -> Cases:
+    """Find the labelled images of a folder.
+
+    Layouts, the first that fits: a table (CSV with comma, semicolon or tab) named ``table``; a MONAI datalist
+    (``dataset.json``, or ``table`` if it ends in ``.json``); class folders, ``<class>/**/<image>`` or
+    ``<part>/<class>/**/<image>``, where a folder between class and image names the patient.
+
+    Args:
+        dataset_dir: the folder.
+        table: name of the table in it.
+        image_column: paths, relative to the folder.
+        label_column: class names.
+        patient_column: ``auto``: the first of patient, patient_id and PatientID that is there; ``None``: each image
+            is its own patient.
+        split_column: ``train``, ``val`` or ``test``, used if it is there.
+        domain_column: scanner or hospital, used if it is there.
+        classes: names in the wanted order; default: those found, sorted.
+
+    Raises:
+        UserError: the folder, the table, a column, an image or a label is missing or does not fit.
+    """
+    root = Path(dataset_dir).expanduser().resolve()
+    if not root.is_dir():
+        raise UserError(f"dataset_dir: there is no folder {dataset_dir}: check the path.")
+    columns = {"image": image_column, "label": label_column, "split": split_column, "domain": domain_column}
+    listed = table if table is not None and table.endswith(".json") else "dataset.json"
+    if table is not None and not table.endswith(".json") and (root / table).is_file():
+        layout, rows = "table", _table_rows(root / table, columns, patient_column)
+    elif (root / listed).is_file():
+        layout, rows = "datalist", _datalist_rows(root / listed, columns, patient_column)
+    elif table not in (None, "index.csv"):
+        tables = sorted(path.name for path in root.iterdir() if path.suffix in (".csv", ".tsv", ".json"))
+        raise UserError(f"there is no table {table} in {root}: found {', '.join(tables) or 'none'}.")
+    else:
+        layout, rows = "folders", _folder_rows(root, patient_column)
+    rows = [{**row, "image": str((root / row["image"]).resolve())} for row in rows]
+    _check_images(rows, root)
+    names = _class_names(rows, classes)
+    items = [{**row, "label": names.index(row["label"])} for row in _without_duplicates(rows)]
+    return Cases(items, names, root, layout)
+
+
+def unlabelled(path: str | Path) -> list[dict[str, str]]:
+    """Images for inference: one file, or all below a folder, sorted by path.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = Path(path).expanduser().resolve()
+    files = [path] if path.is_file() else [file for file in _files(path)] if path.is_dir() else []
+    if not files:
+        raise UserError(f"dataset_dir: there is no image at {path}: expected a file or a folder of {_kinds()} files.")
+    return [{"image": str(file)} for file in files]
+
+
+def _table_rows(path: Path, columns: dict[str, str], patient_column: str | None) -> list[dict[str, str]]:
+    text = path.read_text(encoding="utf-8-sig")
+    head = text.split("\n", 1)[0]
+    delimiter = max(",;\t", key=head.count)
+    reader = csv.DictReader(text.splitlines(), delimiter=delimiter)
+    found = [name.strip() for name in reader.fieldnames or []]
+    reader.fieldnames = found
+    patient = _patient_column(patient_column, found, f"the table {path.name}")
+    needed = {key: columns[key] for key in ("image", "label")} | ({"patient": patient} if patient else {})
+    for key, column in needed.items():
+        if column not in found:
+            near = get_close_matches(column, found, n=1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            raise UserError(
+                f"the table {path.name} has no column {column!r}{hint}: it has {', '.join(found)}; "
+                f"name the right one with {key}_column."
+            )
+    rows = []
+    for number, cells in enumerate(reader, start=2):
+        row = {key: (cells.get(column) or "").strip() for key, column in needed.items()}
+        empty = [needed[key] for key, value in row.items() if not value]
+        if empty:
+            raise UserError(f"line {number} of the table {path.name} has no {' and no '.join(empty)}: fill it in.")
+        row.setdefault("patient", row["image"])
+        for key in ("split", "domain"):
+            if columns[key] in found and (cells.get(columns[key]) or "").strip():
+                row[key] = cells[columns[key]].strip()
+        if "split" in row:
+            row["split"] = _part(row["split"], f"line {number} of the table {path.name}")
+        rows.append(row)
+    if not rows:
+        raise UserError(f"the table {path.name} has no rows: expected one for each image.")
+    return rows
+
+
+def _patient_column(wanted: str | None, found: Sequence[str], where: str) -> str | None:
+    if wanted != "auto":
+        return wanted
+    column = next((name for name in PATIENT_COLUMNS if name in found), None)
+    if column is None:
+        raise UserError(
+            f"{where} has no patient column (columns: {', '.join(found)}), and images of one patient must not stand on "
+            "both sides of a split: name it with patient_column, or give null if each image is of another patient."
+        )
+    return column
+
+
+def _datalist_rows(path: Path, columns: dict[str, str], patient_column: str | None) -> list[dict[str, str]]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise UserError(f"the datalist {path.name} is no JSON ({error}): expected lists of image and label.") from error
+    lists = {key: value for key, value in content.items() if key in _PARTS and isinstance(value, list)}
+    entries = [(key, entry) for key, value in lists.items() for entry in value if isinstance(entry, dict)]
+    if not entries:
+        raise UserError(f"the datalist {path.name} has no entries under training, validation or testing.")
+    patient = _patient_column(patient_column, list(entries[0][1]), f"the datalist {path.name}")
+    rows = []
+    for key, entry in entries:
+        missing = [c for c in (columns["image"], columns["label"], *([patient] if patient else [])) if c not in entry]
+        if missing:
+            raise UserError(f"an entry of the datalist {path.name} has no {', '.join(missing)}: it has {list(entry)}.")
+        row = {"image": str(entry[columns["image"]]), "label": str(entry[columns["label"]])}
+        row["patient"] = str(entry[patient]) if patient else row["image"]
+        if len(lists) > 1:
+            row["split"] = _PARTS[key]
+        if columns["domain"] in entry:
+            row["domain"] = str(entry[columns["domain"]])
+        rows.append(row)
+    return rows
+
+
+def _folder_rows(root: Path, patient_column: str | None) -> list[dict[str, str]]:
+    files = [file.relative_to(root) for file in _files(root)]
+    if not files:
+        raise UserError(f"there is no image below {root}: expected a table, a datalist, or class folders of {_kinds()}.")
+    split = all(file.parts[0].lower() in _PARTS for file in files)
+    rows = []
+    for file in files:
+        inner = file.parts[1:] if split else file.parts
+        if len(inner) < 2:
+            raise UserError(f"{file} lies in no class folder: expected <class>/{file.name}, or a table index.csv.")
+        if patient_column is not None and len(inner) < 3:
+            raise UserError(
+                f"{file} lies directly in its class folder, so its patient is not known: expected "
+                f"<class>/<patient>/{file.name} or a table, or give --patient_column null if each image is of another "
+                "patient."
+            )
+        # class and patient: folders of one name under two classes are one patient
+        row = {"image": str(file), "label": inner[0], "patient": str(file) if patient_column is None else inner[1]}
+        if split:
+            row["split"] = _PARTS[file.parts[0].lower()]
+        rows.append(row)
+    return rows
+
+
+def _files(folder: Path) -> Iterable[Path]:
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and not path.name.startswith(".") and (path.name.lower().endswith(EXTENSIONS) or _is_dicom(path))
+    )
+
+
+def _is_dicom(path: Path) -> bool:
+    if path.suffix:
+        return False
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def _check_images(rows: Sequence[dict[str, str]], root: Path) -> None:
+    missing = [row["image"] for row in rows if not Path(row["image"]).is_file()]
+    if missing:
+        shown = ", ".join(str(Path(path).relative_to(root) if root in Path(path).parents else path) for path in missing[:3])
+        raise UserError(
+            f"{len(missing)} of {len(rows)} images that the labels name do not exist in {root}: {shown}"
+            f"{' ...' * (len(missing) > 3)}: paths must be relative to dataset_dir, with their extension."
+        )
+
+
+def _class_names(rows: Sequence[dict[str, str]], wanted: Sequence[str] | None) -> list[str]:
+    found = Counter(row["label"] for row in rows)
+    if wanted is None:
+        if len(found) < 2:
+            raise UserError(f"at least two classes are needed, found {', '.join(found)}: check the labels.")
+        return sorted(found)
+    unknown = sorted(set(found) - set(wanted))
+    if unknown:
+        raise UserError(f"the data has images of {', '.join(unknown)}, which are not among {', '.join(wanted)}.")
+    return list(wanted)
+
+
+def _without_duplicates(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    seen: dict[str, dict[str, str]] = {}
+    for row in rows:
+        before = seen.setdefault(row["image"], row)
+        if before != row:
+            raise UserError(f"{row['image']} stands twice in the labels, with different entries: {before} and {row}.")
+    return list(seen.values())
+
+
+def _part(value: str, where: str) -> str:
+    if value.lower() not in _PARTS:
+        raise UserError(f"{where} has the split {value!r}: expected train, val or test.")
+    return _PARTS[value.lower()]
+
+
+def _kinds() -> str:
+    return ", ".join(extension.removeprefix(".") for extension in EXTENSIONS)

@@ -1,0 +1,146 @@
+"""Leakage audit: patients and images that stand in more than one part of a split."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..utils import UserError, write_json
+
+__all__ = ["LeakageReport", "audit", "perceptual_hash", "raise_on_shared_patients"]
+
+_SIDE, _LOW = 32, 8
+_LISTED = 100  # pairs written to the report; all are counted
+
+
+@dataclass(frozen=True)
+class LeakageReport:
+    """What the parts of a split share.
+
+    Attributes:
+        parts: images and patients of each part.
+        shared_patients: patients in more than one part.
+        near_duplicates: pairs of images in different parts whose hashes differ in at most ``max_distance`` bits: the
+            two paths, their parts and the distance; the nearest first, at most 100.
+        near_duplicate_count: how many there are.
+        max_distance: in bits, of 64.
+        verdict: the result in one sentence.
+    """
+
+    parts: dict[str, dict[str, int]]
+    shared_patients: list[str]
+    near_duplicates: list[dict[str, Any]]
+    near_duplicate_count: int
+    max_distance: int
+    verdict: str
+
+    def save(self, path: str | Path) -> None:
+        """Write as JSON."""
+        write_json(path, asdict(self))
+
+
+def perceptual_hash(image: ArrayLike) -> int:
+    """64 bits that hardly change when an image is compressed, rescaled or made brighter.
+
+    The image ``(H, W)`` is averaged down to 32 x 32; the 8 x 8 lowest frequencies of its cosine transform (type II)
+    are compared with their median (Zauner, Implementation and benchmarking of perceptual image hash functions, 2010).
+
+    Example:
+        >>> x = np.add.outer(np.arange(64.0), np.arange(64.0) ** 2)
+        >>> perceptual_hash(x) == perceptual_hash(3 * x + 7)
+        True
+    """
+    small = _shrink(np.asarray(image, dtype=np.float64))
+    low = _DCT[:_LOW] @ small @ _DCT[:_LOW].T
+    low[0, 0] = 0.0  # the mean brightness says nothing
+    bits = (low > np.median(low)).ravel()
+    return int(np.packbits(bits).view(">u8")[0])
+
+
+def audit(
+    items: Sequence[Mapping[str, Any]], parts: Sequence[str], hashes: Mapping[str, int], *, max_distance: int = 2
+) -> LeakageReport:
+    """Look for patients and near-duplicate images in more than one part.
+
+    Args:
+        items: with ``image`` and ``patient``.
+        parts: the part of each.
+        hashes: by image path, from :func:`medtl_monai.data.check_readable`.
+        max_distance: bits in which hashes of near-duplicates differ at most.
+    """
+    where: dict[str, set[str]] = defaultdict(set)
+    for item, part in zip(items, parts, strict=True):
+        where[str(item["patient"])].add(part)
+    shared = sorted(patient for patient, names in where.items() if len(names) > 1)
+    pairs = _near_pairs(items, parts, hashes, max_distance)
+    counts = {
+        name: {
+            "images": sum(part == name for part in parts),
+            "patients": len({str(i["patient"]) for i, part in zip(items, parts, strict=True) if part == name}),
+        }
+        for name in dict.fromkeys(parts)
+    }
+    if len(counts) < 2:
+        verdict = "a single part: nothing to compare."
+    else:
+        verdict = (
+            f"{len(shared) or 'no'} patients and {len(pairs) or 'no'} near-duplicate images (hashes within "
+            f"{max_distance} of 64 bits) are shared by {' and '.join(counts)}."
+        )
+    return LeakageReport(counts, shared, pairs[:_LISTED], len(pairs), max_distance, verdict)
+
+
+def raise_on_shared_patients(report: LeakageReport) -> None:
+    """Stop where a patient stands in two parts.
+
+    Raises:
+        UserError: naming some.
+    """
+    if report.shared_patients:
+        names = ", ".join(report.shared_patients[:3]) + " ..." * (len(report.shared_patients) > 3)
+        raise UserError(
+            f"{len(report.shared_patients)} patients stand in more than one part ({names}), so that scores would be too "
+            "good: correct the split column, or give --allow_shared_patients true."
+        )
+
+
+def _near_pairs(
+    items: Sequence[Mapping[str, Any]], parts: Sequence[str], hashes: Mapping[str, int], most: int
+) -> list[dict[str, Any]]:
+    codes = np.array([hashes[str(item["image"])] for item in items], dtype=np.uint64)
+    names = sorted(set(parts))
+    part = np.array([names.index(name) for name in parts])
+    found = []
+    for i in range(len(items)):  # row by row, so that memory stays small
+        distance = np.bitwise_count(codes[i] ^ codes[i + 1 :])
+        for j in np.flatnonzero((distance <= most) & (part[i + 1 :] != part[i])) + i + 1:
+            pair = {"images": [items[i]["image"], items[j]["image"]], "parts": [parts[i], parts[j]]}
+            found.append({**pair, "distance": int(distance[j - i - 1])})
+    return sorted(found, key=lambda pair: pair["distance"])
+
+
+def _shrink(image: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Averages over a 32 x 32 grid; the image is repeated first where it has fewer pixels."""
+    for axis in (0, 1):
+        n = image.shape[axis]
+        if n < _SIDE:
+            image = np.repeat(image, -(-_SIDE // n), axis)
+            n = image.shape[axis]
+        edges = np.arange(_SIDE) * n // _SIDE
+        widths = np.diff(np.append(edges, n)).reshape((-1, 1) if axis == 0 else (1, -1))
+        image = np.add.reduceat(image, edges, axis) / widths
+    return image
+
+
+def _dct_matrix() -> NDArray[np.float64]:
+    k, n = np.arange(_SIDE)[:, None], np.arange(_SIDE)[None]
+    return np.cos(np.pi * k * (2 * n + 1) / (2 * _SIDE))
+
+
+_DCT = _dct_matrix()

@@ -1,0 +1,5 @@
+"""Synthetic cohorts, written as files in the layout of real ones."""
+
+from .brain import brain_cohort, make_brain_cohort
+
+__all__ = ["brain_cohort", "make_brain_cohort"]

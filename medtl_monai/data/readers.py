@@ -1,0 +1,154 @@
+"""2D images of any format as upright arrays, and one pass over all of them that finds what cannot be read."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.transforms import LoadImage, MapTransform
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from ..utils import UserError
+from .leakage import perceptual_hash
+
+__all__ = ["ToSliced", "check_readable", "read_grey"]
+
+_PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+
+
+class ToSliced(MapTransform):
+    """A loaded 2D image, as MONAI's readers give it, as upright ``(channels, H, W)`` float32.
+
+    Follows ``LoadImaged(image_only=True)``. MONAI's readers put x first; here rows run from top to bottom as the image
+    is shown. NIfTI slices are shown as radiologists do: anterior (or superior) up, the patient's right on the left.
+    Colour becomes grey by luminance (ITU-R BT.601) where one channel is asked for, grey is repeated where three are;
+    transparency is dropped; MONOCHROME1 (inverted DICOM) is turned round.
+
+    Args:
+        keys: of the images.
+        channels: 1 or 3.
+
+    Raises:
+        UserError: a volume, or an unexpected shape; slices are expected.
+    """
+
+    def __init__(self, keys: Sequence[Hashable] | Hashable, channels: int = 1) -> None:
+        super().__init__(keys)  # type: ignore[arg-type]
+        if channels not in (1, 3):
+            raise UserError(f"channels must be 1 or 3 for images of two dimensions, got {channels!r}.")
+        self.channels = channels
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        result = dict(data)
+        for key in self.key_iterator(result):
+            result[key] = _upright(result[key], self.channels)
+        return result
+
+
+def check_readable(items: Sequence[Mapping[str, Any]], *, progress: bool = True) -> dict[str, int]:
+    """Read every image once and hash it.
+
+    Args:
+        items: with ``image``.
+        progress: show a bar.
+
+    Returns:
+        The perceptual hash by path.
+
+    Raises:
+        UserError: naming the images that cannot be read.
+    """
+    hashes: dict[str, int] = {}
+    failed: list[str] = []
+    for item in tqdm(items, desc="reading images", disable=not progress, leave=False):
+        path = str(item["image"])
+        try:
+            hashes[path] = perceptual_hash(read_grey(path))
+        except UserError:
+            raise
+        except Exception as error:  # every reader has its own kinds
+            failed.append(f"{path} ({str(error).splitlines()[0][:80] if str(error) else type(error).__name__})")
+    if failed:
+        more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
+        raise UserError(
+            f"{len(failed)} of {len(items)} images cannot be read: {', '.join(failed[:3])}{more}: "
+            "repair or remove them, and their rows in the table."
+        )
+    return hashes
+
+
+def read_grey(path: str | Path) -> NDArray[np.float32]:
+    """One image as an upright grey array ``(H, W)``, on the file's own scale; large JPEGs are decoded smaller."""
+    if str(path).lower().endswith(_PICTURES):
+        from PIL import Image
+
+        with Image.open(path) as picture:
+            picture.draft("L", (64, 64))
+            return np.asarray(picture.convert("F" if picture.mode.startswith("I") else "L"), dtype=np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        image = LoadImage(image_only=True)(path)
+    return np.asarray(_upright(image, 1)[0])
+
+
+def _upright(image: Tensor, channels: int) -> Tensor:
+    meta = image.meta if isinstance(image, MetaTensor) else {}
+    name = meta.get("filename_or_obj", "an image")
+    array = image.as_tensor() if isinstance(image, MetaTensor) else torch.as_tensor(image)
+    array = array.float()
+    while array.ndim > 2 and array.shape[-1] == 1:
+        array = array[..., 0]
+    nifti = str(name).lower().endswith((".nii", ".nii.gz"))
+    if array.ndim == 3 and nifti and 1 in array.shape:
+        array = _radiological(array, np.asarray(meta["affine"]))
+    elif array.ndim == 2 and nifti:
+        array = _radiological(array[..., None], np.asarray(meta["affine"]))
+    elif array.ndim in (2, 3) and (array.ndim == 2 or array.shape[-1] in (3, 4)):
+        array = array.transpose(0, 1)
+    if array.ndim == 2:
+        array = array[None]
+    elif array.ndim == 3 and array.shape[-1] in (3, 4):
+        array = array[..., :3].movedim(-1, 0)
+    else:
+        raise UserError(f"{name} has the shape {tuple(image.shape)}: expected a single slice, grey or RGB.")
+    if _is_inverted(meta):
+        array = array.amax() + array.amin() - array
+    if channels == 1 and len(array) == 3:
+        array = sum(weight * plane for weight, plane in zip(_LUMA, array, strict=True))[None]  # type: ignore[misc,index]
+    if channels == 3 and len(array) == 1:
+        array = array.repeat(3, 1, 1)
+    return MetaTensor(array.contiguous(), meta={"filename_or_obj": name})
+
+
+def _radiological(array: Tensor, affine: NDArray[Any]) -> Tensor:
+    """A NIfTI slice ``(X, Y, Z)``, one axis of length 1, with anterior or superior up and the right on the left."""
+    thin = next(axis for axis in (2, 1, 0) if array.shape[axis] == 1)
+    directions = affine[:3, :3] / np.maximum(np.linalg.norm(affine[:3, :3], axis=0), 1e-9)
+    axes = [axis for axis in range(3) if axis != thin]
+    world = {axis: int(np.abs(directions[:, axis]).argmax()) for axis in axes}  # 0: right-left, 1: back-front, 2: up
+    if world[axes[0]] == world[axes[1]]:  # oblique beyond telling: as stored
+        world = dict(zip(axes, (0, 1), strict=True))
+    vertical = max(axes, key=lambda axis: world[axis])  # superior before anterior before right
+    horizontal = next(axis for axis in axes if axis != vertical)
+    plane = array.squeeze(thin)
+    if axes.index(vertical) == 1:
+        plane = plane.transpose(0, 1)
+    # NIfTI's axes point to the right, to the front and up; pictures show front and up at the top, the right on the
+    # left, and, seen from the side, the front on the left
+    if directions[world[vertical], vertical] > 0:
+        plane = plane.flip(0)
+    if directions[world[horizontal], horizontal] > 0:
+        plane = plane.flip(1)
+    return plane
+
+
+def _is_inverted(meta: Mapping[str, Any]) -> bool:
+    return str(meta.get("00280004", {}).get("Value", [""])[0] if "00280004" in meta else "") == "MONOCHROME1"

@@ -1,0 +1,120 @@
+"""Splits by patient: balanced by class and by number of images, reproducible, independent of the order of the rows."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..utils import UserError, atomic_path
+
+__all__ = ["split_patients", "write_split_csv"]
+
+_CANDIDATES = 64
+_TOLERANCE = 0.02  # a split whose classes all lie this near to the wanted share is good enough
+
+Item = Mapping[str, Any]
+
+
+def split_patients(
+    items: Sequence[Item], *, val_fraction: float = 0.2, fold: int | None = None, seed: int = 0
+) -> list[str]:
+    """A part, ``train``, ``val`` or ``test``, for each item, such that no patient stands in two parts.
+
+    Patients are drawn class by class (a patient's class is its most frequent label), so that each class has about
+    ``val_fraction`` of its *images* in the validation part: patients differ in how many images they have. Items that
+    carry a ``split`` keep it; if none of them is for validation, this is made from the training patients.
+
+    Args:
+        items: with ``image``, ``label``, ``patient`` and perhaps ``split``.
+        val_fraction: share of each class's images, above 0 and at most 0.5.
+        fold: which of ``round(1 / val_fraction)`` disjoint folds is the validation part, from 0; default: random.
+        seed: of the choice.
+
+    Raises:
+        UserError: a class has fewer than two patients, or a setting is out of range.
+    """
+    given = [item.get("split") for item in items]
+    parts = [part or "train" for part in given]
+    if "val" in given:
+        return parts
+    chosen = [i for i, part in enumerate(parts) if part == "train"]
+    val = _choose([items[i] for i in chosen], val_fraction, fold, seed)
+    for i in chosen:
+        if str(items[i]["patient"]) in val:
+            parts[i] = "val"
+    return parts
+
+
+def write_split_csv(path: str | os.PathLike[str], items: Sequence[Item], parts: Sequence[str]) -> None:
+    """Write which image and patient went into which part: ``image,patient,label,domain,part``."""
+    with atomic_path(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "patient", "label", "domain", "part"])
+        for item, name in zip(items, parts, strict=True):
+            writer.writerow([item["image"], item.get("patient"), item.get("label"), item.get("domain", ""), name])
+
+
+def _choose(items: Sequence[Item], val_fraction: float, fold: int | None, seed: int) -> set[str]:
+    if not 0 < val_fraction <= 0.5:
+        raise UserError(f"val_fraction must be above 0 and at most 0.5, got {val_fraction}.")
+    folds = round(1 / val_fraction)
+    if fold is not None and not (isinstance(fold, int) and 0 <= fold < folds):
+        raise UserError(f"fold must be a whole number from 0 to {folds - 1} (1 / val_fraction folds), got {fold!r}.")
+    labels: dict[str, Counter[int]] = defaultdict(Counter)
+    for item in items:
+        labels[str(item["patient"])][item["label"]] += 1
+    groups: dict[int, list[str]] = defaultdict(list)
+    for patient in sorted(labels):
+        groups[min(labels[patient], key=lambda label: (-labels[patient][label], label))].append(patient)
+    least = 2 if fold is None else folds
+    for label, patients in sorted(groups.items()):
+        if len(patients) < least:
+            raise UserError(
+                f"class number {label} has images of {len(patients)} patient{'s'[:len(patients) > 1]} only, and a split "
+                f"by patient needs at least {least}: add patients, leave the class out"
+                f"{'' if fold is None else ', or give a larger val_fraction'}."
+            )
+    sizes = {patient: counts.total() for patient, counts in labels.items()}
+    rng = np.random.default_rng(seed)
+    if fold is not None:
+        return {p for patients in groups.values() for p in _folds(patients, sizes, folds, rng)[fold]}
+    best: tuple[float, set[str]] = (float("inf"), set())
+    for _ in range(_CANDIDATES):
+        val = {p for patients in groups.values() for p in _draw(patients, sizes, val_fraction, rng)}
+        off = max(
+            abs(sum(sizes[p] for p in patients if p in val) / sum(sizes[p] for p in patients) - val_fraction)
+            for patients in groups.values()
+        )
+        if off < best[0]:
+            best = (off, val)
+        if off <= _TOLERANCE:
+            break
+    return best[1]
+
+
+def _draw(patients: Sequence[str], sizes: Mapping[str, int], share: float, rng: np.random.Generator) -> list[str]:
+    """Patients in random order for as long as that brings their images nearer to the wanted share."""
+    wanted, have = share * sum(sizes[p] for p in patients), 0
+    drawn: list[str] = []
+    for i in rng.permutation(len(patients)):
+        size = sizes[patients[i]]
+        if abs(have + size - wanted) < abs(have - wanted) and len(drawn) < len(patients) - 1:
+            drawn.append(patients[i])
+            have += size
+    return drawn or [min(patients, key=lambda p: sizes[p])]
+
+
+def _folds(
+    patients: Sequence[str], sizes: Mapping[str, int], folds: int, rng: np.random.Generator
+) -> list[list[str]]:
+    """Largest patients first (in random order among equals), each to the fold with the fewest images."""
+    order = sorted((patients[i] for i in rng.permutation(len(patients))), key=lambda p: -sizes[p])
+    result: list[list[str]] = [[] for _ in range(folds)]
+    for patient in order:
+        min(result, key=lambda fold: (sum(sizes[p] for p in fold), len(fold))).append(patient)
+    return result

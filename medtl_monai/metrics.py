@@ -1,0 +1,441 @@
+"""Classification metrics with patient-level confidence intervals, their table, and ``predictions.csv``.
+
+The metrics themselves are MONAI's. What stands here is what MONAI leaves to its users: gathering them, saying why a
+metric is undefined, and resampling patients rather than images. Everywhere ``N`` is the number of images, ``C`` of
+classes and ``R`` of resamples.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from monai.metrics import CalibrationErrorMetric, compute_average_precision, compute_roc_auc
+from monai.metrics.confusion_matrix import compute_confusion_matrix_metric
+from numpy.typing import ArrayLike, NDArray
+
+from .utils import UserError, atomic_path
+
+__all__ = [
+    "CALIBRATION_BINS",
+    "METRICS",
+    "Bootstrap",
+    "Predictions",
+    "calibration_error",
+    "check_predictions",
+    "classification_metrics",
+    "part_metrics",
+    "patient_bootstrap",
+    "ranked_counts",
+    "read_predictions",
+    "render_metrics",
+    "write_predictions",
+]
+
+Array = NDArray[Any]
+
+CALIBRATION_BINS = 15  # as in Guo et al. 2017
+CONFUSION_METRICS = ("accuracy", "balanced_accuracy", "precision", "recall", "specificity", "f1")
+METRICS = (*CONFUSION_METRICS, "auc", "average_precision", "ece")
+RESAMPLED_WEIGHTS = 2**22  # weights held at a time (32 MiB), so that large cohorts fit in memory
+CASE_COLUMNS = ["image", "patient", "label"]
+
+
+def check_predictions(probabilities: ArrayLike, labels: ArrayLike, classes: Sequence[str]) -> tuple[Array, Array]:
+    """Probabilities ``(N, C)`` as float64 and labels ``(N,)`` as int64, once they are known to fit each other.
+
+    Raises:
+        ValueError: shapes, label range or row sums are wrong.
+        UserError: a probability is not a finite number, which is what a diverged network gives.
+    """
+    probabilities, labels = np.asarray(probabilities, dtype=np.float64), np.asarray(labels)
+    if len(classes) < 2 or len(set(classes)) != len(classes):
+        raise ValueError(f"Expected at least two classes with different names, got {list(classes)}.")
+    if probabilities.ndim != 2 or probabilities.shape[1] != len(classes) or len(probabilities) == 0:
+        raise ValueError(f"Expected probabilities of shape (N, {len(classes)}), N > 0, got {probabilities.shape}.")
+    if labels.shape != probabilities.shape[:1] or labels.dtype.kind not in "iu":
+        raise ValueError(f"Expected {len(probabilities)} integer labels, got {labels.dtype} {labels.shape}.")
+    if labels.min() < 0 or labels.max() >= len(classes):
+        raise ValueError(f"Expected labels from 0 to {len(classes) - 1}, got {labels.min()} to {labels.max()}.")
+    broken = int((~np.isfinite(probabilities)).any(axis=1).sum())
+    if broken:
+        raise UserError(
+            f"Expected probabilities, but the network gave values that are not finite for {broken} of "
+            f"{len(probabilities)} images: it has diverged; lower the learning rate or switch mixed precision off."
+        )
+    if probabilities.min() < 0 or np.abs(probabilities.sum(axis=1) - 1).max() > 0.01:  # room for half precision
+        raise ValueError("Expected probabilities from 0 to 1 whose rows sum to 1; were they passed through softmax?")
+    return probabilities, labels.astype(np.int64)
+
+
+def ranked_counts(scores: Array, truth: Array, weights: Array) -> tuple[Array, Array]:
+    """True and false positives at every threshold, from the highest score to the lowest.
+
+    They are the unscaled ROC curve. Equal scores share one threshold.
+
+    Args:
+        scores: ``(N,)``, higher for the positive class.
+        truth: ``(N,)``, boolean.
+        weights: ``(R, N)``, how often each image counts.
+
+    Returns:
+        Two arrays ``(R, T)``, ``T`` being the number of different scores.
+
+    Example:
+        >>> tp, fp = ranked_counts(np.array([0.9, 0.4, 0.4]), np.array([True, True, False]), np.ones((1, 3)))
+        >>> tp.tolist(), fp.tolist()
+        ([[1.0, 2.0]], [[0.0, 1.0]])
+    """
+    order = np.argsort(-scores, kind="stable")
+    last_of_tie = np.append(np.diff(scores[order]) != 0, True)
+    ranked = weights[:, order]
+    true_positives = np.cumsum(ranked * truth[order], axis=1)[:, last_of_tie]
+    return true_positives, np.cumsum(ranked, axis=1)[:, last_of_tie] - true_positives
+
+
+def _ranking(scores: Array, truth: Array, weights: Array) -> tuple[Array, Array]:
+    """AUC (trapezoids) and average precision (steps) under each row of ``weights``; NaN without both classes."""
+    tp, fp = ranked_counts(scores, truth, weights)
+    new_tp, new_fp = np.diff(tp, axis=1, prepend=0), np.diff(fp, axis=1, prepend=0)
+    positives, negatives = tp[:, -1], fp[:, -1]
+    undefined = np.where((positives > 0) & (negatives > 0), 0.0, np.nan)
+    area = (new_fp * (tp - new_tp / 2)).sum(axis=1) / np.maximum(positives * negatives, 1)
+    precision = tp / np.maximum(tp + fp, 1)
+    return area + undefined, (new_tp * precision).sum(axis=1) / np.maximum(positives, 1) + undefined
+
+
+def _calibration(confidence: Array, correct: Array, weights: Array) -> Array:
+    """The twin of `calibration_error` for each row of ``weights``; its bins are MONAI's, rounding included."""
+    edges = torch.linspace(0.0, 1.0 + torch.finfo(torch.float32).eps, CALIBRATION_BINS + 1)
+    bins = torch.bucketize(torch.from_numpy(confidence).float(), edges[1:]).clamp(max=CALIBRATION_BINS - 1).numpy()
+    gaps = np.eye(CALIBRATION_BINS)[bins] * (confidence - correct)[:, None]
+    return np.abs(weights @ gaps).sum(axis=1) / weights.sum(axis=1)
+
+
+def calibration_error(confidence: ArrayLike, correct: ArrayLike) -> float:
+    """Expected calibration error: mean distance of confidence and accuracy over 15 equal bins, weighted by images.
+
+    ``ECE = sum_b n_b / N * |accuracy_b - confidence_b|``, from 0 (calibrated) to 1. MONAI computes it, in float32.
+    Guo et al., On Calibration of Modern Neural Networks, ICML 2017.
+
+    Args:
+        confidence: ``(N,)``, from 0 to 1.
+        correct: ``(N,)``, whether the event that had this probability came true.
+
+    Example:
+        >>> round(calibration_error([0.9, 0.9, 0.6, 0.6], [True, True, True, False]), 6)  # (0.1 + 0.1) / 2
+        0.1
+    """
+    metric = CalibrationErrorMetric(num_bins=CALIBRATION_BINS)
+    pair = [torch.as_tensor(np.asarray(values, dtype=np.float64))[None, None] for values in (confidence, correct)]
+    metric(y_pred=pair[0], y=pair[1])
+    return float(metric.aggregate())  # type: ignore[arg-type]
+
+
+def _confusion(predicted: Array, labels: Array, classes: int, weights: Array) -> Array:
+    """Confusion matrices ``(R, C, C)``, rows being the truth, under each row of ``weights``."""
+    cells = np.eye(classes * classes)[labels * classes + predicted]
+    return (weights @ cells).reshape(-1, classes, classes)
+
+
+def _confusion_metrics(confusion: Array) -> Array:
+    """`CONFUSION_METRICS` of matrices ``(R, C, C)`` as ``(R, 1 + C, 6)``: all classes first, then each one."""
+    hits, total = np.diagonal(confusion, axis1=1, axis2=2), confusion.sum(axis=(1, 2))
+    wrongly, missed = confusion.sum(axis=1) - hits, confusion.sum(axis=2) - hits
+    counts = torch.from_numpy(np.stack([hits, wrongly, total[:, None] - hits - wrongly - missed, missed], axis=-1))
+    columns = [compute_confusion_matrix_metric(name.replace("f1", "f1 score"), counts) for name in CONFUSION_METRICS]
+    per_class = torch.stack(columns, dim=-1).numpy()
+    overall = per_class.mean(axis=1, keepdims=True)
+    overall[:, 0, 0] = hits.sum(axis=1) / total
+    overall[:, 0, 1] = overall[:, 0, CONFUSION_METRICS.index("recall")]
+    return np.concatenate([overall, per_class], axis=1)
+
+
+def _assemble(from_confusion: Array, auc: Sequence[Any], ap: Sequence[Any], ece: Sequence[Any]) -> Array:
+    """All `METRICS` as ``(R, 1 + C, 9)``; ``auc`` and ``ap`` have a value per class, ``ece`` the overall one first."""
+    rest = [[np.mean(auc, axis=0), *auc], [np.mean(ap, axis=0), *ap], ece]
+    columns = [np.stack(values, axis=-1).reshape(*from_confusion.shape[:2], 1) for values in rest]
+    return np.concatenate([from_confusion, *columns], axis=-1)
+
+
+def _values(probabilities: Array, labels: Array) -> Array:
+    """All `METRICS`, ``(1 + C, 9)``, computed by MONAI; NaN where undefined."""
+    classes = probabilities.shape[1]
+    predicted, truths = probabilities.argmax(axis=1), [labels == k for k in range(classes)]
+    confusion = _confusion(predicted, labels, classes, np.ones((1, len(labels))))
+
+    def ranked(function: Callable[..., Any], k: int) -> float:
+        if truths[k].all() or not truths[k].any():  # MONAI would warn
+            return np.nan
+        return float(function(torch.from_numpy(probabilities[:, k]), torch.from_numpy(truths[k]).long()))
+
+    ece = [calibration_error(probabilities.max(axis=1), predicted == labels)]
+    ece += [calibration_error(probabilities[:, k], truths[k]) for k in range(classes)]
+    auc = [ranked(compute_roc_auc, k) for k in range(classes)]
+    ap = [ranked(compute_average_precision, k) for k in range(classes)]
+    return _assemble(_confusion_metrics(confusion), auc, ap, ece)[0]
+
+
+def _resampled_values(probabilities: Array, labels: Array, weights: Array) -> Array:
+    """The vectorised twin of `_values`, ``(R, 1 + C, 9)``, for images that count ``weights`` ``(R, N)`` times."""
+    classes = probabilities.shape[1]
+    predicted = probabilities.argmax(axis=1)
+    auc, ap = zip(*(_ranking(probabilities[:, k], labels == k, weights) for k in range(classes)), strict=True)
+    ece = [_calibration(probabilities.max(axis=1), predicted == labels, weights)]
+    ece += [_calibration(probabilities[:, k], labels == k, weights) for k in range(classes)]
+    return _assemble(_confusion_metrics(_confusion(predicted, labels, classes, weights)), auc, ap, ece)
+
+
+def _reason(metric: str, name: str, count: int) -> str:
+    """Why ``metric`` is undefined for the class ``name``, of which there are ``count`` images."""
+    if metric == "precision":
+        return f"no image was predicted as '{name}'"
+    if metric == "f1":
+        return f"no image is of class '{name}' or was predicted as it"
+    return f"every image is of class '{name}'" if count else f"no image of class '{name}'"
+
+
+def classification_metrics(probabilities: ArrayLike, labels: ArrayLike, classes: Sequence[str]) -> dict[str, Any]:
+    """Every metric of a classifier whose classes exclude each other, over all classes and per class.
+
+    The prediction is the most probable class (of equals the first). Overall: ``accuracy`` is the share of correct
+    images; ``balanced_accuracy`` the mean recall; ``precision``, ``recall``, ``specificity``, ``f1``, ``auc`` and
+    ``average_precision`` are unweighted means of the one-against-the-rest values, so with two classes the mean recall,
+    specificity and balanced accuracy agree: the usual sensitivity and specificity of a test are the positive class's;
+    ``ece`` is the calibration of the most probable class (see `calibration_error`). Per class everything is
+    one-against-the-rest, ``f1`` being ``2 TP / (2 TP + FP + FN)``.
+
+    A metric whose denominator is 0 is undefined: recall of a class without images, precision of a class never
+    predicted, AUC and average precision without both a positive and a negative. Its value is None and ``reason`` says
+    why. A mean over classes of which one is undefined is undefined too.
+
+    Args:
+        probabilities: ``(N, C)``, rows summing to 1.
+        labels: ``(N,)``, integers from 0 to C - 1.
+        classes: the C names.
+
+    Returns:
+        ``metrics`` ``{name: {"value", "reason"?}}``, ``per_class`` ``{class: {name: ...}}``, and ``confusion_matrix``
+        ``C x C`` counts with the truth in rows.
+
+    Example:
+        >>> found = classification_metrics([[0.8, 0.2], [0.4, 0.6], [0.3, 0.7]], [0, 0, 1], ["benign", "cancer"])
+        >>> found["metrics"]["balanced_accuracy"], found["per_class"]["cancer"]["precision"]
+        ({'value': 0.75}, {'value': 0.5})
+        >>> found["confusion_matrix"]
+        [[1, 1], [0, 1]]
+    """
+    probabilities, labels = check_predictions(probabilities, labels, classes)
+    overall, *per_class = _values(probabilities, labels)
+    confusion = _confusion(probabilities.argmax(axis=1), labels, len(classes), np.ones((1, len(labels))))[0].astype(int)
+
+    def entries(values: Array, names: Sequence[str]) -> dict[str, Any]:
+        return {metric: entry(metric, value, names) for metric, value in zip(METRICS, values, strict=True)}
+
+    def entry(metric: str, value: float, names: Sequence[str]) -> dict[str, Any]:
+        if not np.isnan(value):
+            return {"value": float(value)}
+        if len(names) > 1:  # a mean: collect the reasons of its classes
+            source = METRICS.index("recall" if metric == "balanced_accuracy" else metric)
+            names = [name for name, row in zip(classes, per_class, strict=True) if np.isnan(row[source])]
+            metric = METRICS[source]
+        reasons = [_reason(metric, name, confusion[classes.index(name)].sum()) for name in names]
+        return {"value": None, "reason": "; ".join(reasons)}
+
+    return {
+        "metrics": entries(overall, classes),
+        "per_class": {name: entries(values, [name]) for name, values in zip(classes, per_class, strict=True)},
+        "confusion_matrix": confusion.tolist(),
+    }
+
+
+class Bootstrap(NamedTuple):
+    """Interval of a statistic: its ends (NaN if there is none) and how many resamples left it undefined."""
+
+    low: Array
+    high: Array
+    undefined_resamples: Array
+
+
+def patient_bootstrap(
+    statistic: Callable[[Array], Array], patients: ArrayLike, *, n: int = 1000, seed: int = 0, level: float = 0.95
+) -> Bootstrap:
+    """Percentile interval of a statistic when patients, with all their images, are drawn with replacement.
+
+    Images of one patient resemble each other, so resampling images would give intervals that are too narrow. The
+    resamples do not depend on the order of the images. Those where the statistic is undefined are left out and counted;
+    there is no interval if they are more than half, or with fewer than two patients. A perfect score gets an interval
+    of width 0: the bootstrap knows no errors but those that occurred.
+
+    Field and Welsh, Bootstrapping Clustered Data, Journal of the Royal Statistical Society B, 2007.
+
+    Args:
+        statistic: maps weights ``(R, N)``, how often each image was drawn, to values ``(R, ...)``, NaN if undefined.
+        patients: ``(N,)``, the patient of each image.
+        n: number of resamples.
+        seed: of the draw.
+        level: share of the resamples inside the interval.
+
+    Example:
+        >>> x = np.array([1.0, 2.0, 3.0, 4.0])
+        >>> mean = lambda weights: weights @ x / weights.sum(axis=1)
+        >>> low, high, undefined = patient_bootstrap(mean, ["a", "a", "b", "b"])
+        >>> float(low), float(high), int(undefined)
+        (1.5, 3.5, 0)
+    """
+    if n < 1 or not 0 < level < 1:
+        raise ValueError(f"Expected n of at least 1 and a level between 0 and 1, got {n} and {level}.")
+    ids, image_patient = np.unique(np.asarray(patients), return_inverse=True)
+    generator, share = np.random.default_rng(seed), np.full(len(ids), 1 / len(ids))
+    block = max(1, RESAMPLED_WEIGHTS // len(image_patient))
+    sizes = [min(block, n - start) for start in range(0, n, block)]
+    draws = (generator.multinomial(len(ids), share, size=size)[:, image_patient].astype(float) for size in sizes)
+    values = np.concatenate([statistic(weights) for weights in draws])
+    undefined = np.isnan(values).sum(axis=0)
+    usable = (undefined <= n / 2) & (len(ids) > 1)
+    tails = [(1 - level) / 2, (1 + level) / 2]
+    low, high = np.nanquantile(np.where(usable, values, 0.0), tails, axis=0)
+    return Bootstrap(np.where(usable, low, np.nan), np.where(usable, high, np.nan), undefined)
+
+
+def part_metrics(
+    probabilities: ArrayLike,
+    labels: ArrayLike,
+    patients: Sequence[str],
+    classes: Sequence[str],
+    *,
+    seed: int,
+    n_bootstrap: int = 1000,
+) -> dict[str, Any]:
+    """What ``metrics.json`` says of one part ("train", "val", "test"), ready for JSON.
+
+    `classification_metrics`, each entry with its 95% ``interval`` ``[low, high]`` from `patient_bootstrap` (None and a
+    ``reason`` if there is none) and ``undefined_resamples``; besides ``images``, ``patients``, ``seed`` and
+    ``resamples``.
+    """
+    probabilities, labels = check_predictions(probabilities, labels, classes)
+    if len(patients) != len(labels):
+        raise ValueError(f"Expected one patient for each of the {len(labels)} images, got {len(patients)}.")
+    found = classification_metrics(probabilities, labels, classes)
+    low, high, undefined = patient_bootstrap(
+        lambda weights: _resampled_values(probabilities, labels, weights), patients, n=n_bootstrap, seed=seed
+    )
+    count = len(set(patients))
+    for row, entries in enumerate([found["metrics"], *found["per_class"].values()]):
+        for column, entry in enumerate(entries.values()):
+            entry["undefined_resamples"] = missing = int(undefined[row, column])
+            entry["interval"] = [float(low[row, column]), float(high[row, column])]
+            if entry["value"] is None or np.isnan(low[row, column]):
+                entry["interval"] = None
+                few = "fewer than two patients" if count < 2 else f"undefined in {missing} of {n_bootstrap} resamples"
+                entry.setdefault("reason", f"no interval: {few}")
+    return {"images": len(labels), "patients": count, "seed": seed, "resamples": n_bootstrap, **found}
+
+
+def _cell(entry: dict[str, Any] | None) -> str:
+    if entry is None:
+        return ""
+    if entry["value"] is None:
+        return f"- ({entry['reason']})"
+    if entry["interval"] is None:
+        return f"{entry['value']:.3f} ({entry['reason']})"
+    low, high = entry["interval"]
+    return f"{entry['value']:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def render_metrics(metrics: dict[str, Any]) -> str:
+    """The table printed at the end of a run: a row per metric, a column per part, ``value [95% interval]``.
+
+    Args:
+        metrics: the content of ``metrics.json``; its entries that are not parts are passed over.
+
+    Example:
+        >>> f1 = {"value": 0.9534, "interval": [0.9211, 0.978]}
+        >>> print(render_metrics({"val": {"images": 12, "patients": 7, "metrics": {"f1": f1}}}))
+        metric  val
+                12 images, 7 patients
+        f1      0.953 [0.921, 0.978]
+    """
+    parts = {name: part for name, part in metrics.items() if isinstance(part, dict) and "metrics" in part}
+    if not parts:
+        raise ValueError(f"Expected at least one part with metrics, got {list(metrics)}.")
+    names = dict.fromkeys(name for part in parts.values() for name in part["metrics"])
+    rows = [
+        ["metric", *parts],
+        ["", *(f"{part['images']} images, {part['patients']} patients" for part in parts.values())],
+        *([name, *(_cell(part["metrics"].get(name)) for part in parts.values())] for name in names),
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+class Predictions(NamedTuple):
+    """The content of a ``predictions.csv``: labels ``(N,)``, -1 where unlabelled, and probabilities ``(N, C)``."""
+
+    images: list[str]
+    patients: list[str]
+    labels: Array
+    probabilities: Array
+    classes: list[str]
+
+
+def write_predictions(  # noqa: PLR0917 - the columns, in their order
+    path: str | os.PathLike[str],
+    images: Sequence[str],
+    patients: Sequence[str],
+    labels: ArrayLike,
+    probabilities: ArrayLike,
+    classes: Sequence[str],
+) -> None:
+    """Write ``predictions.csv``, whole or not at all: image, patient, label, then one probability column per class.
+
+    Args:
+        path: the file.
+        images: N names.
+        patients: N names.
+        labels: ``(N,)`` integers; -1 for an unlabelled image, whose label stays empty.
+        probabilities: ``(N, C)``, written with ten significant digits.
+        classes: C names, which are the names of the columns.
+
+    Raises:
+        UserError: a class is called like one of the other columns.
+    """
+    clash = sorted(set(classes) & set(CASE_COLUMNS))
+    if clash:
+        raise UserError(f"Expected class names other than {', '.join(CASE_COLUMNS)}, found '{clash[0]}': rename it.")
+    names = ["" if label < 0 else classes[label] for label in np.asarray(labels)]
+    columns = zip(images, patients, names, np.asarray(probabilities), strict=True)
+    with atomic_path(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow([*CASE_COLUMNS, *classes])
+        writer.writerows([*case, *(f"{p:.10g}" for p in row)] for *case, row in columns)
+
+
+def read_predictions(path: str | os.PathLike[str]) -> Predictions:
+    """Read a ``predictions.csv`` of `write_predictions`.
+
+    Raises:
+        UserError: the file is missing or is not such a table.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"Expected a table of predictions, found no file {path}: check the path.")
+    with path.open(newline="", encoding="utf-8") as file:
+        header, *rows = list(csv.reader(file)) or [[]]
+    classes = header[3:]
+    if header[:3] != CASE_COLUMNS or not classes:
+        raise UserError(f"Expected columns {', '.join(CASE_COLUMNS)} and one per class in {path}, found {header}.")
+    if any(len(row) != len(header) or row[2] not in ["", *classes] for row in rows):
+        raise UserError(f"Expected {len(header)} columns and labels among {classes} in every row of {path}.")
+    try:
+        probabilities = np.array([row[3:] for row in rows], dtype=float).reshape(len(rows), len(classes))
+    except ValueError as error:
+        raise UserError(f"Expected numbers as probabilities in {path}: {error}.") from error
+    labels = np.array([classes.index(row[2]) if row[2] else -1 for row in rows], dtype=int)
+    return Predictions([row[0] for row in rows], [row[1] for row in rows], labels, probabilities, classes)

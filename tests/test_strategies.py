@@ -1,0 +1,304 @@
+"""The contract of every strategy, then one independent check for each method."""
+
+import copy
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ignite.engine import Events
+from monai.data import DataLoader, Dataset
+from monai.engines import SupervisedTrainer
+from monai.engines.utils import IterationEvents
+from torch import nn
+
+from medtl_monai.backbones import anatomy, build as build_network
+from medtl_monai.strategies import FAMILIES, STRATEGIES, Chain, Step, build, l1_penalty, l2_penalty, l2_sp_penalty
+from medtl_monai.utils import UserError, is_under
+
+FREEZING = [name for name, cls in STRATEGIES.items() if cls.sets_trainable]
+PAIRS = list(itertools.combinations(STRATEGIES, 2))
+
+
+class Toy(nn.Module):
+    """Two blocks with batch norm and a head, in any number of spatial dimensions."""
+
+    def __init__(self, dims=2):
+        super().__init__()
+        conv, norm = getattr(nn, f"Conv{dims}d"), getattr(nn, f"BatchNorm{dims}d")
+        self.stem = nn.Sequential(conv(1, 4, 3, padding=1), norm(4), nn.ReLU())
+        self.body = nn.Sequential(conv(4, 4, 3, padding=1), norm(4), nn.ReLU(), nn.Dropout(0.2))
+        self.fc = nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.fc(self.body(self.stem(x)).flatten(2).mean(-1))
+
+
+def loader(dims=2, n=16):
+    generator = torch.Generator().manual_seed(0)
+    cases = [
+        {"image": torch.randn(1, *[6] * dims, generator=generator) + 2.0 * (i % 2), "label": i % 2} for i in range(n)
+    ]
+    return DataLoader(Dataset(cases), batch_size=8)
+
+
+def trainer(strategy, net, epochs=1, **kwargs):
+    torch.manual_seed(0)
+    net = strategy.prepare(net)
+    optimizer = torch.optim.AdamW(strategy.param_groups(net, lr=0.05), lr=0.05)
+    kwargs = {"train_data_loader": loader(), "optim_set_to_none": True, **kwargs}
+    return SupervisedTrainer(
+        device=torch.device("cpu"), max_epochs=epochs, network=net, optimizer=optimizer,
+        loss_function=nn.CrossEntropyLoss(), train_handlers=[strategy], **kwargs,
+    )  # fmt: skip
+
+
+def fit(strategy, net, epochs=1, **kwargs):
+    trainer(strategy, net, epochs, **kwargs).run()
+    return net
+
+
+def toy(dims=2):
+    torch.manual_seed(0)
+    return Toy(dims)
+
+
+@pytest.fixture(params=list(STRATEGIES))
+def strategy(request):
+    return build(request.param, {"partial_freeze": {"blocks": 1}} if request.param == "partial_freeze" else None)
+
+
+class TestContract:
+    """Every strategy, on its own."""
+
+    @pytest.mark.parametrize("dims", [2, 3])
+    def test_prepare_keeps_function_and_keys(self, strategy, dims):
+        net = toy(dims)
+        before, x = copy.deepcopy(net).eval(), torch.randn(2, 1, *[6] * dims)
+        after = strategy.prepare(net).eval()
+        assert after is net
+        assert list(after.state_dict()) == list(before.state_dict())
+        assert torch.equal(after(x), before(x))
+
+    def test_param_groups_hold_every_parameter_once(self, strategy):
+        net = toy()
+        ids = [id(p) for g in strategy.param_groups(strategy.prepare(net), lr=0.1) for p in g["params"]]
+        assert sorted(ids) == sorted(map(id, [*net.parameters(), *strategy.parameters()]))
+
+    @pytest.mark.parametrize("dims", [2, 3])
+    def test_training_moves_the_head_and_is_reproducible(self, strategy, dims):
+        a = fit(copy.deepcopy(strategy), toy(dims), 2, train_data_loader=loader(dims))
+        b = fit(copy.deepcopy(strategy), toy(dims), 2, train_data_loader=loader(dims))
+        assert not torch.equal(a.fc.weight, toy(dims).fc.weight)
+        for p, q in zip(a.parameters(), b.parameters(), strict=True):
+            assert torch.equal(p, q)
+
+    @pytest.mark.filterwarnings("ignore:.*GradScaler", "ignore:.*CUDA is not available")  # MONAI's AMP without a GPU
+    def test_works_with_gradient_accumulation_and_autocast(self, strategy):
+        net = fit(strategy, toy(), accumulation_steps=2, amp=True)
+        assert all(p.isfinite().all() for p in net.parameters())
+
+    def test_state_survives_a_round_trip(self, strategy):
+        strategy.prepare(toy())
+        clone = copy.deepcopy(strategy)
+        clone.load_state_dict(strategy.state_dict())
+        for key, value in strategy.state_dict().items():
+            assert torch.equal(value, clone.state_dict()[key])
+
+    def test_hooks_are_gone_after_training_and_a_copy_is_independent(self, strategy):
+        net = fit(strategy, toy(), 2)
+        assert not any(m._forward_pre_hooks or m._forward_hooks for m in net.modules())
+        assert list(copy.deepcopy(net).state_dict()) == list(toy().state_dict())
+
+    def test_same_weights_with_and_without_ddp(self, strategy, tmp_path):
+        torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/init", rank=0, world_size=1)
+        try:
+            other, prepare = copy.deepcopy(strategy), strategy.prepare
+            plain = fit(other, toy(), 3)
+            net = toy()
+            strategy.prepare = lambda n: nn.parallel.DistributedDataParallel(prepare(n), find_unused_parameters=True)
+            fit(strategy, net, 3)
+        finally:
+            torch.distributed.destroy_process_group()
+        for p, q in zip(plain.parameters(), net.parameters(), strict=True):
+            assert torch.equal(p, q)
+
+    def test_has_a_method_card(self, strategy):
+        for heading in ("What it does", "When it helps", "Cost", "What it cannot do", "References:"):
+            assert heading in type(strategy).__doc__
+
+
+@pytest.mark.parametrize(("first", "second"), PAIRS)
+def test_any_two_compose_or_are_refused_with_a_reason(first, second):
+    a, b = STRATEGIES[first], STRATEGIES[second]
+    scratch = {"scratch"} & {first, second}
+    if (a.sets_trainable and b.sets_trainable) or (scratch and (a.needs_source or b.needs_source)):
+        with pytest.raises(UserError, match="leave out all but one|choose one of the two"):
+            build([first, second])
+    else:
+        settings = {"partial_freeze": {"blocks": 1}} if "partial_freeze" in (first, second) else {}
+        fit(build([first, second], settings), toy())
+
+
+def test_two_that_set_learning_rates_are_refused():
+    with pytest.raises(UserError, match="set learning rates"):
+        build(["discriminative", "discriminative"])
+
+
+@pytest.mark.parametrize("name", ["freeze", "partial_freeze", "gradual_unfreeze", "lp_ft"])
+def test_frozen_blocks_do_not_move_by_one_bit(name):
+    net = build_network("mobilenet_v2", in_channels=1, num_classes=2, width=0.25)
+    parts = anatomy(net)
+    strategy = build(name, {"lp_ft": {"probe_epochs": 9}} if name == "lp_ft" else {})
+    before = copy.deepcopy(net.state_dict())
+    generator = torch.Generator().manual_seed(0)
+    cases = [{"image": torch.randn(1, 32, 32, generator=generator), "label": i % 2} for i in range(8)]
+    fit(strategy, net, 2, train_data_loader=DataLoader(Dataset(cases), batch_size=4))
+    frozen = {"freeze": slice(None, -1), "lp_ft": slice(None, -1), "partial_freeze": slice(None, 3)}.get(
+        name, slice(None, -2)
+    )
+    prefixes = [p for block in parts.blocks[frozen] for p in block.prefixes]
+    kept = [key for key in before if is_under(key, prefixes)]
+    assert any("running_mean" in key for key in kept)
+    for key in kept:
+        assert torch.equal(net.state_dict()[key], before[key]), key
+    assert not torch.equal(net.get_parameter(f"{parts.head}.1.weight"), before[f"{parts.head}.1.weight"])
+
+
+def test_freeze_bn_holds_statistics_and_trains_scale_and_shift():
+    net, start = toy(), toy()
+    fit(build("freeze_bn"), net, 2)
+    assert torch.equal(net.stem[1].running_mean, start.stem[1].running_mean)
+    assert torch.equal(net.stem[1].num_batches_tracked, start.stem[1].num_batches_tracked)
+    assert not torch.equal(net.stem[1].weight, start.stem[1].weight)
+
+
+def test_freeze_bn_refuses_a_network_without_batch_norm():
+    with pytest.raises(UserError, match="has no batch norm"):
+        build("freeze_bn").prepare(nn.Linear(2, 2))
+
+
+def trainable_by_epoch(strategy, epochs):
+    seen = []
+    engine = trainer(strategy, toy(), epochs)
+    engine.add_event_handler(
+        Events.EPOCH_COMPLETED,
+        lambda e: seen.append(
+            {name.split(".")[0] for name, p in e.network.named_parameters() if p.requires_grad and p.grad is not None}
+        ),
+    )
+    engine.run()
+    return seen
+
+
+def test_gradual_unfreeze_opens_blocks_from_the_head():
+    strategy = build("gradual_unfreeze", {"gradual_unfreeze": {"every": 2}})
+    head, two, all_ = {"fc"}, {"fc", "body"}, {"fc", "body", "stem"}
+    assert trainable_by_epoch(strategy, 5) == [head, head, two, two, all_]
+
+
+def test_lp_ft_probes_then_trains_everything():
+    strategy = build("lp_ft", {"lp_ft": {"probe_epochs": 1}})
+    assert trainable_by_epoch(strategy, 2) == [{"fc"}, {"fc", "body", "stem"}]
+
+
+def test_discriminative_rates_decay_from_the_head():
+    groups = build("discriminative", {"discriminative": {"decay": 0.5}}).param_groups(toy(), lr=1.0)
+    assert [g["lr"] for g in groups] == [0.25, 0.5, 1.0]
+
+
+@pytest.mark.parametrize("blocks", [0, 3, -3, 7])
+def test_partial_freeze_refuses_all_or_nothing(blocks):
+    with pytest.raises(UserError, match="the blocks are stem, body, fc"):
+        build("partial_freeze", {"partial_freeze": {"blocks": blocks}}).prepare(toy())
+
+
+@settings(deadline=None, max_examples=25)
+@given(n=st.integers(1, 9), seed=st.integers(0, 99))
+def test_penalties_against_numpy(n, seed):
+    rng = np.random.default_rng(seed)
+    w, a = rng.normal(size=(2, n, 3))
+    as_list = [torch.tensor(w[0]), torch.tensor(w[1:])]
+    np.testing.assert_allclose(l1_penalty(as_list), np.linalg.norm(w.ravel(), 1), rtol=1e-10)
+    np.testing.assert_allclose(l2_penalty(as_list), np.linalg.norm(w) ** 2 / 2, rtol=1e-10)
+    got = l2_sp_penalty([torch.tensor(w)], [torch.tensor(a)])
+    np.testing.assert_allclose(got, np.linalg.norm(w - a) ** 2 / 2, rtol=1e-10)
+
+
+def step(net):
+    return Step(net, torch.empty(0), torch.empty(0), None, 0.0)
+
+
+def test_l2_sp_by_hand():
+    net = toy()
+    strategy = build("l2_sp", {"l2_sp": {"alpha": 0.5, "beta": 2.0}})
+    strategy.prepare(net)
+    head = sum(p.square().sum() for p in net.fc.parameters())
+    torch.testing.assert_close(strategy.loss(step(net)), head)  # beta / 2 = 1, and nothing has moved yet
+    with torch.no_grad():
+        net.stem[0].bias += 3.0
+    torch.testing.assert_close(strategy.loss(step(net)), head + 0.25 * 4 * 9.0)
+
+
+def test_l2_sp_holds_weights_back():
+    def moved(alpha):
+        net = fit(build("l2_sp", {"l2_sp": {"alpha": alpha, "beta": 0.0}}), toy(), 3)
+        return (net.stem[0].weight - toy().stem[0].weight).norm()
+
+    assert moved(10.0) < 0.8 * moved(0.0)
+
+
+@pytest.mark.parametrize(("name", "want"), [("l1", 2 * 6.0), ("l2", 2 * 7.0)])
+def test_norm_penalties_leave_out_biases_and_frozen_weights(name, want):
+    net = nn.Sequential(nn.Linear(3, 1), nn.Linear(1, 1))
+    with torch.no_grad():
+        net[0].weight.copy_(torch.tensor([[1.0, -2.0, 3.0]]))
+        net[0].bias.fill_(100.0)
+    net[1].requires_grad_(False)
+    assert build(name, {name: {"weight": 2.0}}).loss(step(net)).item() == want
+
+
+def test_extra_losses_of_a_chain_add_up():
+    chain = build(["l1", "l2"], {"l1": {"weight": 1.0}, "l2": {"weight": 1.0}})
+    engine = trainer(chain, toy(), 1, train_data_loader=loader(n=8))
+    net, seen = copy.deepcopy(engine.network), []
+    engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, lambda e: seen.append(dict(e.state.output)))
+    engine.run()
+    task = nn.functional.cross_entropy(seen[0]["pred"].detach(), seen[0]["label"])
+    weights = [p for p in net.parameters() if p.ndim > 1]
+    assert seen[0]["loss"].item() == pytest.approx((task + l1_penalty(weights) + l2_penalty(weights)).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("spec", "given", "message"),
+    [
+        ("l2sp", {}, "did you mean 'l2_sp'"),
+        (["finetune", "lpft"], {}, "did you mean 'lp_ft'"),
+        ("zzz", {}, "choose from finetune"),
+        ([], {}, "empty"),
+        (3, {}, "a name, an object or a list"),
+        ("l2_sp", {"l2_sp": {"alpha": -1}}, "0 or more"),
+        ("l2_sp", {"l2_sp": {"alhpa": 1}}, "did you mean 'alpha'"),
+        ("finetune", {"l2_sp": {"alpha": 1}}, "would have no effect"),
+        ("l1", {"l1": {"weight": -1}}, "0 or more"),
+        ("discriminative", {"discriminative": {"decay": 0}}, "above 0"),
+        ("gradual_unfreeze", {"gradual_unfreeze": {"every": 0}}, "1 or more"),
+        ("lp_ft", {"lp_ft": {"probe_epochs": -1}}, "0 or more"),
+    ],
+)
+def test_bad_input_says_what_to_do(spec, given, message):
+    with pytest.raises(UserError, match=message):
+        build(spec, given)
+
+
+def test_build_takes_objects_and_chains():
+    chain = build([STRATEGIES["l2"](weight=0.5), "freeze_bn"])
+    assert isinstance(chain, Chain)
+    assert [type(part).__name__ for part in chain] == ["L2", "FreezeBN"]
+
+
+def test_families_hold_each_name_once():
+    names = [name for family in FAMILIES.values() for name in family]
+    assert len(names) == len(set(names)) == len(STRATEGIES)

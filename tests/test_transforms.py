@@ -1,0 +1,90 @@
+"""Batched augmentation: against per-image resampling, hand-worked pictures and invariants."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn.functional import affine_grid, grid_sample
+
+from medtl_monai.transforms import AugmentBatch, PrepareBatch, affine_matrices, warp
+from medtl_monai.utils import UserError
+
+OFF = dict.fromkeys(["flip", "rotate", "zoom", "stretch", "shift", "gamma", "contrast", "brightness", "noise"], 0)
+
+
+def matrices(angle=0.0, zoom=(1.0, 1.0), shift=(0.0, 0.0), flip=False):
+    return affine_matrices(torch.tensor([angle]), torch.tensor([zoom]), torch.tensor([shift]), torch.tensor([flip]))
+
+
+def picture():
+    return torch.arange(16.0).reshape(1, 1, 4, 4)
+
+
+def test_a_quarter_turn_is_rot90():
+    got = warp(picture(), matrices(angle=math.pi / 2))
+    torch.testing.assert_close(got, torch.rot90(picture(), 1, (2, 3)), rtol=0, atol=1e-5)
+
+
+def test_flip_mirrors_left_and_right():
+    torch.testing.assert_close(warp(picture(), matrices(flip=True)), picture().flip(-1), rtol=0, atol=1e-5)
+
+
+def test_shift_moves_the_picture_to_the_right_and_down():
+    got = warp(picture(), matrices(shift=(0.25, 0.0)))
+    torch.testing.assert_close(got[0, 0, :, 1:], picture()[0, 0, :, :3], rtol=0, atol=1e-5)
+    got = warp(picture(), matrices(shift=(0.0, 0.25)))
+    torch.testing.assert_close(got[0, 0, 1:], picture()[0, 0, :3], rtol=0, atol=1e-5)
+
+
+def test_zoom_magnifies():
+    disc = (torch.linspace(-1, 1, 64)[:, None].square() + torch.linspace(-1, 1, 64).square() < 0.16).float()
+    area = warp(disc[None, None], matrices(zoom=(2.0, 1.0))).sum() / disc.sum()
+    assert area == pytest.approx(2.0, rel=0.03)
+
+
+@settings(deadline=None, max_examples=25)
+@given(n=st.integers(1, 4), h=st.integers(2, 9), w=st.integers(2, 9), seed=st.integers(0, 99))
+def test_a_batch_equals_its_images_one_by_one(n, h, w, seed):
+    torch.manual_seed(seed)
+    x, angle, zoom = torch.rand(n, 2, h, w), torch.rand(n), 0.5 + torch.rand(n, 2)
+    theta = affine_matrices(angle, zoom, torch.rand(n, 2) / 4, torch.rand(n) < 0.5)
+    for i, got in enumerate(warp(x, theta)):
+        grid = affine_grid(theta[i : i + 1], [1, 2, h, w], align_corners=False)
+        torch.testing.assert_close(got, grid_sample(x[i : i + 1], grid, align_corners=False)[0])
+
+
+def test_all_off_is_bit_exact_identity():
+    x = torch.rand(3, 1, 8, 8)
+    assert torch.equal(AugmentBatch(**OFF)(x), x)
+
+
+def test_a_seed_fixes_the_result_and_images_differ():
+    x, augment = torch.rand(1, 1, 16, 16).expand(2, 1, 16, 16), AugmentBatch()
+    torch.manual_seed(0)
+    a = augment(x)
+    torch.manual_seed(0)
+    assert torch.equal(a, augment(x))
+    assert not torch.allclose(a[0], a[1])
+
+
+@pytest.mark.parametrize("setting", [{"rotate": -1}, {"flip": 2}, {"contrast": float("nan")}])
+def test_settings_out_of_range_are_refused(setting):
+    with pytest.raises(UserError, match="must lie between 0 and"):
+        AugmentBatch(**setting)
+
+
+def test_volumes_are_refused():
+    with pytest.raises(ValueError, match="batch of 2D images"):
+        AugmentBatch()(torch.rand(1, 1, 4, 4, 4))
+
+
+def test_prepare_batch_normalizes_per_channel_and_keeps_labels():
+    image, label = PrepareBatch([0.5, 0.0], [0.5, 2.0])({"image": torch.ones(2, 2, 3, 3), "label": [1, 0]})
+    assert image[0, :, 0, 0].tolist() == [1.0, 0.5]
+    assert label.tolist() == [1, 0]
+
+
+def test_prepare_batch_without_labels_gives_none():
+    assert PrepareBatch([0.0], [1.0])({"image": torch.ones(1, 1, 2, 2)})[1] is None
