@@ -51,7 +51,9 @@ def start(bundle_root: str, workflow: str) -> None:
         UserError: a key that the configuration does not know, or a number out of range.
     """
     sys.excepthook = _print_user_error
-    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    for message in ("`torch.jit", "NvImgCodecPydicomReader", "PydicomReader: ImageOrientationPatient"):
+        warnings.filterwarnings("ignore", message)  # of MONAI's own doing, and of no use to who runs a bundle
+    logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
     running = _running()
     if running is None:
         return

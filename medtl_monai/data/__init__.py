@@ -3,11 +3,12 @@
 from .datasets import EXTENSIONS, Cases, load_cases, unlabelled
 from .leakage import LeakageReport, audit, perceptual_hash, raise_on_shared_patients
 from .phantoms import brain_cohort, make_brain_cohort
-from .readers import ToSliced, check_readable, read_grey
+from .readers import READERS, ToSliced, check_readable, read_grey
 from .split import split_patients, write_split_csv
 
 __all__ = [
     "EXTENSIONS",
+    "READERS",
     "Cases",
     "LeakageReport",
     "ToSliced",

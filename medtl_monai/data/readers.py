@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..utils import UserError
+from .datasets import EXTENSIONS
 from .leakage import perceptual_hash
 
-__all__ = ["ToSliced", "check_readable", "read_grey"]
+__all__ = ["READERS", "ToSliced", "check_readable", "read_grey"]
+
+READERS = ("ITKReader", "PydicomReader", "NibabelReader", "PILReader")
+"""MONAI's readers for 2D images, the last tried first (``LoadImaged``'s ``reader``); its default takes in more."""
 
 _PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
@@ -93,10 +96,7 @@ def read_grey(path: str | Path) -> NDArray[np.float32]:
         with Image.open(path) as picture:
             picture.draft("L", (64, 64))
             return np.asarray(picture.convert("F" if picture.mode.startswith("I") else "L"), dtype=np.float32)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        image = LoadImage(image_only=True)(path)
-    return np.asarray(_upright(image, 1)[0])
+    return np.asarray(_upright(LoadImage(READERS, image_only=True)(path), 1)[0])
 
 
 def _upright(image: Tensor, channels: int) -> Tensor:
@@ -119,7 +119,7 @@ def _upright(image: Tensor, channels: int) -> Tensor:
         array = array[..., :3].movedim(-1, 0)
     else:
         raise UserError(f"{name} has the shape {tuple(image.shape)}: expected a single slice, grey or RGB.")
-    if _is_inverted(meta):
+    if _is_inverted(str(name)):
         array = array.amax() + array.amin() - array
     if channels == 1 and len(array) == 3:
         array = sum(weight * plane for weight, plane in zip(_LUMA, array, strict=True))[None]  # type: ignore[misc,index]
@@ -150,5 +150,11 @@ def _radiological(array: Tensor, affine: NDArray[Any]) -> Tensor:
     return plane
 
 
-def _is_inverted(meta: Mapping[str, Any]) -> bool:
-    return str(meta.get("00280004", {}).get("Value", [""])[0] if "00280004" in meta else "") == "MONOCHROME1"
+def _is_inverted(path: str) -> bool:
+    """Whether small values are bright; MONAI's reader leaves this tag out of its metadata."""
+    if path.lower().endswith(tuple(e for e in EXTENSIONS if e not in (".dcm", ".dicom"))) or not Path(path).is_file():
+        return False
+    import pydicom
+
+    tags = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["PhotometricInterpretation"])
+    return tags.get("PhotometricInterpretation") == "MONOCHROME1"

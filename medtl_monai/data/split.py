@@ -21,7 +21,12 @@ Item = Mapping[str, Any]
 
 
 def split_patients(
-    items: Sequence[Item], *, val_fraction: float = 0.2, fold: int | None = None, seed: int = 0
+    items: Sequence[Item],
+    *,
+    val_fraction: float = 0.2,
+    fold: int | None = None,
+    seed: int = 0,
+    classes: Sequence[str] | None = None,
 ) -> list[str]:
     """A part, ``train``, ``val`` or ``test``, for each item, such that no patient stands in two parts.
 
@@ -34,16 +39,25 @@ def split_patients(
         val_fraction: share of each class's images, above 0 and at most 0.5.
         fold: which of ``round(1 / val_fraction)`` disjoint folds is the validation part, from 0; default: random.
         seed: of the choice.
+        classes: names of the labels, for messages.
 
     Raises:
-        UserError: a class has fewer than two patients, or a setting is out of range.
+        UserError: a class has fewer than two patients, nothing is left for training, or a setting is out of range.
+
+    Example:
+        >>> items = [{"patient": f"p{i}", "label": i % 2} for i in range(10)]
+        >>> split_patients(items).count("val")
+        2
     """
-    given = [item.get("split") for item in items]
-    parts = [part or "train" for part in given]
-    if "val" in given:
+    parts = [item.get("split") or "train" for item in items]
+    if "train" not in parts:
+        raise UserError(f"no image is for training: the data's own split names only {', '.join(sorted(set(parts)))}.")
+    if "val" in parts:
+        if fold is not None:
+            raise UserError(f"fold {fold} has no effect, as the data's own split names val: leave fold out.")
         return parts
     chosen = [i for i, part in enumerate(parts) if part == "train"]
-    val = _choose([items[i] for i in chosen], val_fraction, fold, seed)
+    val = _choose([items[i] for i in chosen], val_fraction, fold, seed, classes)
     for i in chosen:
         if str(items[i]["patient"]) in val:
             parts[i] = "val"
@@ -59,7 +73,9 @@ def write_split_csv(path: str | os.PathLike[str], items: Sequence[Item], parts: 
             writer.writerow([item["image"], item.get("patient"), item.get("label"), item.get("domain", ""), name])
 
 
-def _choose(items: Sequence[Item], val_fraction: float, fold: int | None, seed: int) -> set[str]:
+def _choose(
+    items: Sequence[Item], val_fraction: float, fold: int | None, seed: int, classes: Sequence[str] | None
+) -> set[str]:
     if not 0 < val_fraction <= 0.5:
         raise UserError(f"val_fraction must be above 0 and at most 0.5, got {val_fraction}.")
     folds = round(1 / val_fraction)
@@ -71,14 +87,7 @@ def _choose(items: Sequence[Item], val_fraction: float, fold: int | None, seed: 
     groups: dict[int, list[str]] = defaultdict(list)
     for patient in sorted(labels):
         groups[min(labels[patient], key=lambda label: (-labels[patient][label], label))].append(patient)
-    least = 2 if fold is None else folds
-    for label, patients in sorted(groups.items()):
-        if len(patients) < least:
-            raise UserError(
-                f"class number {label} has images of {len(patients)} patient{'s'[:len(patients) > 1]} only, and a split "
-                f"by patient needs at least {least}: add patients, leave the class out"
-                f"{'' if fold is None else ', or give a larger val_fraction'}."
-            )
+    _check_enough(groups, 2 if fold is None else folds, classes)
     sizes = {patient: counts.total() for patient, counts in labels.items()}
     rng = np.random.default_rng(seed)
     if fold is not None:
@@ -97,6 +106,16 @@ def _choose(items: Sequence[Item], val_fraction: float, fold: int | None, seed: 
     return best[1]
 
 
+def _check_enough(groups: Mapping[int, Sequence[str]], least: int, classes: Sequence[str] | None) -> None:
+    for label, patients in sorted(groups.items()):
+        if len(patients) < least:
+            raise UserError(
+                f"class {label if classes is None else classes[label]!r} has {len(patients)} patient(s), and this split "
+                f"by patient needs at least {least} of each class: add patients, leave the class out, or ask for fewer "
+                "folds (a larger val_fraction)."
+            )
+
+
 def _draw(patients: Sequence[str], sizes: Mapping[str, int], share: float, rng: np.random.Generator) -> list[str]:
     """Patients in random order for as long as that brings their images nearer to the wanted share."""
     wanted, have = share * sum(sizes[p] for p in patients), 0
@@ -109,9 +128,7 @@ def _draw(patients: Sequence[str], sizes: Mapping[str, int], share: float, rng: 
     return drawn or [min(patients, key=lambda p: sizes[p])]
 
 
-def _folds(
-    patients: Sequence[str], sizes: Mapping[str, int], folds: int, rng: np.random.Generator
-) -> list[list[str]]:
+def _folds(patients: Sequence[str], sizes: Mapping[str, int], folds: int, rng: np.random.Generator) -> list[list[str]]:
     """Largest patients first (in random order among equals), each to the fold with the fewest images."""
     order = sorted((patients[i] for i in rng.permutation(len(patients))), key=lambda p: -sizes[p])
     result: list[list[str]] = [[] for _ in range(folds)]

@@ -38,15 +38,13 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         raise UserError(f"{path} is a web page, not a weight file: download the file itself, not the page about it.")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "Weights only load failed" in str(error) and "nsupported" in str(error):
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        if isinstance(error, pickle.UnpicklingError) and "nsupported" in str(error):
             raise UserError(
                 f"{path} holds Python objects besides tensors, which could run code and are refused: "
                 "save its state_dict() alone, with the program that wrote it."
             ) from error
-        raise UserError(f"{path} is no weight file, or is damaged: download it again.") from error
-    except (RuntimeError, EOFError, ValueError, KeyError, UnicodeDecodeError, OSError) as error:
-        raise UserError(f"{path} is cut short or damaged: download it again ({str(error).splitlines()[0]}).") from error
+        raise UserError(f"{path} is no weight file, or is cut short or damaged: download it again.") from error
     tensors = _tensors(content)
     if not tensors:
         raise UserError(f"{path} holds no tensors by name: expected a state_dict, found {_describe(content)}.")

@@ -1,0 +1,260 @@
+"""Folders into datalists, slices of every format the right way up, and what a user can get wrong."""
+
+import csv
+import json
+import shutil
+
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+from monai.transforms import Compose, LoadImaged
+from PIL import Image
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
+
+from medtl_monai.data import READERS, ToSliced, check_readable, load_cases, perceptual_hash, read_grey, unlabelled
+from medtl_monai.utils import UserError
+
+# an arrow that no turn or mirror leaves as it is
+PICTURE = np.zeros((24, 32), dtype=np.uint8)
+PICTURE[4:8, 5:25] = 200
+PICTURE[8:20, 5:9] = 90
+
+
+def picture(path, value=100):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((8, 8), value, dtype=np.uint8)).save(path)
+
+
+def table(root, rows, header=("image", "label", "patient"), delimiter=",", name="index.csv"):
+    with (root / name).open("w", newline="") as file:
+        csv.writer(file, delimiter=delimiter).writerows([header, *rows])
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Two classes, two patients each, one image a patient, and their table."""
+    rows = []
+    for label in ("benign", "cancer"):
+        for i in range(2):
+            picture(tmp_path / label / f"{i}.png", 40 * i)
+            rows.append((f"{label}/{i}.png", label, f"{label[0]}{i}"))
+    table(tmp_path, rows)
+    return tmp_path
+
+
+def read_table(root):
+    with (root / "index.csv").open(newline="") as file:
+        return list(csv.reader(file))
+
+
+def rewrite(root, change):
+    rows = read_table(root)
+    change(rows)
+    with (root / "index.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+
+
+class TestLayouts:
+    """Every layout that a user may have."""
+
+    def test_table(self, root):
+        cases = load_cases(root)
+        assert (cases.classes, cases.layout) == (["benign", "cancer"], "table")
+        assert cases.items[2] == {"image": str(root / "cancer" / "0.png"), "label": 1, "patient": "c0"}
+
+    @pytest.mark.parametrize("delimiter", [";", "\t"])
+    def test_other_delimiters_and_column_names(self, root, delimiter):
+        rows = [(p, lab, image, "Test", "A") for image, lab, p in read_table(root)[1:]]
+        table(root, rows, ("who", "finding", "file", "split", "site"), delimiter, "labels.csv")
+        cases = load_cases(
+            root, table="labels.csv", image_column="file", label_column="finding", patient_column="who",
+            domain_column="site",
+        )  # fmt: skip
+        assert cases.items[0]["patient"] == "b0"
+        assert cases.items[0]["split"] == "test"
+        assert cases.items[0]["domain"] == "A"
+
+    def test_each_image_its_own_patient_on_request(self, root):
+        cases = load_cases(root, patient_column=None)
+        assert len({item["patient"] for item in cases.items}) == 4
+
+    def test_datalist(self, root):
+        (root / "index.csv").unlink()
+        entries = [{"image": "benign/0.png", "label": "benign", "patient_id": 1}]
+        more = [{"image": "cancer/0.png", "label": "cancer", "patient_id": 2}]
+        (root / "dataset.json").write_text(json.dumps({"training": entries, "validation": more}))
+        cases = load_cases(root)
+        assert [(i["patient"], i["split"]) for i in cases.items] == [("1", "train"), ("2", "val")]
+
+    def test_class_folders_with_patients_and_parts(self, tmp_path):
+        for part, label, patient in (("train", "a", "p1"), ("valid", "b", "p2"), ("test", "a", "p3")):
+            picture(tmp_path / part / label / patient / "x.PNG")
+        cases = load_cases(tmp_path)
+        assert [(i["label"], i["patient"], i["split"]) for i in cases.items] == [
+            (0, "p3", "test"), (0, "p1", "train"), (1, "p2", "val"),
+        ]  # fmt: skip
+
+    def test_given_classes_fix_the_order(self, root):
+        assert load_cases(root, classes=["cancer", "benign"]).items[0]["label"] == 1
+
+    def test_unlabelled_finds_files_and_dicom_without_extension(self, root):
+        (root / "notes.txt").write_text("no image")
+        (root / "IM0").write_bytes(b"\0" * 128 + b"DICM")
+        assert len(unlabelled(root)) == 5
+        assert unlabelled(root / "benign" / "0.png") == [{"image": str(root / "benign" / "0.png")}]
+
+
+def broken(root, kind):
+    """Spoil a good folder; the arguments that ``load_cases`` is to be called with."""
+    if kind == "no folder":
+        return {"dataset_dir": root / "nowhere"}
+    if kind == "no patient column":
+        rewrite(root, lambda rows: [row.pop() for row in rows])
+    elif kind == "wrong column":
+        return {"label_column": "lable"}
+    elif kind == "missing image":
+        rewrite(root, lambda rows: rows.append(["benign/7.png", "benign", "b7"]))
+    elif kind == "empty label":
+        rewrite(root, lambda rows: rows[2].__setitem__(1, ""))
+    elif kind == "one class":
+        rewrite(root, lambda rows: rows.__delitem__(slice(3, None)))
+    elif kind == "two labels":
+        rewrite(root, lambda rows: rows.append(["benign/0.png", "cancer", "b0"]))
+    elif kind == "bad split":
+        rewrite(root, lambda rows: [row.append("split" if i == 0 else "middle") for i, row in enumerate(rows)])
+    elif kind == "no rows":
+        rewrite(root, lambda rows: rows.__delitem__(slice(1, None)))
+    elif kind == "unknown class":
+        return {"classes": ["benign"]}
+    elif kind == "wrong table":
+        return {"table": "labels.csv"}
+    elif kind == "no images":
+        (root / "empty").mkdir()
+        return {"dataset_dir": root / "empty"}
+    elif kind == "no patient folder":
+        (root / "index.csv").unlink()
+    elif kind == "bad datalist":
+        (root / "index.csv").unlink()
+        (root / "dataset.json").write_text("{")
+    return {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("no folder", "there is no folder"),
+        ("no patient column", r"no patient column \(columns: image, label\).*patient_column, or give null"),
+        ("wrong column", "no column 'lable' .did you mean 'label'..: it has image, label, patient"),
+        ("missing image", "1 of 5 images .* do not exist .*benign/7.png"),
+        ("empty label", "line 3 of the table index.csv has no label"),
+        ("one class", "at least two classes are needed, found benign"),
+        ("two labels", "stands twice in the labels"),
+        ("bad split", "the split 'middle': expected train, val or test"),
+        ("no rows", "has no rows"),
+        ("unknown class", "images of cancer, which are not among benign"),
+        ("wrong table", "there is no table labels.csv in .*: found index.csv"),
+        ("no images", "there is no image below"),
+        ("no patient folder", "--patient_column null if each image"),
+        ("bad datalist", "is no JSON"),
+    ],
+)
+def test_bad_data_says_what_to_do(root, kind, message):
+    kwargs = {"dataset_dir": root, **broken(root, kind)}
+    with pytest.raises(UserError, match=message):
+        load_cases(**kwargs)
+
+
+def test_nothing_to_predict_is_an_error(tmp_path):
+    with pytest.raises(UserError, match="there is no image at"):
+        unlabelled(tmp_path)
+
+
+def write_dicom(path, array, interpretation="MONOCHROME2"):
+    file = pydicom.Dataset()
+    file.file_meta = FileMetaDataset()
+    file.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    file.file_meta.MediaStorageSOPClassUID = file.SOPClassUID = SecondaryCaptureImageStorage
+    file.file_meta.MediaStorageSOPInstanceUID = file.SOPInstanceUID = "1.2.3"
+    file.Rows, file.Columns, file.SamplesPerPixel = *array.shape, 1
+    file.PhotometricInterpretation, file.PixelRepresentation = interpretation, 0
+    file.BitsAllocated, file.BitsStored, file.HighBit = 16, 12, 11
+    file.PixelData = array.astype(np.uint16).tobytes()
+    file.save_as(path, enforce_file_format=True)
+
+
+def write(kind, path):
+    """The picture, such that a viewer shows it upright."""
+    if kind in ("png", "jpg"):
+        Image.fromarray(PICTURE).save(path, quality=100)
+    elif kind == "rgb.png":
+        Image.fromarray(np.stack([PICTURE] * 3, -1)).save(path)
+    elif kind == "rgba.png":
+        Image.fromarray(np.dstack([PICTURE] * 3 + [np.full_like(PICTURE, 255)])).save(path)
+    elif kind == "dcm":
+        write_dicom(path, PICTURE)
+    elif kind == "inverted.dcm":
+        write_dicom(path, 200 - PICTURE.astype(int), "MONOCHROME1")
+    elif kind.endswith("nii.gz"):
+        # voxel axes to the patient's right, front and top: rows of the picture run from front to back, and its columns
+        # from the patient's right, on the left, to the left
+        voxels = PICTURE[::-1, ::-1].T[..., None]
+        affine = np.eye(4)
+        if kind == "lps.nii.gz":  # the same slice with two axes the other way round
+            voxels, affine = voxels[::-1, ::-1], np.diag([-1.0, -1.0, 1.0, 1.0])
+        if kind == "coronal.nii.gz":
+            voxels = PICTURE[::-1, ::-1].T[:, None, :]
+        nib.save(nib.Nifti1Image(np.ascontiguousarray(voxels), affine), path)
+
+
+LOAD = Compose([LoadImaged("image", READERS, image_only=True), ToSliced("image")])
+KINDS = ["png", "jpg", "rgb.png", "rgba.png", "dcm", "inverted.dcm", "ras.nii.gz", "lps.nii.gz", "coronal.nii.gz"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_format_gives_the_same_upright_slice(kind, tmp_path):
+    path = tmp_path / f"slice.{kind}"
+    write(kind, path)
+    got = LOAD({"image": str(path)})["image"]
+    assert got.shape == (1, *PICTURE.shape)
+    assert got.meta["filename_or_obj"] == str(path)
+    np.testing.assert_allclose(got[0], PICTURE, atol=6 if kind == "jpg" else 1e-3)
+    np.testing.assert_allclose(read_grey(path), PICTURE, atol=6 if kind == "jpg" else 1e-3)
+
+
+def test_three_channels_on_request(tmp_path):
+    write("png", tmp_path / "x.png")
+    got = Compose([LoadImaged("image", READERS, image_only=True), ToSliced("image", 3)])({"image": str(tmp_path / "x.png")})
+    assert got["image"].shape == (3, *PICTURE.shape)
+
+
+def test_a_volume_is_refused_by_name(tmp_path):
+    nib.save(nib.Nifti1Image(np.zeros((8, 8, 5), dtype=np.uint8), np.eye(4)), tmp_path / "volume.nii.gz")
+    with pytest.raises(UserError, match=r"volume.nii.gz has the shape \(8, 8, 5\): expected a single slice"):
+        check_readable([{"image": str(tmp_path / "volume.nii.gz")}], progress=False)
+
+
+def test_unreadable_images_are_counted_and_named(root):
+    (root / "benign" / "0.png").write_bytes(b"not a picture")
+    shutil.copy(root / "benign" / "0.png", root / "cancer" / "1.png")
+    with pytest.raises(UserError, match=r"2 of 4 images cannot be read: .*benign/0.png.*cancer/1.png"):
+        check_readable(load_cases(root).items, progress=False)
+
+
+def test_a_real_radiograph_tagged_monochrome1_is_turned_round(shared_data):
+    # the same pixels with the other tag
+    folder = shared_data / "chest_txv_testfiles" / "tests"
+    one, two = (
+        LOAD({"image": str(folder / name)})["image"][0]
+        for name in ("Fake_MONOHR1.dcm", "1.2.276.0.7230010.3.1.4.8323329.6904.1517875201.850819.dcm")
+    )
+    np.testing.assert_array_equal(one, two.max() + two.min() - two)
+
+
+def test_real_slices_are_read_and_hashed_alike_by_both_ways(shared_data):
+    cases = load_cases(shared_data / "brain_tumor_figshare3064", patient_column="block")
+    assert (len(cases.items), cases.classes) == (960, ["glioma", "meningioma", "pituitary"])
+    path = cases.items[0]["image"]
+    whole = LOAD({"image": path})["image"][0].numpy()
+    assert bin(perceptual_hash(whole) ^ perceptual_hash(read_grey(path))).count("1") <= 2

