@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "case_grid",
-    "grad_cam",
     "confusion_matrix",
+    "grad_cam",
     "learning_curves",
     "pr_curves",
     "reliability_diagram",

@@ -53,7 +53,9 @@ def is_under(name: str, prefixes: Iterable[str]) -> bool:
 
 def last_layer(network: nn.Module) -> str:
     """Name of the last module (in order of registration) that holds parameters of its own: usually the head."""
-    names = [name for name, module in network.named_modules() if next(module.parameters(recurse=False), None) is not None]
+    names = [
+        name for name, module in network.named_modules() if next(module.parameters(recurse=False), None) is not None
+    ]
     if not names:
         raise ValueError(f"{type(network).__name__} has no parameters.")
     return names[-1]

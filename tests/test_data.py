@@ -225,7 +225,9 @@ def test_every_format_gives_the_same_upright_slice(kind, tmp_path):
 
 def test_three_channels_on_request(tmp_path):
     write("png", tmp_path / "x.png")
-    got = Compose([LoadImaged("image", READERS, image_only=True), ToSliced("image", 3)])({"image": str(tmp_path / "x.png")})
+    got = Compose([LoadImaged("image", READERS, image_only=True), ToSliced("image", 3)])(
+        {"image": str(tmp_path / "x.png")}
+    )
     assert got["image"].shape == (3, *PICTURE.shape)
 
 

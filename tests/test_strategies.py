@@ -14,7 +14,8 @@ from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents
 from torch import nn
 
-from medtl_monai.backbones import anatomy, build as build_network
+from medtl_monai.backbones import anatomy
+from medtl_monai.backbones import build as build_network
 from medtl_monai.strategies import FAMILIES, STRATEGIES, Chain, Step, build, l1_penalty, l2_penalty, l2_sp_penalty
 from medtl_monai.utils import UserError, is_under
 

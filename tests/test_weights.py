@@ -177,10 +177,7 @@ def test_every_entry_of_the_catalogue_is_complete():
 def test_torchvisions_densenet_names_lead_to_monais():
     ours = list(build("densenet121", num_classes=1000).state_dict())
     for separator in ("", "."):  # norm1 and, in the older file, norm.1
-        theirs = [
-            key.replace(".layers.", ".").replace("class_layers.out", "classifier")
-            for key in ours
-        ]
+        theirs = [key.replace(".layers.", ".").replace("class_layers.out", "classifier") for key in ours]
         theirs = [
             key.replace("norm1.", f"norm{separator}1.").replace("conv2.", f"conv{separator}2.")
             if "denselayer" in key
@@ -210,7 +207,7 @@ def test_unknown_weights_say_what_was_meant(name, message):
 
 
 def test_normalization_is_the_sources_or_its_mean():
-    mean, std = lookup("resnet18_imagenet").normalization(3)
+    mean, _ = lookup("resnet18_imagenet").normalization(3)
     assert mean == [0.485, 0.456, 0.406]
     assert lookup(LITE0).normalization(2)[0] == pytest.approx([127 / 255] * 2, abs=1e-6)
     assert lookup("resnet10_medicalnet").normalization(1) == ([0.0], [1.0])
@@ -283,7 +280,7 @@ class Server(http.server.SimpleHTTPRequestHandler):
     cut = False
     ranges: list = []
 
-    def do_GET(self):  # noqa: N802
+    def do_GET(self):
         if self.path != "/file.bin":
             self.send_error(404)
             return

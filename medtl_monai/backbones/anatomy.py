@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from monai.networks import nets
@@ -44,6 +43,9 @@ def anatomy(network: nn.Module) -> Anatomy:
     The backbones of this package and MONAI's ResNet, DenseNet and EfficientNet are known. Of any other network the
     blocks are its children in order of registration, opened up until the head, its last layer, stands alone.
 
+    Raises:
+        ValueError: an unknown network is a single layer, or holds parameters or buffers beside its blocks.
+
     Example:
         >>> from .factory import build
         >>> parts = anatomy(build("resnet18"))
@@ -52,7 +54,7 @@ def anatomy(network: nn.Module) -> Anatomy:
     """
     network = unwrap(network)
     if isinstance(network, MobileNetV2):
-        blocks = _single("features", len(network.features)) + [Block("classifier", ("classifier",))]
+        blocks = [*_single("features", len(network.features)), Block("classifier", ("classifier",))]
     elif isinstance(network, (EfficientNetLite, nets.EfficientNet)):
         body = [f"_blocks.{i}" for i in range(len(network._blocks))]
         blocks = [
@@ -91,9 +93,10 @@ def _generic(network: nn.Module) -> list[Block]:
     names: list[str] = []
 
     def collect(module: nn.Module, prefix: str) -> None:
-        own: Sequence[str] = [n for n, _ in module.named_parameters(recurse=False)]
-        if own and prefix != head:
-            raise ValueError(f"{prefix or type(network).__name__} holds parameters beside modules: its blocks are unclear.")
+        own = [key for key in module.state_dict() if "." not in key]
+        if own:
+            owner = prefix or type(network).__name__
+            raise ValueError(f"{owner} holds {', '.join(own)} beside modules: its blocks are unclear.")
         for name, child in module.named_children():
             full = f"{prefix}.{name}" if prefix else name
             if not child.state_dict():

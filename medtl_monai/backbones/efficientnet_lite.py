@@ -52,7 +52,7 @@ class _MBConv(nn.Module):
     """Inverted bottleneck: expand, depthwise convolution, project, and add the input where shapes allow."""
 
     def __init__(
-        self, dims: int, inputs: int, outputs: int, kernel_size: int, stride: int, expansion: int, drop: float
+        self, dims: int, inputs: int, outputs: int, *, kernel_size: int, stride: int, expansion: int, drop: float
     ) -> None:
         super().__init__()
         conv, hidden = Conv[Conv.CONV, dims], inputs * expansion
@@ -129,11 +129,20 @@ class EfficientNetLite(nn.Module):
         last = len(_STAGES) - 1
         repeats = [r if i in (0, last) else math.ceil(r * depth) for i, (r, *_) in enumerate(_STAGES)]
         blocks, inputs = [], _STEM
-        for n, (_, kernel_size, stride, expansion, outputs) in zip(repeats, _STAGES, strict=True):
-            outputs = _round_to_8(outputs * width)
+        for n, (_, kernel_size, stride, expansion, channels) in zip(repeats, _STAGES, strict=True):
+            outputs = _round_to_8(channels * width)
             for j in range(n):
-                drop = drop_connect * len(blocks) / sum(repeats)
-                blocks.append(_MBConv(dims, inputs, outputs, kernel_size, 1 if j else stride, expansion, drop))
+                blocks.append(
+                    _MBConv(
+                        dims,
+                        inputs,
+                        outputs,
+                        kernel_size=kernel_size,
+                        stride=1 if j else stride,
+                        expansion=expansion,
+                        drop=drop_connect * len(blocks) / sum(repeats),
+                    )
+                )
                 inputs = outputs
         self._blocks = nn.ModuleList(blocks)
         self._conv_head = conv(inputs, _HEAD, 1, bias=False)

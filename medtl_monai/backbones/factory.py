@@ -38,9 +38,7 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
 """Name to constructor: ``(*, spatial_dims, in_channels, num_classes, **options)``."""
 
 
-def build(
-    name: str, *, spatial_dims: int = 2, in_channels: int = 3, num_classes: int = 2, **options: Any
-) -> nn.Module:
+def build(name: str, *, spatial_dims: int = 2, in_channels: int = 3, num_classes: int = 2, **options: Any) -> nn.Module:
     """A backbone with a classification head, randomly initialized.
 
     MobileNetV2 and EfficientNet-Lite are this package's; the others are MONAI's.
@@ -62,9 +60,7 @@ def build(
     if spatial_dims not in (1, 2, 3):
         raise UserError(f"spatial_dims must be 1, 2 or 3, got {spatial_dims!r}.")
     try:
-        return BACKBONES[name](
-            spatial_dims=spatial_dims, in_channels=in_channels, num_classes=num_classes, **options
-        )
+        return BACKBONES[name](spatial_dims=spatial_dims, in_channels=in_channels, num_classes=num_classes, **options)
     except TypeError as error:
         if not options:
             raise

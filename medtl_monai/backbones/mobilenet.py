@@ -20,7 +20,7 @@ class _InvertedResidual(nn.Module):
         layers: list[nn.Module] = [_conv_bn_act(dims, inputs, hidden, 1)] if expansion > 1 else []
         self.conv = nn.Sequential(
             *layers,
-            _conv_bn_act(dims, hidden, hidden, 3, stride, groups=hidden),
+            _conv_bn_act(dims, hidden, hidden, 3, stride=stride, groups=hidden),
             Conv[Conv.CONV, dims](hidden, outputs, 1, bias=False),
             Norm[Norm.BATCH, dims](outputs),
         )
@@ -62,7 +62,7 @@ class MobileNetV2(nn.Module):
     ) -> None:
         super().__init__()
         inputs, features = _round_to_8(32 * width), _round_to_8(1280 * max(1.0, width))
-        layers: list[nn.Module] = [_conv_bn_act(spatial_dims, in_channels, inputs, 3, 2)]
+        layers: list[nn.Module] = [_conv_bn_act(spatial_dims, in_channels, inputs, 3, stride=2)]
         for expansion, channels, repeats, stride in _STAGES:
             outputs = _round_to_8(channels * width)
             for j in range(repeats):
@@ -81,7 +81,7 @@ class MobileNetV2(nn.Module):
 
 
 def _conv_bn_act(
-    dims: int, inputs: int, outputs: int, kernel_size: int, stride: int = 1, groups: int = 1
+    dims: int, inputs: int, outputs: int, kernel_size: int, *, stride: int = 1, groups: int = 1
 ) -> nn.Sequential:
     return nn.Sequential(
         Conv[Conv.CONV, dims](inputs, outputs, kernel_size, stride, kernel_size // 2, groups=groups, bias=False),

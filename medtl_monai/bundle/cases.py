@@ -59,8 +59,10 @@ def read_parts(
         UserError: an unreadable image, a class with too few patients, patients shared by parts.
     """
     hashes = check_readable(cases.items)
-    names = [part] * len(cases.items) if part else split_patients(
-        cases.items, val_fraction=val_fraction, fold=fold, seed=seed
+    names = (
+        [part] * len(cases.items)
+        if part
+        else split_patients(cases.items, classes=cases.classes, val_fraction=val_fraction, fold=fold, seed=seed)
     )
     leakage = audit(cases.items, names, hashes)
     if not allow_shared_patients:

@@ -17,7 +17,7 @@ from torch.nn.functional import nll_loss
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from ..metrics import write_predictions
+from ..predictions import write_predictions
 from ..utils import UserError, atomic_path, unwrap
 
 __all__ = ["Checkpoints", "EpochSeed", "History", "Resume", "SavePredictions", "accuracy", "log_loss"]
@@ -72,10 +72,10 @@ class History:
         self._losses: list[float] = []
         self._started = 0.0
         self._writer: SummaryWriter | None = None
-        self._bar: tqdm[Any] | None = None
+        self._bar: tqdm[Any] = tqdm(disable=True)
 
     def attach(self, engine: Engine) -> None:
-        """Follow a trainer; attach it after the validation handler."""
+        """Follow a trainer that does not decollate; attach it after the validation handler."""
         engine.add_event_handler(Events.STARTED, self._open)
         engine.add_event_handler(Events.EPOCH_STARTED, self._epoch_started)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._iteration)
@@ -100,16 +100,17 @@ class History:
         self._bar = tqdm(total=engine.state.epoch_length, desc=name, leave=False, disable=engine.state.rank > 0)
 
     def _iteration(self, engine: Engine) -> None:
-        # the trainer has decollated its output into one dict an image; all hold the batch's loss
-        output = engine.state.output[0] if isinstance(engine.state.output, list) else engine.state.output
+        output = engine.state.output
         self._losses.append(float(output["loss"]))
         self._bar.set_postfix(loss=f"{self._losses[-1]:.3f}", refresh=False)
         self._bar.update()
         first = (engine.state.iteration - 1) % engine.state.epoch_length == 0
-        if first and self._writer is not None and isinstance(engine.state.output, list) and output["image"].ndim == 3:
-            image = torch.stack([torch.as_tensor(case["image"]) for case in engine.state.output[:8]]).float().cpu()
+        if first and self._writer is not None and output["image"].ndim == 4:
+            image = output["image"][:8].detach().float().cpu()
             low, high = image.amin((1, 2, 3), keepdim=True), image.amax((1, 2, 3), keepdim=True)
-            self._writer.add_images("train/as_the_network_sees_them", (image - low) / (high - low + 1e-6), engine.state.epoch)
+            self._writer.add_images(
+                "train/as_the_network_sees_them", (image - low) / (high - low + 1e-6), engine.state.epoch
+            )
 
     def _epoch_completed(self, engine: Engine) -> None:
         self._bar.close()
@@ -177,7 +178,7 @@ class Checkpoints:
 
     def __call__(self, engine: Engine) -> None:
         value = float(self.validator.state.metrics[self.key_metric])
-        better = value == value and value > self.best.get("value", float("-inf"))
+        better = value > self.best.get("value", float("-inf"))  # false for NaN
         if better or not self.best:
             self.best = {"epoch": engine.state.epoch, "value": value}
         if engine.state.rank > 0:
@@ -218,7 +219,9 @@ class Resume:
             raise UserError(f"resume: {self.path} has no {', '.join(missing)}: give checkpoints/last.pt of a run.")
         if content["settings"] != self.checkpoints.settings:
             differ = [key for key, value in self.checkpoints.settings.items() if content["settings"].get(key) != value]
-            raise UserError(f"resume: {self.path} was trained with other settings ({', '.join(differ)}): give the same.")
+            raise UserError(
+                f"resume: {self.path} was trained with other settings ({', '.join(differ)}): give the same."
+            )
         epochs, length = engine.state.max_epochs, engine.state.epoch_length
         done, its_length = content["trainer"]["iteration"], content["trainer"]["epoch_length"]
         if its_length != length or content["trainer"]["max_epochs"] != epochs:
@@ -227,7 +230,9 @@ class Resume:
                 f"this run has {epochs} of {length}: give the same data, batch_size and epochs."
             )
         if done >= epochs * length:
-            raise UserError(f"resume: {self.path} is of a finished run ({epochs} epochs): there is nothing to go on with.")
+            raise UserError(
+                f"resume: {self.path} is of a finished run ({epochs} epochs): there is nothing to go on with."
+            )
         for name, target in targets.items():
             (unwrap(target) if name == "model" else target).load_state_dict(content[name])
         _log.info(f"going on after epoch {engine.state.epoch} of {epochs}, from {self.path}")
@@ -245,17 +250,24 @@ class SavePredictions:
         self.path, self.classes = path, list(classes)
         self._images: list[str] = []
         self._rows: list[Tensor] = []
+        self._bar: tqdm[Any] = tqdm(disable=True)
 
     def attach(self, engine: Engine) -> None:
         """Follow an evaluator whose postprocessing gives probabilities."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
         engine.add_event_handler(Events.COMPLETED, self._write)
 
+    def _start(self, engine: Engine) -> None:
+        self._bar = tqdm(total=engine.state.epoch_length, desc="predicting", leave=False)
+
     def _collect(self, engine: Engine) -> None:
-        self._images += list(engine.state.batch["image"].meta["filename_or_obj"])
+        self._images += [str(case["image"].meta["filename_or_obj"]) for case in engine.state.batch]
         self._rows += [torch.as_tensor(case["pred"]).cpu() for case in engine.state.output]
+        self._bar.update()
 
     def _write(self, engine: Engine) -> None:
+        self._bar.close()
         probabilities = torch.stack(self._rows).numpy()
         unlabelled = [-1] * len(self._images)
         write_predictions(self.path, self._images, [""] * len(self._images), unlabelled, probabilities, self.classes)

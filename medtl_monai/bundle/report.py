@@ -24,7 +24,8 @@ from tqdm import tqdm
 from .. import __version__, figures
 from ..backbones import anatomy
 from ..data import write_split_csv
-from ..metrics import part_metrics, render_metrics, write_predictions
+from ..metrics import part_metrics, render_metrics
+from ..predictions import write_predictions
 from ..utils import UserError, atomic_path, unwrap, write_json
 from .cases import Parts
 from .handlers import History
@@ -83,8 +84,12 @@ def open_output(
         UserError: the folder holds another run's results.
     """
     folder = Path(output_dir)
-    if (folder / "config.json").exists() and (resume is None or Path(resume).resolve().parent.parent != folder.resolve()):
-        raise UserError(f"{folder} already holds a run: give another --output_dir, or --resume its checkpoints/last.pt.")
+    if (folder / "config.json").exists() and (
+        resume is None or Path(resume).resolve().parent.parent != folder.resolve()
+    ):
+        raise UserError(
+            f"{folder} already holds a run: give another --output_dir, or --resume its checkpoints/last.pt."
+        )
     if not _first_process():
         return
     write_config(output_dir, bundle_root)
@@ -146,9 +151,7 @@ class Report:
         network = load_model(unwrap(self.network), self.checkpoint, device=self.device)
         found = {}
         for name, loader in self.loaders.items():
-            probabilities = predict(
-                network, loader, self.prepare_batch, self.inferer, device=self.device, name=name
-            )
+            probabilities = predict(network, loader, self.prepare_batch, self.inferer, device=self.device, name=name)
             found[name] = Predicted(loader, probabilities)
         metrics = {
             name: part_metrics(part.probabilities, part.labels, part.patients, self.classes, seed=self.seed)
@@ -188,7 +191,9 @@ class Report:
         curves = (part.probabilities, part.labels, part.patients, self.classes)
         figures.roc_curves(*curves, folder / f"{name}_roc.png", title=title)
         figures.pr_curves(*curves, folder / f"{name}_pr.png", title=title)
-        figures.confusion_matrix(metrics["confusion_matrix"], self.classes, folder / f"{name}_confusion.png", title=title)
+        figures.confusion_matrix(
+            metrics["confusion_matrix"], self.classes, folder / f"{name}_confusion.png", title=title
+        )
         figures.reliability_diagram(part.probabilities, part.labels, folder / f"{name}_reliability.png", title=title)
         truth = part.probabilities[np.arange(len(part.labels)), part.labels]
         order = truth.argsort(kind="stable")
@@ -209,7 +214,12 @@ class Report:
         ]
         right = [bool(predicted[i] == part.labels[i]) for i in chosen]
         figures.case_grid(
-            [picture.mean(0).numpy() for picture in pictures], captions, path, title=title, correct=right, overlays=heats
+            [picture.mean(0).numpy() for picture in pictures],
+            captions,
+            path,
+            title=title,
+            correct=right,
+            overlays=heats,
         )
 
 
@@ -225,7 +235,9 @@ def _circumstances(device: torch.device | str) -> dict[str, Any]:
             "numpy": np.__version__,
             "python": platform.python_version(),
         },
-        "device": torch.cuda.get_device_name(device) if cuda else f"{platform.machine()} CPU, {torch.get_num_threads()} threads",
+        "device": torch.cuda.get_device_name(device)
+        if cuda
+        else f"{platform.machine()} CPU, {torch.get_num_threads()} threads",
         "wall_seconds": round(time.perf_counter() - _STARTED, 1),
         "peak_memory_bytes": peak,
         "peak_device_memory_bytes": torch.cuda.max_memory_allocated(device) if cuda else None,

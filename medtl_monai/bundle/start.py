@@ -100,7 +100,9 @@ def check_values(config: Mapping[str, Any]) -> None:
         fits = isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)
         if not fits or not least <= value <= most:
             noun = "whole number" if kind is int else "number"
-            raise UserError(f"{key} must be a {noun} from {least:g} to {most:g}, got {value!r}.".replace("1e+05", "100000"))
+            raise UserError(
+                f"{key} must be a {noun} from {least:g} to {most:g}, got {value!r}.".replace("1e+05", "100000")
+            )
     device = config.get("device")
     if isinstance(device, str) and not device.startswith(("$", "@")):
         try:

@@ -63,14 +63,18 @@ def transfer(
     parts = list(strategy) if isinstance(strategy, Chain) else [strategy]
     needing = [type(part).__name__ for part in parts if part.needs_source]
     if source == "none" and needing:
-        raise UserError(f"{' and '.join(needing)} needs pretrained weights, and weights is none: give weights or finetune.")
+        raise UserError(
+            f"{' and '.join(needing)} needs pretrained weights, and weights is none: give weights or finetune."
+        )
     report = load_weights(network, source, head=anatomy(network).head, min_coverage=min_coverage)
     _log.info(f"weights\n{report}")
     layout = {"memory_format": torch.channels_last} if _is_2d(network) else {}
     network = strategy.prepare(network.to(device, **layout))
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
     total = sum(p.numel() for p in network.parameters())
-    _log.info(f"strategy {' + '.join(type(part).__name__ for part in parts)}: {trained:,} of {total:,} parameters trained")
+    _log.info(
+        f"strategy {' + '.join(type(part).__name__ for part in parts)}: {trained:,} of {total:,} parameters trained"
+    )
     return Transfer(network, report)
 
 

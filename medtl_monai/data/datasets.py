@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -19,8 +19,8 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".nii", ".nii.gz
 """File names that are taken for images, in any case; besides, DICOM files without an extension."""
 
 PATIENT_COLUMNS = ("patient", "patient_id", "PatientID")
-_PARTS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-_PARTS["testing"] = "test"
+_PARTS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"}
+_PARTS |= {"test": "test", "testing": "test"}
 
 
 @dataclass(frozen=True)
@@ -100,21 +100,24 @@ def unlabelled(path: str | Path) -> list[dict[str, str]]:
         UserError: there is none.
     """
     path = Path(path).expanduser().resolve()
-    files = [path] if path.is_file() else [file for file in _files(path)] if path.is_dir() else []
+    files = [path] if path.is_file() else _files(path) if path.is_dir() else []
     if not files:
         raise UserError(f"dataset_dir: there is no image at {path}: expected a file or a folder of {_kinds()} files.")
     return [{"image": str(file)} for file in files]
 
 
 def _table_rows(path: Path, columns: dict[str, str], patient_column: str | None) -> list[dict[str, str]]:
-    text = path.read_text(encoding="utf-8-sig")
-    head = text.split("\n", 1)[0]
-    delimiter = max(",;\t", key=head.count)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"the table {path.name} is no UTF-8 text ({error.reason}): save it as CSV UTF-8.") from error
+    delimiter = max(",;\t", key=text.partition("\n")[0].count)
     reader = csv.DictReader(text.splitlines(), delimiter=delimiter)
     found = [name.strip() for name in reader.fieldnames or []]
     reader.fieldnames = found
     patient = _patient_column(patient_column, found, f"the table {path.name}")
     needed = {key: columns[key] for key in ("image", "label")} | ({"patient": patient} if patient else {})
+    needed |= {"split": columns["split"]} if columns["split"] in found else {}
     for key, column in needed.items():
         if column not in found:
             near = get_close_matches(column, found, n=1)
@@ -130,9 +133,8 @@ def _table_rows(path: Path, columns: dict[str, str], patient_column: str | None)
         if empty:
             raise UserError(f"line {number} of the table {path.name} has no {' and no '.join(empty)}: fill it in.")
         row.setdefault("patient", row["image"])
-        for key in ("split", "domain"):
-            if columns[key] in found and (cells.get(columns[key]) or "").strip():
-                row[key] = cells[columns[key]].strip()
+        if columns["domain"] in found:
+            row["domain"] = (cells.get(columns["domain"]) or "").strip()
         if "split" in row:
             row["split"] = _part(row["split"], f"line {number} of the table {path.name}")
         rows.append(row)
@@ -158,6 +160,7 @@ def _datalist_rows(path: Path, columns: dict[str, str], patient_column: str | No
         content = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise UserError(f"the datalist {path.name} is no JSON ({error}): expected lists of image and label.") from error
+    content = content if isinstance(content, dict) else {}
     lists = {key: value for key, value in content.items() if key in _PARTS and isinstance(value, list)}
     entries = [(key, entry) for key, value in lists.items() for entry in value if isinstance(entry, dict)]
     if not entries:
@@ -181,7 +184,9 @@ def _datalist_rows(path: Path, columns: dict[str, str], patient_column: str | No
 def _folder_rows(root: Path, patient_column: str | None) -> list[dict[str, str]]:
     files = [file.relative_to(root) for file in _files(root)]
     if not files:
-        raise UserError(f"there is no image below {root}: expected a table, a datalist, or class folders of {_kinds()}.")
+        raise UserError(
+            f"there is no image below {root}: expected a table, a datalist, or class folders of {_kinds()}."
+        )
     split = all(file.parts[0].lower() in _PARTS for file in files)
     rows = []
     for file in files:
@@ -202,16 +207,13 @@ def _folder_rows(root: Path, patient_column: str | None) -> list[dict[str, str]]
     return rows
 
 
-def _files(folder: Path) -> Iterable[Path]:
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.is_file() and not path.name.startswith(".") and (path.name.lower().endswith(EXTENSIONS) or _is_dicom(path))
-    )
+def _files(folder: Path) -> list[Path]:
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    return sorted(path for path in files if path.name.lower().endswith(EXTENSIONS) or _is_dicom(path))
 
 
 def _is_dicom(path: Path) -> bool:
-    if path.suffix:
+    if path.suffix and not path.suffix[1:].isdigit():  # files named by a UID end in .<number>
         return False
     with path.open("rb") as file:
         return file.read(132)[128:] == b"DICM"
@@ -220,10 +222,13 @@ def _is_dicom(path: Path) -> bool:
 def _check_images(rows: Sequence[dict[str, str]], root: Path) -> None:
     missing = [row["image"] for row in rows if not Path(row["image"]).is_file()]
     if missing:
-        shown = ", ".join(str(Path(path).relative_to(root) if root in Path(path).parents else path) for path in missing[:3])
+        shown = ", ".join(path.removeprefix(f"{root}/") for path in missing[:3])
+        name = Path(missing[0]).name
+        near = next((file for file in _files(root) if name in (file.name, file.name.split(".")[0])), None)
+        hint = f" (did you mean {near.relative_to(root)}?)" if near else ""
         raise UserError(
             f"{len(missing)} of {len(rows)} images that the labels name do not exist in {root}: {shown}"
-            f"{' ...' * (len(missing) > 3)}: paths must be relative to dataset_dir, with their extension."
+            f"{' ...' * (len(missing) > 3)}{hint}: paths must be relative to dataset_dir, with their extension."
         )
 
 
@@ -232,7 +237,7 @@ def _class_names(rows: Sequence[dict[str, str]], wanted: Sequence[str] | None) -
     if wanted is None:
         if len(found) < 2:
             raise UserError(f"at least two classes are needed, found {', '.join(found)}: check the labels.")
-        return sorted(found)
+        return sorted(found, key=int if all(name.isdecimal() for name in found) else None)
     unknown = sorted(set(found) - set(wanted))
     if unknown:
         raise UserError(f"the data has images of {', '.join(unknown)}, which are not among {', '.join(wanted)}.")
@@ -244,7 +249,10 @@ def _without_duplicates(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
     for row in rows:
         before = seen.setdefault(row["image"], row)
         if before != row:
-            raise UserError(f"{row['image']} stands twice in the labels, with different entries: {before} and {row}.")
+            differ = " and ".join(
+                f"{key} {before.get(key)!r} or {row[key]!r}" for key in row if before.get(key) != row[key]
+            )
+            raise UserError(f"{row['image']} stands twice in the labels, with {differ}: keep the right one.")
     return list(seen.values())
 
 

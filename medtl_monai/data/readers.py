@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ READERS = ("ITKReader", "PydicomReader", "NibabelReader", "PILReader")
 """MONAI's readers for 2D images, the last tried first (``LoadImaged``'s ``reader``); its default takes in more."""
 
 _PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+_RED, _BLUE = 0.299, 0.114  # luminance by ITU-R BT.601; green has the rest
 
 
 class ToSliced(MapTransform):
@@ -40,7 +41,7 @@ class ToSliced(MapTransform):
         channels: 1 or 3.
 
     Raises:
-        UserError: a volume, or an unexpected shape; slices are expected.
+        UserError: a volume, or another shape that is not a slice; a palette or CMYK picture.
     """
 
     def __init__(self, keys: Sequence[Hashable] | Hashable, channels: int = 1) -> None:
@@ -50,6 +51,7 @@ class ToSliced(MapTransform):
         self.channels = channels
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """The same items, with upright images."""
         result = dict(data)
         for key in self.key_iterator(result):
             result[key] = _upright(result[key], self.channels)
@@ -78,7 +80,8 @@ def check_readable(items: Sequence[Mapping[str, Any]], *, progress: bool = True)
         except UserError:
             raise
         except Exception as error:  # every reader has its own kinds
-            failed.append(f"{path} ({str(error).splitlines()[0][:80] if str(error) else type(error).__name__})")
+            reason = str(error).partition("\n")[0].replace(repr(path), "").replace(path, "").strip(" .:")
+            failed.append(f"{path} ({reason[:80] or type(error).__name__})")
     if failed:
         more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
         raise UserError(
@@ -94,42 +97,59 @@ def read_grey(path: str | Path) -> NDArray[np.float32]:
         from PIL import Image
 
         with Image.open(path) as picture:
+            _check_mode(picture.mode, str(path))
             picture.draft("L", (64, 64))
-            return np.asarray(picture.convert("F" if picture.mode.startswith("I") else "L"), dtype=np.float32)
-    return np.asarray(_upright(LoadImage(READERS, image_only=True)(path), 1)[0])
+            return np.asarray(picture.convert("F" if picture.mode[0] in "IF" else "L"), dtype=np.float32)
+    return np.asarray(_upright(_loader()(path), 1)[0])
+
+
+@cache
+def _loader() -> LoadImage:
+    return LoadImage(READERS, image_only=True)
 
 
 def _upright(image: Tensor, channels: int) -> Tensor:
     meta = image.meta if isinstance(image, MetaTensor) else {}
-    name = meta.get("filename_or_obj", "an image")
-    array = image.as_tensor() if isinstance(image, MetaTensor) else torch.as_tensor(image)
-    array = array.float()
-    while array.ndim > 2 and array.shape[-1] == 1:
-        array = array[..., 0]
-    nifti = str(name).lower().endswith((".nii", ".nii.gz"))
-    if array.ndim == 3 and nifti and 1 in array.shape:
-        array = _radiological(array, np.asarray(meta["affine"]))
-    elif array.ndim == 2 and nifti:
-        array = _radiological(array[..., None], np.asarray(meta["affine"]))
-    elif array.ndim in (2, 3) and (array.ndim == 2 or array.shape[-1] in (3, 4)):
-        array = array.transpose(0, 1)
-    if array.ndim == 2:
-        array = array[None]
-    elif array.ndim == 3 and array.shape[-1] in (3, 4):
-        array = array[..., :3].movedim(-1, 0)
+    name = str(meta.get("filename_or_obj", "an image"))
+    _check_mode(meta.get("mode"), name)
+    array = (image.as_tensor() if isinstance(image, MetaTensor) else torch.as_tensor(image)).float()
+    last = meta.get("original_channel_dim", -1 if array.shape[-1] in (3, 4) else None)  # MONAI: -1 or NaN
+    array = array if last == -1 else array[..., None]  # (x, y, ..., channel)
+    if name.lower().endswith((".nii", ".nii.gz")):
+        array = array[:, :, None] if array.ndim == 3 else array
+        while array.ndim > 4 and array.shape[-2] == 1:  # time and the like
+            array = array.squeeze(-2)
+        if array.ndim == 4 and 1 in array.shape[:3]:
+            array = _radiological(array, np.asarray(meta["affine"]))
     else:
+        while array.ndim > 3 and 1 in array.shape[:-1]:
+            array = array.squeeze(max(axis for axis in range(array.ndim - 1) if array.shape[axis] == 1))
+        array = array.transpose(0, 1)
+    if array.ndim != 3 or array.shape[-1] > 4:
         raise UserError(f"{name} has the shape {tuple(image.shape)}: expected a single slice, grey or RGB.")
-    if _is_inverted(str(name)):
+    array = array[..., :-1] if array.shape[-1] in (2, 4) else array  # without transparency
+    if "0028|0004" not in meta and _is_inverted(name):  # ITK has turned it round already
         array = array.amax() + array.amin() - array
-    if channels == 1 and len(array) == 3:
-        array = sum(weight * plane for weight, plane in zip(_LUMA, array, strict=True))[None]  # type: ignore[misc,index]
-    if channels == 3 and len(array) == 1:
-        array = array.repeat(3, 1, 1)
+    array = _with_channels(array.movedim(-1, 0), channels)
     return MetaTensor(array.contiguous(), meta={"filename_or_obj": name})
 
 
+def _with_channels(image: Tensor, channels: int) -> Tensor:
+    if channels == 3:
+        return image.expand(3, -1, -1)
+    if len(image) == 1:
+        return image
+    red, green, blue = image
+    return (green + _RED * (red - green) + _BLUE * (blue - green))[None]  # exact where all three are equal
+
+
+def _check_mode(mode: str | None, name: str) -> None:
+    if mode in ("P", "PA", "CMYK", "LAB", "HSV"):
+        raise UserError(f"{name} stores its colours as {mode} (a palette or inks): expected grey or RGB; convert it.")
+
+
 def _radiological(array: Tensor, affine: NDArray[Any]) -> Tensor:
-    """A NIfTI slice ``(X, Y, Z)``, one axis of length 1, with anterior or superior up and the right on the left."""
+    """A NIfTI slice ``(X, Y, Z, C)``, one axis of length 1, as ``(H, W, C)``: front or top up, the right on the left."""
     thin = next(axis for axis in (2, 1, 0) if array.shape[axis] == 1)
     directions = affine[:3, :3] / np.maximum(np.linalg.norm(affine[:3, :3], axis=0), 1e-9)
     axes = [axis for axis in range(3) if axis != thin]

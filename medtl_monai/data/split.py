@@ -109,10 +109,11 @@ def _choose(
 def _check_enough(groups: Mapping[int, Sequence[str]], least: int, classes: Sequence[str] | None) -> None:
     for label, patients in sorted(groups.items()):
         if len(patients) < least:
+            name = f"number {label}" if classes is None else classes[label]
             raise UserError(
-                f"class {label if classes is None else classes[label]!r} has {len(patients)} patient(s), and this split "
-                f"by patient needs at least {least} of each class: add patients, leave the class out, or ask for fewer "
-                "folds (a larger val_fraction)."
+                f"class {name} has {len(patients)} patient{'s' if len(patients) > 1 else ''}, and a split by patient "
+                f"needs at least {least} of each class: add patients, leave the class out"
+                f"{', or give a larger val_fraction (fewer folds)' if least > 2 else ''}."
             )
 
 

@@ -95,7 +95,9 @@ def build(spec: str | Strategy | Sequence[Any], settings: Mapping[str, Mapping[s
     for name in settings:
         _check_name(name)
         if name not in specs:
-            raise UserError(f"settings are given for {name!r}, but the strategy is {spec!r}: they would have no effect.")
+            raise UserError(
+                f"settings are given for {name!r}, but the strategy is {spec!r}: they would have no effect."
+            )
     parts = [_build_one(one, settings) for one in specs]
     return parts[0] if len(parts) == 1 else Chain(*parts)
 

@@ -66,8 +66,8 @@ class Scratch(Strategy):
 class _Holding(Strategy):
     """Base of the strategies that keep modules in evaluation mode while the network trains.
 
-    MONAI's trainer calls ``network.train()`` before every iteration, so what was put into ``eval()`` once would not stay
-    there; a forward pre-hook of the network puts it back each time.
+    MONAI's trainer calls ``network.train()`` before every iteration, so what was put into ``eval()`` once would not
+    stay there; a forward pre-hook of the network puts it back each time.
     """
 
     needs_source = True

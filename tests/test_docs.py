@@ -1,0 +1,90 @@
+"""The docs say what the code and the committed results say; the layers import downwards only."""
+
+import ast
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import medtl_monai
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = Path(medtl_monai.__file__).parent
+LAYERS = [  # bottom to top; modules of one layer do not import each other
+    {"utils"},
+    {"backbones", "weights", "transforms", "metrics", "predictions", "data"},
+    {"strategies", "figures"},
+    {"bundle"},
+]
+RANK = {name: i for i, layer in enumerate(LAYERS) for name in layer}
+
+
+def load_render():
+    spec = importlib.util.spec_from_file_location("render", ROOT / "docs" / "render.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_rendered_pages_are_not_stale():
+    for path, content in load_render().pages().items():
+        assert path.read_text(encoding="utf-8") == content, f"{path.name} is stale: run `make docs`"
+
+
+def imported(path):
+    package = ("medtl_monai", *path.relative_to(PACKAGE).parts[:-1])
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            module = [*base, *(node.module or "").split(".")]
+            yield from ([*module, alias.name] if not node.module else module for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name.split(".") for alias in node.names)
+
+
+def test_modules_import_from_lower_layers_only():
+    for path in PACKAGE.rglob("*.py"):
+        here = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        for name in imported(path):
+            parts = [part for part in name if part]
+            if parts[0] == "medtl_monai" and len(parts) > 1 and parts[1] in RANK and parts[1] != here:
+                assert RANK[parts[1]] < RANK[here], f"{path} imports {'.'.join(parts)}"
+            assert parts[0] not in ("bundles", "torchvision")
+
+
+@pytest.mark.parametrize("module", ["medtl_monai", "medtl_monai.data", "medtl_monai.weights", "medtl_monai.strategies"])
+def test_importing_brings_no_reader_or_plotter_in(module):
+    heavy = ("itk", "pydicom", "matplotlib.pyplot", "torchvision")
+    code = f"import sys, {module}; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_package_itself_imports_nothing_heavy():
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys, medtl_monai; print('torch' in sys.modules)"], capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "False"
+
+
+def test_bundles_hold_no_python_and_the_keys_of_their_readmes_exist():
+    for bundle in (ROOT / "bundles").iterdir():
+        assert not list(bundle.rglob("*.py"))
+        train = json.loads((bundle / "configs" / "train.json").read_text())
+        readme = (bundle / "docs" / "README.md").read_text()
+        named = re.findall(r"^\| `(\w+)`", readme, re.MULTILINE)
+        assert named
+        for key in named:
+            configs = [json.loads(path.read_text()) for path in (bundle / "configs").glob("*.json")]
+            assert any(key in config for config in configs), key
+        assert train["weights"] in readme
+
+
+def test_relative_links_lead_somewhere():
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *ROOT.glob("bundles/*/docs/*.md")]:
+        for link in re.findall(r"\]\((?!http|#)([^)#]+)", page.read_text()):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
