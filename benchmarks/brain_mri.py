@@ -30,21 +30,19 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     args = parser.parse_args()
-    runs = {f"{start}-seed{seed}": run(args.data, start, seed) for start in STARTS for seed in args.seeds}
-    groups = {start: [r for name, r in runs.items() if name.startswith(start)] for start in STARTS}
     summary = {
         "machine": {"cpu": cpu(), "cores": len(os.sched_getaffinity(0)), "python": platform.python_version()},
-        "seeds": args.seeds,
-        "runs": runs,
-        "mean": {
-            start: {
-                key: statistics.mean(r[key] for r in group)
-                for key in ("accuracy", "balanced_accuracy", "auc", "seconds")
-            }
-            for start, group in groups.items()
-        },
+        "runs": {},
+        "mean": {},
     }
-    (RESULTS / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    for start in STARTS:
+        group = {f"{start}-seed{seed}": run(args.data, start, seed) for seed in args.seeds}
+        summary["runs"].update(group)
+        summary["mean"][start] = {
+            key: statistics.mean(result[key] for result in group.values())
+            for key in ("accuracy", "balanced_accuracy", "auc", "seconds")
+        }
+        (RESULTS / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
 
 
 def run(data: Path, start: str, seed: int) -> dict:

@@ -9,6 +9,7 @@ from monai.networks.nets import UNet
 from torch import nn
 
 from medtl_monai.backbones import BACKBONES, anatomy, build
+from medtl_monai.backbones.efficientnet_lite import _SamePadded
 from medtl_monai.utils import UserError, is_under
 
 
@@ -92,7 +93,14 @@ def test_a_unet_has_a_head_that_is_its_last_convolution():
 def test_parameters_beside_modules_are_refused():
     net = Own()
     net.scale = nn.Parameter(torch.ones(1))
-    with pytest.raises(ValueError, match="its blocks are unclear"):
+    with pytest.raises(ValueError, match="Own holds scale beside modules: its blocks are unclear"):
+        anatomy(net)
+
+
+def test_buffers_beside_modules_are_refused():
+    net = Own()
+    net.end.register_buffer("mean", torch.ones(1))
+    with pytest.raises(ValueError, match="end holds mean beside modules"):
         anatomy(net)
 
 
@@ -109,8 +117,26 @@ def test_bad_requests_say_what_to_do(kwargs, message):
         build(**kwargs)
 
 
-def test_stochastic_depth_is_off_at_inference():
+def test_stochastic_depth_leaves_out_whole_images_and_keeps_the_mean():
     torch.manual_seed(0)
-    net, x = build("efficientnet_lite0"), torch.randn(1, 3, 64, 64)
-    net.eval()
-    assert torch.equal(net(x), net(x))
+    block = build("efficientnet_lite0", drop_connect=0.5)._blocks[-2]  # the last residual one: 14 of 16 on the ramp
+    x = torch.randn(1, 192, 4, 4).expand(400, -1, -1, -1)
+    with torch.no_grad():
+        residual = block.eval()(x)[0] - x[0]
+        block.train()
+        for norm in (block._bn0, block._bn1, block._bn2):
+            norm.eval()
+        got = block(x) - x
+    left_out = got.flatten(1).abs().amax(1) == 0
+    assert left_out.float().mean() == pytest.approx(0.5 * 14 / 16, abs=0.08)
+    kept = residual / (1 - 0.5 * 14 / 16)
+    torch.testing.assert_close(got[~left_out], kept.expand_as(got[~left_out]), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [7, 8, 9, 10])
+@pytest.mark.parametrize("kernel_size", [3, 5])
+def test_same_padding_gives_half_the_size_rounded_up_and_puts_the_odd_pixel_last(size, kernel_size):
+    padded = _SamePadded(kernel_size, 2)(torch.ones(1, 1, size))[0, 0]
+    assert len(nn.Conv1d(1, 1, kernel_size, 2)(padded[None, None])[0, 0]) == -(-size // 2)
+    before, after = int(padded.argmax()), int(padded.flip(0).argmax())
+    assert after - before == (1 - size % 2)

@@ -96,13 +96,23 @@ class TestLayouts:
             (0, "p3", "test"), (0, "p1", "train"), (1, "p2", "val"),
         ]  # fmt: skip
 
+    def test_numbers_as_labels_are_in_their_own_order(self, tmp_path):
+        for label in ("10", "9"):
+            picture(tmp_path / label / "p" / "x.png")
+        assert load_cases(tmp_path).classes == ["9", "10"]
+
+    def test_rows_that_repeat_an_image_count_once(self, root):
+        rewrite(root, lambda rows: rows.append(rows[1]))
+        assert len(load_cases(root).items) == 4
+
     def test_given_classes_fix_the_order(self, root):
         assert load_cases(root, classes=["cancer", "benign"]).items[0]["label"] == 1
 
     def test_unlabelled_finds_files_and_dicom_without_extension(self, root):
         (root / "notes.txt").write_text("no image")
-        (root / "IM0").write_bytes(b"\0" * 128 + b"DICM")
-        assert len(unlabelled(root)) == 5
+        for name in ("IM0", "1.2.840.113"):
+            (root / name).write_bytes(b"\0" * 128 + b"DICM")
+        assert len(unlabelled(root)) == 6
         assert unlabelled(root / "benign" / "0.png") == [{"image": str(root / "benign" / "0.png")}]
 
 
@@ -116,6 +126,15 @@ def broken(root, kind):
         return {"label_column": "lable"}
     elif kind == "missing image":
         rewrite(root, lambda rows: rows.append(["benign/7.png", "benign", "b7"]))
+    elif kind == "no extension":
+        rewrite(root, lambda rows: rows[1].__setitem__(0, "0"))
+    elif kind == "empty split":
+        rewrite(root, lambda rows: [row.append(("split", "train", "", "val", "test")[i]) for i, row in enumerate(rows)])
+    elif kind == "no text":
+        (root / "index.csv").write_bytes("image,label,patient\nä.png,a,b\n".encode("latin-1"))
+    elif kind == "list of lists":
+        (root / "index.csv").unlink()
+        (root / "dataset.json").write_text("[[]]")
     elif kind == "empty label":
         rewrite(root, lambda rows: rows[2].__setitem__(1, ""))
     elif kind == "one class":
@@ -148,9 +167,13 @@ def broken(root, kind):
         ("no patient column", r"no patient column \(columns: image, label\).*patient_column, or give null"),
         ("wrong column", "no column 'lable' .did you mean 'label'..: it has image, label, patient"),
         ("missing image", "1 of 5 images .* do not exist .*benign/7.png"),
+        ("no extension", r"1 of 4 images .*did you mean benign/0\.png\?"),
+        ("empty split", "line 3 of the table index.csv has no split"),
+        ("no text", "index.csv is no UTF-8 text .*save it as CSV UTF-8"),
+        ("list of lists", "no entries under training, validation or testing"),
         ("empty label", "line 3 of the table index.csv has no label"),
         ("one class", "at least two classes are needed, found benign"),
-        ("two labels", "stands twice in the labels"),
+        ("two labels", "benign/0.png stands twice in the labels, with label 'benign' or 'cancer'"),
         ("bad split", "the split 'middle': expected train, val or test"),
         ("no rows", "has no rows"),
         ("unknown class", "images of cancer, which are not among benign"),
@@ -231,6 +254,38 @@ def test_three_channels_on_request(tmp_path):
     assert got["image"].shape == (3, *PICTURE.shape)
 
 
+@pytest.mark.parametrize("shape", [(32, 24), (32, 24, 1), (1, 32, 24), (32, 24, 3), (32, 24, 4)])
+def test_plain_arrays_of_every_layout_become_upright(shape):
+    x_first = PICTURE.T.astype(np.float32)
+    colour = len(shape) == 3 and shape[-1] > 1 and shape[0] > 1
+    array = np.stack([x_first] * shape[-1], -1) if colour else x_first.reshape(shape)
+    np.testing.assert_array_equal(ToSliced("image")({"image": array})["image"][0], PICTURE)
+
+
+def test_colour_becomes_luminance(tmp_path):
+    Image.fromarray(np.full((8, 8, 3), (200, 100, 50), dtype=np.uint8)).save(tmp_path / "x.png")
+    got = LOAD({"image": str(tmp_path / "x.png")})["image"]
+    assert float(got[0, 0, 0]) == pytest.approx(0.299 * 200 + 0.587 * 100 + 0.114 * 50)
+
+
+@pytest.mark.parametrize("mode", ["P", "CMYK"])
+def test_pictures_whose_numbers_are_no_brightness_are_refused(mode, tmp_path):
+    path = tmp_path / "x.tif"
+    Image.fromarray(PICTURE).convert("RGB").convert(mode).save(path)
+    loaded = LoadImaged("image", READERS, image_only=True)({"image": str(path)})
+    for read in (lambda: ToSliced("image")(loaded), lambda: read_grey(path)):
+        with pytest.raises(UserError, match=f"x.tif stores its colours as {mode} .*: expected grey or RGB"):
+            read()
+
+
+@pytest.mark.parametrize("slices", [3, 4])
+def test_a_volume_of_three_or_four_slices_is_not_taken_for_colour(slices, tmp_path):
+    path = tmp_path / "thin.nii.gz"
+    nib.save(nib.Nifti1Image(np.zeros((8, 8, slices), dtype=np.uint8), np.eye(4)), path)
+    with pytest.raises(UserError, match=r"thin.nii.gz has the shape .*: expected a single slice"):
+        read_grey(path)
+
+
 def test_a_volume_is_refused_by_name(tmp_path):
     nib.save(nib.Nifti1Image(np.zeros((8, 8, 5), dtype=np.uint8), np.eye(4)), tmp_path / "volume.nii.gz")
     with pytest.raises(UserError, match=r"volume.nii.gz has the shape \(8, 8, 5\): expected a single slice"):
@@ -260,3 +315,17 @@ def test_real_slices_are_read_and_hashed_alike_by_both_ways(shared_data):
     path = cases.items[0]["image"]
     whole = LOAD({"image": path})["image"][0].numpy()
     assert bin(perceptual_hash(whole) ^ perceptual_hash(read_grey(path))).count("1") <= 2
+
+
+@pytest.mark.filterwarnings("ignore:builtin type:DeprecationWarning")  # importing itk; as an error it kills Python
+def test_inversion_is_not_done_twice_by_a_reader_that_does_it_too(shared_data):
+    path = str(shared_data / "chest_txv_testfiles" / "tests" / "Fake_MONOHR1.dcm")
+    itk = Compose([LoadImaged("image", "ITKReader", image_only=True), ToSliced("image")])({"image": path})["image"][0]
+    ours = LOAD({"image": path})["image"][0]
+    np.testing.assert_array_equal(itk - itk.min(), ours - ours.min())
+
+
+def test_a_real_file_that_nothing_decodes_is_named(shared_data):
+    path = shared_data / "dicom_wg04" / "WG04" / "JPLY" / "MR1_JPLY"
+    with pytest.raises(UserError, match="1 of 1 images cannot be read: .*MR1_JPLY .Unable to decode"):
+        check_readable([{"image": str(path)}], progress=False)

@@ -8,8 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 import medtl_monai
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -54,14 +52,6 @@ def test_modules_import_from_lower_layers_only():
             if parts[0] == "medtl_monai" and len(parts) > 1 and parts[1] in RANK and parts[1] != here:
                 assert RANK[parts[1]] < RANK[here], f"{path} imports {'.'.join(parts)}"
             assert parts[0] not in ("bundles", "torchvision")
-
-
-@pytest.mark.parametrize("module", ["medtl_monai", "medtl_monai.data", "medtl_monai.weights", "medtl_monai.strategies"])
-def test_importing_brings_no_reader_or_plotter_in(module):
-    heavy = ("itk", "pydicom", "matplotlib.pyplot", "torchvision")
-    code = f"import sys, {module}; print([m for m in {heavy} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
 
 
 def test_the_package_itself_imports_nothing_heavy():

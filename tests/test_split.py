@@ -109,8 +109,12 @@ def test_the_datas_own_split_must_fit_the_settings(split, kwargs, message):
 @pytest.mark.parametrize(
     ("sizes", "kwargs", "message"),
     [
-        ([3, 3, 3], {}, "class number 1 has 1 patient, and a split by patient needs at least 2 of each class"),
-        ([3, 3, 3], {"classes": ["benign", "cancer"]}, "class cancer has 1 patient,"),
+        (
+            [3, 3, 3],
+            {},
+            "class number 1 has images of 1 patient only; a split by patient needs at least 2 in each class",
+        ),
+        ([3, 3, 3], {"classes": ["benign", "cancer"]}, "class cancer has images of 1 patient only;"),
         ([3] * 6, {"fold": 0}, "needs at least 5.*or give a larger val_fraction"),
         ([3] * 20, {"fold": 5}, "fold must be a whole number from 0 to 4"),
         ([3] * 20, {"val_fraction": 0.7}, "at most 0.5"),

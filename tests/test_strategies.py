@@ -68,7 +68,7 @@ def toy(dims=2):
 
 @pytest.fixture(params=list(STRATEGIES))
 def strategy(request):
-    return build(request.param, {"partial_freeze": {"blocks": 1}} if request.param == "partial_freeze" else None)
+    return build(request.param)
 
 
 class TestContract:
@@ -139,8 +139,7 @@ def test_any_two_compose_or_are_refused_with_a_reason(first, second):
         with pytest.raises(UserError, match="leave out all but one|choose one of the two"):
             build([first, second])
     else:
-        settings = {"partial_freeze": {"blocks": 1}} if "partial_freeze" in (first, second) else {}
-        fit(build([first, second], settings), toy())
+        fit(build([first, second]), toy())
 
 
 def test_two_that_set_learning_rates_are_refused():
@@ -157,7 +156,7 @@ def test_frozen_blocks_do_not_move_by_one_bit(name):
     generator = torch.Generator().manual_seed(0)
     cases = [{"image": torch.randn(1, 32, 32, generator=generator), "label": i % 2} for i in range(8)]
     fit(strategy, net, 2, train_data_loader=DataLoader(Dataset(cases), batch_size=4))
-    frozen = {"freeze": slice(None, -1), "lp_ft": slice(None, -1), "partial_freeze": slice(None, 3)}.get(
+    frozen = {"freeze": slice(None, -1), "lp_ft": slice(None, -1), "partial_freeze": slice(None, 6)}.get(
         name, slice(None, -2)
     )
     prefixes = [p for block in parts.blocks[frozen] for p in block.prefixes]

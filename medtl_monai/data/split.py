@@ -110,9 +110,10 @@ def _check_enough(groups: Mapping[int, Sequence[str]], least: int, classes: Sequ
     for label, patients in sorted(groups.items()):
         if len(patients) < least:
             name = f"number {label}" if classes is None else classes[label]
+            count = "1 patient" if len(patients) == 1 else f"{len(patients)} patients"
             raise UserError(
-                f"class {name} has {len(patients)} patient{'s' if len(patients) > 1 else ''}, and a split by patient "
-                f"needs at least {least} of each class: add patients, leave the class out"
+                f"class {name} has images of {count} only; a split by patient needs at least {least} in each class: "
+                "add patients, leave the class out"
                 f"{', or give a larger val_fraction (fewer folds)' if least > 2 else ''}."
             )
 

@@ -147,14 +147,14 @@ class PartialFreeze(_Freezing):
     - **When it helps**: few images; limited memory or time, since the early blocks have the largest feature maps.
     - **Cost**: no backward pass through the frozen blocks.
     - **Settings**: ``blocks``: how many blocks are frozen, counted from the input (1: the stem alone; all but one: as
-      ``freeze``), or negative: how many are trained, counted from the head (-1: the head alone).
+      ``freeze``), or negative: how many are trained, counted from the head (-1: the head alone); ``None``: a third.
     - **What it cannot do**: adapt to a new modality whose low-level statistics differ (noise, texture).
 
     References:
         Yosinski, Clune, Bengio, Lipson. How transferable are features in deep neural networks? NeurIPS 2014.
     """
 
-    def __init__(self, blocks: int = 3) -> None:
+    def __init__(self, blocks: int | None = None) -> None:
         super().__init__()
         self.blocks = blocks
 
@@ -166,13 +166,14 @@ class PartialFreeze(_Freezing):
         """
         parts = anatomy(network)
         n = len(parts.blocks)
-        if not 0 < abs(self.blocks) < n:
+        blocks = max(1, n // 3) if self.blocks is None else self.blocks
+        if not 0 < abs(blocks) < n:
             names = ", ".join(block.name for block in parts.blocks)
             raise UserError(
-                f"partial_freeze: blocks={self.blocks} leaves nothing to freeze or nothing to train: "
+                f"partial_freeze: blocks={blocks} leaves nothing to freeze or nothing to train: "
                 f"give a number from 1 to {n - 1} (or -{n - 1} to -1); the blocks are {names}."
             )
-        self.freeze(network, _prefixes(parts, slice(None, self.blocks)))
+        self.freeze(network, _prefixes(parts, slice(None, blocks)))
         return network
 
 

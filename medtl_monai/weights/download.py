@@ -22,7 +22,8 @@ _TIMEOUT = 30.0  # seconds without an answer
 def download(url: str, path: Path, *, sha256: str | None = None) -> None:
     """Download ``url`` to ``path`` with a progress bar.
 
-    What has arrived is kept beside it as ``<name>.part``; the next call goes on from there.
+    What has arrived is kept beside it as ``<name>.part``, one for each process of torchrun; the next call goes on from
+    there.
 
     Args:
         url: of the file.
@@ -33,7 +34,8 @@ def download(url: str, path: Path, *, sha256: str | None = None) -> None:
         UserError: the server cannot be reached or refuses, the file is cut short, or its hash is another.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
+    rank = os.environ.get("RANK", "0")  # the processes of torchrun must not write into the same part
+    part = path.with_name(path.name + (".part" if rank == "0" else f".{rank}.part"))
     try:
         _fetch(url, part)
     except urllib.error.HTTPError as error:
@@ -58,6 +60,7 @@ def _fetch(url: str, part: Path) -> None:
     try:
         answer = urllib.request.urlopen(request, timeout=_TIMEOUT)
     except urllib.error.HTTPError as error:
+        error.close()
         if error.code != 416 or not have:
             raise
         if error.headers.get("Content-Range", "").endswith(f"/{have}"):  # the part was whole already

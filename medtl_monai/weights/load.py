@@ -162,7 +162,7 @@ def _open(
 
 def _check_coverage(report: LoadReport, unfilled: list[str], least: float, options: Mapping[str, Any]) -> None:
     if report.coverage is not None and report.coverage < least:
-        fit = f"build the network with {options}" if options else "choose weights of its architecture, or give a key map"
+        fit = f"build the network with {options}" if options else "choose other weights, or give a key map"
         raise UserError(
             f"{report.source} fills only {report.coverage:.1%} of the network outside its head, at least {least:.0%} "
             f"was expected: not filled are {_some(unfilled, 3)}; not used are {_some(report.names('unused'), 3)}: "

@@ -25,7 +25,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     ``torch.compile`` are taken off. Nothing but tensors is ever unpickled (``weights_only=True``).
 
     Raises:
-        UserError: the file is missing, cut short, a web page, a TorchScript program, or holds something else than tensors.
+        UserError: the file is missing, cut short, a web page, a program, or holds something else than tensors.
     """
     path = Path(path)
     if not path.is_file():

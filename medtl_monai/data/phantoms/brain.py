@@ -10,12 +10,13 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from ...utils import cache_dir
+from ...utils import UserError, cache_dir
 
 __all__ = ["CLASSES", "brain_cohort", "make_brain_cohort"]
 
@@ -73,7 +74,7 @@ def make_brain_cohort(
     are in all of them.
 
     Args:
-        folder: made whole or not at all; replaced if it holds another cohort.
+        folder: made whole or not at all; kept if it holds this very cohort, replaced if it holds another.
         patients: number of patients, the classes in turn.
         slices: least and largest number of slices of a patient.
         size: side of the square pictures, in pixels.
@@ -82,8 +83,16 @@ def make_brain_cohort(
 
     Returns:
         The folder.
+
+    Raises:
+        UserError: the folder holds something else than a cohort.
     """
     folder = Path(folder)
+    about = {"version": _VERSION, "patients": patients, "slices": list(slices), "size": size, "seed": seed}
+    if _made(folder) == about:
+        return folder
+    if folder.exists() and _made(folder) is None and any(folder.iterdir()):
+        raise UserError(f"{folder} holds files that are no phantom cohort: they are left alone; name another folder.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
@@ -95,16 +104,21 @@ def make_brain_cohort(
             writer = csv.writer(file)
             writer.writerow(["image", "label", "patient", "domain"])
             writer.writerows(rows)
-        about = {"version": _VERSION, "patients": patients, "slices": list(slices), "size": size, "seed": seed}
         (part / "cohort.json").write_text(json.dumps(about) + "\n", encoding="utf-8")
         os.chmod(part, 0o755)  # mkdtemp makes folders private
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(part, folder)
-    except BaseException:
+        if _made(folder) != about:  # another process may have been quicker, and its files may be in use
+            if folder.exists():
+                shutil.rmtree(folder)
+            os.replace(part, folder)
+    finally:
         shutil.rmtree(part, ignore_errors=True)
-        raise
     return folder
+
+
+def _made(folder: Path) -> dict[str, Any] | None:
+    """What the cohort in ``folder`` was made with."""
+    note = folder / "cohort.json"
+    return json.loads(note.read_text(encoding="utf-8")) if note.is_file() else None
 
 
 def _patient(
