@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from ..predictions import write_predictions
 from ..utils import UserError, atomic_path, unwrap
+from .transfer import read_checkpoint
 
 __all__ = ["Checkpoints", "EpochSeed", "History", "Resume", "SavePredictions", "accuracy", "log_loss"]
 
@@ -187,7 +188,9 @@ class Checkpoints:
             model = {"model": unwrap(self.state["model"]).state_dict(), "epoch": engine.state.epoch}
             _save({**model, "settings": self.settings, self.key_metric: value}, self.folder / "best.pt")
         states = {name: unwrap(x).state_dict() if name == "model" else x.state_dict() for name, x in self.state.items()}
-        _save({**states, "checkpoints": self.state_dict(), "settings": self.settings}, self.folder / "last.pt")
+        own = {"checkpoints": self.state_dict(), "settings": self.settings}
+        at = {key: getattr(engine.state, key) for key in ("epoch", "iteration", "epoch_length", "max_epochs")}
+        _save({**states, **own, "trainer": at}, self.folder / "last.pt")
 
 
 class Resume:
@@ -212,9 +215,9 @@ class Resume:
             engine.add_event_handler(Events.STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
-        content = torch.load(self.path, map_location="cpu", weights_only=True)
+        content = read_checkpoint(self.path)
         targets = {**self.checkpoints.state, "checkpoints": self.checkpoints}
-        missing = [name for name in targets if name not in content]
+        missing = [name for name in (*targets, "trainer", "settings") if name not in content]
         if missing:
             raise UserError(f"resume: {self.path} has no {', '.join(missing)}: give checkpoints/last.pt of a run.")
         if content["settings"] != self.checkpoints.settings:
@@ -233,8 +236,14 @@ class Resume:
             raise UserError(
                 f"resume: {self.path} is of a finished run ({epochs} epochs): there is nothing to go on with."
             )
-        for name, target in targets.items():
-            (unwrap(target) if name == "model" else target).load_state_dict(content[name])
+        try:
+            for name, target in targets.items():
+                (unwrap(target) if name == "model" else target).load_state_dict(content[name])
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise UserError(
+                f"resume: {self.path} is of a run with another strategy or optimizer: give the same."
+            ) from error
+        engine.load_state_dict({"iteration": done, "epoch_length": length, "max_epochs": epochs})
         _log.info(f"going on after epoch {engine.state.epoch} of {epochs}, from {self.path}")
 
 

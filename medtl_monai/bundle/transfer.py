@@ -16,7 +16,15 @@ from ..strategies import Chain, Strategy
 from ..utils import UserError
 from ..weights import SOURCES, LoadReport, load_weights
 
-__all__ = ["Transfer", "build_network", "image_statistics", "load_model", "model_settings", "transfer"]
+__all__ = [
+    "Transfer",
+    "build_network",
+    "image_statistics",
+    "load_model",
+    "model_settings",
+    "read_checkpoint",
+    "transfer",
+]
 
 _log = logging.getLogger("medtl_monai")
 
@@ -88,7 +96,7 @@ def image_statistics(weights: str | None, channels: int) -> dict[str, list[float
         mean, std = SOURCES[weights].normalization(channels)
         return {"mean": list(mean), "std": list(std)}
     if weights is not None and Path(weights).is_file():
-        saved = _read(weights).get("settings", {})
+        saved = read_checkpoint(weights).get("settings", {})
         if len(saved.get("mean", [])) == channels:
             return {"mean": saved["mean"], "std": saved["std"]}
     return {"mean": [0.5] * channels, "std": [0.5] * channels}
@@ -100,7 +108,9 @@ def model_settings(checkpoint: str, default: Mapping[str, Any]) -> dict[str, Any
     So that a model trained on other classes, or with another backbone, is scored and used without repeating its
     settings.
     """
-    return {**default, **_read(checkpoint).get("settings", {})} if Path(checkpoint).is_file() else dict(default)
+    return (
+        {**default, **read_checkpoint(checkpoint).get("settings", {})} if Path(checkpoint).is_file() else dict(default)
+    )
 
 
 def load_model(network: nn.Module, checkpoint: str, *, device: torch.device | str) -> nn.Module:
@@ -114,7 +124,7 @@ def load_model(network: nn.Module, checkpoint: str, *, device: torch.device | st
             f"there are no trained weights at {checkpoint}: give --checkpoint a best.pt of a training, "
             "or train with --save_to_models true."
         )
-    state = _read(checkpoint)
+    state = read_checkpoint(checkpoint)
     try:
         network.load_state_dict(state.get("model", state))
     except RuntimeError as error:
@@ -123,7 +133,12 @@ def load_model(network: nn.Module, checkpoint: str, *, device: torch.device | st
     return network.to(device, **layout).eval()
 
 
-def _read(path: str) -> dict[str, Any]:
+def read_checkpoint(path: str) -> dict[str, Any]:
+    """The content of a checkpoint: tensors, numbers, text and lists of these, on the CPU.
+
+    Raises:
+        UserError: it cannot be read, or holds code.
+    """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds: no checkpoint at all, a pickle of code, a truncated file
