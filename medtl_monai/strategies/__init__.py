@@ -94,7 +94,7 @@ def build(spec: str | Strategy | Sequence[Any], settings: Mapping[str, Mapping[s
         raise UserError(f"the list of strategies is empty: give at least one of {', '.join(STRATEGIES)}.")
     for name in settings:
         _check_name(name)
-        if name not in specs:
+        if settings[name] and name not in specs:
             raise UserError(
                 f"settings are given for {name!r}, but the strategy is {spec!r}: they would have no effect."
             )

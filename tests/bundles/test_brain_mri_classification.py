@@ -146,6 +146,11 @@ def test_strategies_from_the_shell(cli, spec, tmp_path):
     cli.train(tmp_path / "out", "--strategy", spec)
 
 
+def test_every_strategy_has_its_place_for_settings(cli):
+    settings = json.loads((cli.bundle / "configs" / "train.json").read_text())["strategy_settings"]
+    assert settings == {name: {} for name in STRATEGIES}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_every_strategy_from_the_shell(cli, name, tmp_path):
