@@ -1,6 +1,6 @@
 """Fine-tune the brain-MRI bundle on real slices, split by patient block, with and without pretrained weights.
 
-    python benchmarks/brain_mri.py DATA [--seeds 0 1 2]
+    python benchmarks/brain_mri.py DATA [--seeds 0 1 2] [--starts imagenet none]
 
 ``DATA`` is a folder with an ``index.csv`` whose columns are image, label and block. For every seed (which chooses the
 split, too) and both starting points the stock command is run; each run's ``metrics.json`` and their summary
@@ -29,20 +29,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--starts", nargs="+", choices=STARTS, default=list(STARTS))
     args = parser.parse_args()
-    summary = {
+    path = RESULTS / "summary.json"
+    runs = json.loads(path.read_text())["runs"] if path.exists() else {}
+    for start in args.starts:
+        for seed in args.seeds:
+            runs[f"{start}-seed{seed}"] = run(args.data, start, seed)
+            path.write_text(json.dumps(summary(runs), indent=2) + "\n")
+
+
+def summary(runs: dict) -> dict:
+    groups = {start: [result for name, result in sorted(runs.items()) if name.startswith(start)] for start in STARTS}
+    keys = ("accuracy", "balanced_accuracy", "auc", "seconds")
+    return {
         "machine": {"cpu": cpu(), "cores": len(os.sched_getaffinity(0)), "python": platform.python_version()},
-        "runs": {},
-        "mean": {},
+        "runs": dict(sorted(runs.items())),
+        "mean": {
+            start: {key: statistics.mean(result[key] for result in group) for key in keys}
+            for start, group in groups.items()
+            if group
+        },
     }
-    for start in STARTS:
-        group = {f"{start}-seed{seed}": run(args.data, start, seed) for seed in args.seeds}
-        summary["runs"].update(group)
-        summary["mean"][start] = {
-            key: statistics.mean(result[key] for result in group.values())
-            for key in ("accuracy", "balanced_accuracy", "auc", "seconds")
-        }
-        (RESULTS / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
 
 
 def run(data: Path, start: str, seed: int) -> dict:

@@ -2,12 +2,22 @@
 
 import inspect
 import json
+import re
 from pathlib import Path
 
 from medtl_monai.strategies import FAMILIES
 from medtl_monai.weights import SOURCES
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def markdown(docstring: str) -> str:
+    """A docstring's formulas, code and headings in Markdown."""
+    text = re.sub(r"^\.\. math:: (.+)$", r"$$\1$$", docstring, flags=re.MULTILINE)
+    text = re.sub(r":math:`([^`]+)`", r"$\1$", text)
+    text = text.replace("``", "`")
+    head, _, references = text.partition("References:\n")
+    return f"{head}**Source**: {' '.join(references.split())}"
 
 
 def strategies() -> str:
@@ -25,8 +35,7 @@ def strategies() -> str:
             lines.append(f"| [`{name}`](#{name}) | {family} | {inspect.getdoc(cls).splitlines()[0]} |")
     for members in FAMILIES.values():
         for name, cls in members.items():
-            card = inspect.getdoc(cls).replace(":math:`", "$`").replace("``", "`")
-            card = card.replace("$`", "$").replace("`,", "`,").replace("References:", "\nReferences:\n")
+            card = markdown(inspect.getdoc(cls))
             arguments = ", ".join(
                 f"`{p.name}={p.default}`"
                 for p in inspect.signature(cls).parameters.values()
@@ -67,9 +76,10 @@ def results() -> str:
         ]
         lines.append(f"| {start} | {seed} | {' | '.join(cells)} | {run['seconds'] / 60:.1f} |")
     for start, mean in summary["mean"].items():
-        lines.append(
-            f"| **{start}** | mean | **{mean['accuracy']:.3f}** | **{mean['auc']:.3f}** | {mean['seconds'] / 60:.1f} |"
-        )
+        n = sum(name.startswith(start) for name in summary["runs"])
+        if n > 1:
+            values = f"**{mean['accuracy']:.3f}** | **{mean['auc']:.3f}** | {mean['seconds'] / 60:.1f}"
+            lines.append(f"| **{start}** | mean of {n} | {values} |")
     machine = summary["machine"]
     return "\n".join(lines) + f"\n\nMeasured on {machine['cores']} cores of an {machine['cpu']}.\n"
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import affine_grid, grid_sample
 
-from medtl_monai.transforms import AugmentBatch, PrepareBatch, affine_matrices, warp
+from medtl_monai.transforms import AugmentBatch, MultiScaleInferer, PrepareBatch, affine_matrices, warp
 from medtl_monai.utils import UserError
 
 OFF = dict.fromkeys(["flip", "rotate", "zoom", "stretch", "shift", "gamma", "contrast", "brightness", "noise"], 0)
@@ -88,3 +88,20 @@ def test_prepare_batch_normalizes_per_channel_and_keeps_labels():
 
 def test_prepare_batch_without_labels_gives_none():
     assert PrepareBatch([0.0], [1.0])({"image": torch.ones(1, 1, 2, 2)})[1] is None
+
+
+def test_one_scale_is_plain_inference_and_several_are_averaged():
+    def network(x):
+        return x.mean((2, 3)) * x.shape[-1]
+
+    x = torch.ones(2, 3, 10, 10)
+    torch.testing.assert_close(MultiScaleInferer([1.0])(x, network), network(x))
+    torch.testing.assert_close(MultiScaleInferer([1.0, 1.5])(x, network), torch.full((2, 3), 12.5))
+    volume = torch.ones(1, 1, 4, 4, 4)
+    assert MultiScaleInferer([2.0])(volume, lambda v: v.flatten(1)).shape == (1, 512)
+
+
+@pytest.mark.parametrize("scales", [[], [1.0, 0.0]])
+def test_impossible_scales_are_refused(scales):
+    with pytest.raises(UserError, match="scales must be numbers above 0"):
+        MultiScaleInferer(scales)

@@ -102,7 +102,7 @@ class History:
 
     def _iteration(self, engine: Engine) -> None:
         output = engine.state.output
-        self._losses.append(float(output["loss"]))
+        self._losses.append(output["loss"].item())
         self._bar.set_postfix(loss=f"{self._losses[-1]:.3f}", refresh=False)
         self._bar.update()
         first = (engine.state.iteration - 1) % engine.state.epoch_length == 0

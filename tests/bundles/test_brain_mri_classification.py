@@ -166,6 +166,14 @@ def test_settings_backbone_and_folds_from_the_shell(cli, tmp_path):
     assert trained == "3,843"  # 1280 x 3 weights and 3 biases
 
 
+def test_another_runs_checkpoint_is_a_source(cli, run, tmp_path):
+    cli.train(tmp_path / "out", "--weights", run[0] / "checkpoints" / "best.pt")
+    report = json.loads((tmp_path / "out" / "load_report.json").read_text())
+    assert {entry["status"] for entry in report["entries"]} == {"loaded"}  # the classes are the same, so the head too
+    one, two = (states(folder / "checkpoints" / "best.pt")["settings"] for folder in (run[0], tmp_path / "out"))
+    assert one["mean"] == two["mean"]
+
+
 def test_runs_from_the_repository_and_into_the_bundles_own_folder(cli, tmp_path):
     quick = ("--epochs", 1, "--image_size", 32, "--weights", "none", "--backbone", "mobilenet_v2")
     done = cli("train", *quick, "--val_fraction", 0.25, cwd=tmp_path)
@@ -213,7 +221,7 @@ BAD = [
     (("--strategy", "l2_sp", "--weights", "none"), None, "L2SP needs pretrained weights"),
     (("--strategy", "['freeze','lp_ft']"), None, "only one strategy of a chain can decide what is trained"),
     (("--backbone", "efficientnet_lite"), None, "did you mean 'efficientnet_lite"),
-    (("--backbone", "resnet18"), None, "fills only 0.0% of the ResNet"),
+    (("--backbone", "resnet18"), None, "fills only 0.0% of the network"),
     (("--weights", "nowhere.pth"), None, "no weight file nowhere.pth"),
     (("--device", "warp"), None, "device 'warp' cannot be used here"),
     (("--dataset_dir", "/nowhere"), None, "there is no folder /nowhere"),
