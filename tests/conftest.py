@@ -1,9 +1,14 @@
 """Fixtures shared by all tests."""
 
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+from medtl_monai.data import make_brain_cohort
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -32,3 +37,49 @@ def shared_weights() -> Path:
 def shared_reference() -> Path:
     """Folder of reference outputs."""
     return _shared("reference")
+
+
+class Cli:
+    """Runs ``python -m monai.bundle run`` on a copy of a bundle, so that the repository stays clean."""
+
+    def __init__(self, bundle, dataset, cache):
+        self.bundle, self.dataset = bundle, dataset
+        self.env = {**os.environ, "MEDTL_CACHE": str(cache), "OMP_NUM_THREADS": "2", "PYTHONWARNINGS": "default"}
+
+    def command(self, name, *args, launcher=("-m",)):
+        """The command line; ``dataset_dir`` is the test's cohort unless ``args`` name another."""
+        files = [str(self.bundle / "configs" / f"{n}.json") for n in name.split("+")]
+        config = files[0] if len(files) == 1 else str(files)
+        data = () if "--dataset_dir" in args else ("--dataset_dir", str(self.dataset))
+        return [sys.executable, *launcher, "monai.bundle", "run", "--config_file", config, *data, *map(str, args)]
+
+    def __call__(self, name, *args, cwd=None, **kwargs):
+        """Run to the end; the completed process."""
+        return subprocess.run(
+            self.command(name, *args, **kwargs), cwd=cwd or self.bundle, env=self.env, text=True, capture_output=True,
+            timeout=600, check=False,
+        )  # fmt: skip
+
+    def train(self, output, *args, **kwargs):
+        """A short training that must succeed."""
+        quick = ("--epochs", 1, "--image_size", 32, "--batch_size", 8)
+        done = self("train", "--output_dir", output, *quick, *args, **kwargs)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done
+
+
+@pytest.fixture(scope="session")
+def cohort(tmp_path_factory):
+    """A phantom cohort of 24 patients."""
+    return make_brain_cohort(
+        tmp_path_factory.mktemp("data") / "brain", patients=24, slices=(1, 2), size=48, progress=False
+    )
+
+
+@pytest.fixture(scope="session")
+def cli(tmp_path_factory, cohort):
+    """The brain bundle's command line."""
+    folder = tmp_path_factory.mktemp("bundles") / "brain_mri_classification"
+    ignore = shutil.ignore_patterns("runs", "*.pt")
+    shutil.copytree(ROOT / "bundles" / "brain_mri_classification", folder, ignore=ignore)
+    return Cli(folder, cohort, tmp_path_factory.mktemp("cache"))
