@@ -126,8 +126,8 @@ def calibration_error(confidence: ArrayLike, correct: ArrayLike) -> float:
     """
     metric = CalibrationErrorMetric(num_bins=CALIBRATION_BINS)
     pair = [torch.as_tensor(np.asarray(values, dtype=np.float64))[None, None] for values in (confidence, correct)]
-    metric(y_pred=pair[0], y=pair[1])
-    return float(metric.aggregate())  # type: ignore[arg-type]
+    # the value of this call: aggregate() would wait for the other processes of a distributed training
+    return float(metric(y_pred=pair[0], y=pair[1]))  # type: ignore[arg-type]
 
 
 def _confusion(predicted: Array, labels: Array, classes: int, weights: Array) -> Array:

@@ -83,6 +83,8 @@ def open_output(
     Raises:
         UserError: the folder holds another run's results.
     """
+    if not _first_process():
+        return
     folder = Path(output_dir)
     if (folder / "config.json").exists() and (
         resume is None or Path(resume).resolve().parent.parent != folder.resolve()
@@ -90,8 +92,6 @@ def open_output(
         raise UserError(
             f"{folder} already holds a run: give another --output_dir, or --resume its checkpoints/last.pt."
         )
-    if not _first_process():
-        return
     write_config(output_dir, bundle_root)
     if parts is not None:
         write_split_csv(folder / "split.csv", parts.items, parts.names)
