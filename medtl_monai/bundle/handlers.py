@@ -64,10 +64,10 @@ class History:
 
     Args:
         validator: the evaluator whose metrics are recorded.
-        log_dir: TensorBoard's folder; ``None`` writes none (on all processes but the first).
+        log_dir: TensorBoard's folder; the first process writes.
     """
 
-    def __init__(self, validator: Engine, log_dir: str | None = None) -> None:
+    def __init__(self, validator: Engine, log_dir: str) -> None:
         self.validator, self.log_dir = validator, log_dir
         self.rows: list[dict[str, float]] = []
         self._losses: list[float] = []
@@ -92,7 +92,7 @@ class History:
         self.rows = list(state["rows"])
 
     def _open(self, engine: Engine) -> None:
-        if self.log_dir is not None:
+        if engine.state.rank == 0:
             self._writer = SummaryWriter(self.log_dir)
 
     def _epoch_started(self, engine: Engine) -> None:
@@ -126,7 +126,8 @@ class History:
         }
         self.rows.append(row)
         metrics = ", ".join(f"{name} {row[name]:.3f}" for name in row if name.startswith(("train_", "val_")))
-        _log.info(f"epoch {state.epoch}/{state.max_epochs}: {metrics} ({row['seconds']:.0f} s)")
+        if state.rank == 0:
+            _log.info(f"epoch {state.epoch}/{state.max_epochs}: {metrics} ({row['seconds']:.0f} s)")
         if self._writer is not None:
             for name, value in row.items():
                 self._writer.add_scalar(name.replace("_", "/", 1), value, state.epoch)
