@@ -1,7 +1,7 @@
 """What the bundles' configurations call: the beginning, the middle and the end of a run."""
 
 from .cases import Parts, read_parts
-from .handlers import Checkpoints, EpochSeed, History, Resume, SavePredictions, accuracy, log_loss
+from .handlers import Checkpoints, EpochSeed, History, Resume, SavePredictions, accuracy, as_handler, log_loss
 from .report import Predicted, Report, open_output, predict
 from .start import check_keys, check_values, find_root, new_output_dir, start, write_config
 from .transfer import Transfer, build_network, image_statistics, load_model, model_settings, transfer
@@ -17,6 +17,7 @@ __all__ = [
     "SavePredictions",
     "Transfer",
     "accuracy",
+    "as_handler",
     "build_network",
     "check_keys",
     "check_values",

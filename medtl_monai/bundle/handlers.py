@@ -21,7 +21,7 @@ from ..predictions import write_predictions
 from ..utils import UserError, atomic_path, unwrap
 from .transfer import read_checkpoint
 
-__all__ = ["Checkpoints", "EpochSeed", "History", "Resume", "SavePredictions", "accuracy", "log_loss"]
+__all__ = ["Checkpoints", "EpochSeed", "History", "Resume", "SavePredictions", "accuracy", "as_handler", "log_loss"]
 
 _log = logging.getLogger("medtl_monai")
 
@@ -41,6 +41,11 @@ class EpochSeed:
 
     def __call__(self, engine: Engine) -> None:
         set_determinism((self.seed * 100_003 + engine.state.epoch * 1_009 + engine.state.rank) % 2**32)
+
+
+def as_handler(made: Any) -> Any:
+    """``made`` itself: a list of handlers must hold dictionaries for MONAI's tools, also where one stands elsewhere."""
+    return made
 
 
 def accuracy() -> Accuracy:
@@ -179,7 +184,7 @@ class Checkpoints:
         self.best = dict(state)
 
     def __call__(self, engine: Engine) -> None:
-        value = float(self.validator.state.metrics[self.key_metric])
+        value = float(self.validator.state.metrics.get(self.key_metric, float("nan")))
         better = value > self.best.get("value", float("-inf"))  # false for NaN
         if better or not self.best:
             self.best = {"epoch": engine.state.epoch, "value": value}
