@@ -2,7 +2,7 @@
 
 from .datasets import EXTENSIONS, Cases, load_cases, unlabelled
 from .leakage import LeakageReport, audit, perceptual_hash, raise_on_shared_patients
-from .phantoms import brain_cohort, make_brain_cohort
+from .phantoms import brain_cohort, chest_cohort, make_brain_cohort, make_chest_cohort
 from .readers import READERS, ToSliced, check_readable, read_grey
 from .split import split_patients, write_split_csv
 
@@ -15,8 +15,10 @@ __all__ = [
     "audit",
     "brain_cohort",
     "check_readable",
+    "chest_cohort",
     "load_cases",
     "make_brain_cohort",
+    "make_chest_cohort",
     "perceptual_hash",
     "raise_on_shared_patients",
     "read_grey",

@@ -39,6 +39,7 @@ class Cases:
     classes: list[str]
     root: Path
     layout: str
+    task: str = "classification"
 
 
 def load_cases(
