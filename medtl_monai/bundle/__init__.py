@@ -1,5 +1,6 @@
 """What the bundles' configurations call: the beginning, the middle and the end of a run."""
 
+from .calibrate import Calibration
 from .cases import Parts, read_parts
 from .handlers import Checkpoints, EpochSeed, History, Resume, SavePredictions, as_handler
 from .report import Predicted, Report, open_output, predict
@@ -8,6 +9,7 @@ from .start import check_keys, check_values, find_root, new_output_dir, start, w
 from .transfer import Transfer, build_network, image_statistics, load_model, model_settings, transfer
 
 __all__ = [
+    "Calibration",
     "Checkpoints",
     "EpochSeed",
     "History",

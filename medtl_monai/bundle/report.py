@@ -26,7 +26,7 @@ from ..backbones import anatomy
 from ..data import write_split_csv
 from ..metrics import part_findings, part_metrics, render_metrics
 from ..predictions import class_name, write_predictions
-from ..utils import UserError, atomic_path, unwrap, write_json
+from ..utils import UserError, atomic_path, first_process, unwrap, write_json
 from .cases import Parts
 from .handlers import History
 from .start import write_config
@@ -83,7 +83,7 @@ def open_output(
     Raises:
         UserError: the folder holds another run's results.
     """
-    if not _first_process():
+    if not first_process():
         return
     folder = Path(output_dir)
     if (folder / "config.json").exists() and (
@@ -149,7 +149,7 @@ class Report:
 
     def write(self) -> None:
         """Score every part with the checkpoint's weights; write tables and figures; print the metrics."""
-        if not _first_process():
+        if not first_process():
             return
         trainable = sum(p.numel() for p in unwrap(self.network).parameters() if p.requires_grad)
         network = load_model(unwrap(self.network), self.checkpoint, device=self.device)
@@ -251,7 +251,3 @@ def _circumstances(device: torch.device | str) -> dict[str, Any]:
         "peak_memory_bytes": peak,
         "peak_device_memory_bytes": torch.cuda.max_memory_allocated(device) if cuda else None,
     }
-
-
-def _first_process() -> bool:
-    return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
