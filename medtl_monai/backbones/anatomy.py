@@ -30,18 +30,21 @@ class Anatomy:
         blocks: from stem to head; every parameter and buffer lies in exactly one.
         head: the last block's module, whose last layer gives the logits.
         features: how many features the head receives.
+        encoder: the module that a classification network's weights fill; empty: the network itself.
     """
 
     blocks: tuple[Block, ...]
     head: str
     features: int
+    encoder: str = ""
 
 
 def anatomy(network: nn.Module) -> Anatomy:
     """Name the blocks of ``network``, whatever wraps it.
 
-    The backbones of this package and MONAI's ResNet, DenseNet and EfficientNet are known. Of any other network the
-    blocks are its children in order of registration, opened up until the head, its last layer, stands alone.
+    The backbones of this package and MONAI's ResNet, DenseNet and EfficientNet are known; a network with a method
+    ``anatomy`` is asked. Of any other network the blocks are its children in order of registration, opened up until
+    the head, its last layer, stands alone.
 
     Raises:
         ValueError: an unknown network is a single layer, or holds parameters or buffers beside its blocks.
@@ -53,6 +56,8 @@ def anatomy(network: nn.Module) -> Anatomy:
         (['stem', 'layer1', 'layer2', 'layer3', 'layer4', 'fc'], 'fc', 512)
     """
     network = unwrap(network)
+    if hasattr(network, "anatomy"):
+        return network.anatomy()
     if isinstance(network, MobileNetV2):
         blocks = [*_single("features", len(network.features)), Block("classifier", ("classifier",))]
     elif isinstance(network, (EfficientNetLite, nets.EfficientNet)):

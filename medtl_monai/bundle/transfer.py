@@ -74,7 +74,8 @@ def transfer(
         raise UserError(
             f"{' and '.join(needing)} needs pretrained weights, and weights is none: give weights or finetune."
         )
-    report = load_weights(network, source, head=anatomy(network).head, min_coverage=min_coverage)
+    where = anatomy(network)
+    report = load_weights(network, source, head=where.head, encoder=where.encoder, min_coverage=min_coverage)
     _log.info(f"weights\n{report}")
     layout = {"memory_format": torch.channels_last} if _is_2d(network) else {}
     network = strategy.prepare(network.to(device, **layout))
