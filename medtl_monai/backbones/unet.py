@@ -10,7 +10,7 @@ import torch
 from monai.networks.nets.basic_unet import UpCat
 from monai.networks.nets.flexible_unet import SegmentationHead
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, pad
 
 from ..utils import UserError
 from .anatomy import Anatomy, Block, anatomy
@@ -86,11 +86,14 @@ class TransferUNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits."""
+        size, deepest = x.shape[2:], 2 ** len(self._taps)
+        x = pad(x, [n for side in reversed(size) for n in (0, -side % deepest)], "replicate")
         features = self._features(x)
         y = features[self._taps[-1]]
         for up, tap in zip(self.decoder, self._taps[-2::-1], strict=True):
             y = up(y, features[tap])
-        return interpolate(self.head(y), x.shape[2:], mode=_MODES[x.ndim - 2], align_corners=False)
+        y = interpolate(self.head(y), x.shape[2:], mode=_MODES[x.ndim - 2], align_corners=False)
+        return y[(..., *map(slice, size))]
 
     def anatomy(self) -> Anatomy:
         """The encoder's blocks, the decoder's, and the head."""
