@@ -105,3 +105,16 @@ def test_one_scale_is_plain_inference_and_several_are_averaged():
 def test_impossible_scales_are_refused(scales):
     with pytest.raises(UserError, match="scales must be numbers above 0"):
         MultiScaleInferer(scales)
+
+
+def test_image_and_mask_are_augmented_alike():
+    torch.manual_seed(0)
+    mask = (torch.rand(4, 1, 12, 12) > 0.5).long() * 3
+    mask = torch.nn.functional.interpolate(mask.float(), scale_factor=8, mode="nearest").long()
+    augment = AugmentBatch(rotate=90, zoom=0.3, gamma=0, contrast=0, brightness=0, noise=0)
+    image, label = PrepareBatch([0.0], [1.0], augment)({"image": mask.float(), "label": mask})
+    assert label.dtype == torch.int64
+    assert set(label.unique().tolist()) <= {0, 3}
+    inside = (image - image.round()).abs() < 1e-4  # away from edges both samplings agree
+    assert inside.float().mean() > 0.5
+    assert torch.equal(image[inside].round().long(), label[inside])

@@ -42,10 +42,13 @@ def affine_matrices(angle: Tensor, zoom: Tensor, shift: Tensor, flip: Tensor) ->
     return torch.cat([linear, offset], -1)
 
 
-def warp(image: Tensor, matrices: Tensor) -> Tensor:
-    """Resample ``image`` ``(B, C, H, W)`` once, bilinearly, under ``matrices`` ``(B, 2, 3)``; zero outside."""
+def warp(image: Tensor, matrices: Tensor, mode: str = "bilinear") -> Tensor:
+    """Resample ``image`` ``(B, C, H, W)`` once under ``matrices`` ``(B, 2, 3)``; zero outside.
+
+    ``mode`` is ``bilinear``, or ``nearest`` for labels.
+    """
     grid = affine_grid(matrices.to(image), list(image.shape), align_corners=False)
-    return grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return grid_sample(image, grid, mode=mode, padding_mode="zeros", align_corners=False)
 
 
 class AugmentBatch(nn.Module):
@@ -100,20 +103,20 @@ class AugmentBatch(nn.Module):
         self.flip, self.rotate, self.zoom, self.stretch, self.shift = flip, math.radians(rotate), zoom, stretch, shift
         self.gamma, self.contrast, self.brightness, self.noise = gamma, contrast, brightness, noise
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Augmented ``image``, ``(B, C, H, W)``."""
+    def forward(self, image: Tensor, label: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        """Augmented ``image``, ``(B, C, H, W)``; with a ``label`` of that shape, both, the label moved alike."""
         if image.ndim != 4:
             raise ValueError(f"expected a batch of 2D images (B, C, H, W), got shape {tuple(image.shape)}.")
         n = len(image)
         if self.flip or self.rotate or self.zoom or self.stretch or self.shift:
             stretch = _around_zero(self.stretch / 2, n)
             zoom = _around_zero(self.zoom, n)[:, None] + torch.stack([stretch, -stretch], -1)
-            image = warp(
-                image,
-                affine_matrices(
-                    _around_zero(self.rotate, n), zoom.exp(), _around_zero(self.shift, n, 2), torch.rand(n) < self.flip
-                ),
+            matrices = affine_matrices(
+                _around_zero(self.rotate, n), zoom.exp(), _around_zero(self.shift, n, 2), torch.rand(n) < self.flip
             )
+            image = warp(image, matrices)
+            if label is not None:
+                label = warp(label.float(), matrices, "nearest").to(label.dtype)
         shape = (n, 1, 1, 1)
         if self.gamma:
             image = image.clamp_min(0) ** _around_zero(self.gamma, *shape).exp().to(image)
@@ -122,7 +125,7 @@ class AugmentBatch(nn.Module):
             image = image * scale.to(image) + offset.to(image)
         if self.noise:
             image = image + (self.noise * torch.rand(shape)).to(image) * torch.randn(image.shape).to(image)
-        return image
+        return image if label is None else (image, label)
 
 
 class PrepareBatch:
@@ -134,8 +137,8 @@ class PrepareBatch:
         augment: a module for a batch of images, or ``None``.
 
     Called with ``(batch, device, non_blocking)``, it returns ``(image, label)``; the label is ``None`` where the batch
-    has none. Images are laid out channels-last, which is faster for convolutions on CPUs and tensor cores. MONAI's
-    metadata is dropped: it costs 12 us an operation.
+    has none. Labels of the images' shape (masks) are augmented with them. Images are laid out channels-last, which is
+    faster for convolutions on CPUs and tensor cores. MONAI's metadata is dropped: it costs 12 us an operation.
     """
 
     def __init__(self, mean: list[float], std: list[float], augment: nn.Module | None = None) -> None:
@@ -144,16 +147,22 @@ class PrepareBatch:
     def __call__(
         self, batch: Mapping[str, Any], device: torch.device | str | None = None, non_blocking: bool = False, **_: Any
     ) -> tuple[Tensor, Tensor | None]:
-        image, label = batch["image"], batch.get("label")
-        image = image.as_tensor() if isinstance(image, MetaTensor) else image
-        image = image.to(device, non_blocking=non_blocking)
+        image, label = (
+            None if value is None else torch.as_tensor(_plain(value)).to(device, non_blocking=non_blocking)
+            for value in (batch["image"], batch.get("label"))
+        )
         if self.augment is not None:
-            image = self.augment(image)
+            masks = label is not None and label.ndim == image.ndim
+            image, label = self.augment(image, label) if masks else (self.augment(image), label)
         shape = (-1,) + (1,) * (image.ndim - 2)
         image = (image - self.mean.to(image).view(shape)) / self.std.to(image).view(shape)
         if image.ndim == 4:
             image = image.contiguous(memory_format=torch.channels_last)
-        return image, None if label is None else torch.as_tensor(label).to(device, non_blocking=non_blocking)
+        return image, label
+
+
+def _plain(value: Any) -> Any:
+    return value.as_tensor() if isinstance(value, MetaTensor) else value
 
 
 def _around_zero(most: float, *shape: int) -> Tensor:

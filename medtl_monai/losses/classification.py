@@ -1,4 +1,4 @@
-"""Task losses that neither torch nor MONAI has."""
+"""Losses of classes and of findings that may stand together."""
 
 from __future__ import annotations
 
