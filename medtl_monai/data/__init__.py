@@ -1,6 +1,7 @@
 """Data: folders into datalists, upright slices, splits by patient, leakage, phantoms."""
 
-from .datasets import EXTENSIONS, Cases, load_cases, unlabelled
+from .cases import Cases, write_datalist
+from .datasets import EXTENSIONS, load_cases, unlabelled
 from .leakage import LeakageReport, audit, perceptual_hash, raise_on_shared_patients
 from .phantoms import brain_cohort, chest_cohort, make_brain_cohort, make_chest_cohort
 from .readers import READERS, ToSliced, check_readable, read_grey
@@ -24,5 +25,6 @@ __all__ = [
     "read_grey",
     "split_patients",
     "unlabelled",
+    "write_datalist",
     "write_split_csv",
 ]
