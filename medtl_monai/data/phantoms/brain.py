@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import csv
-import json
-import logging
-import os
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from ...utils import UserError, cache_dir
+from .cohort import cached_cohort, smooth, step, write_cohort
 
 __all__ = ["CLASSES", "brain_cohort", "make_brain_cohort"]
 
@@ -24,7 +18,6 @@ CLASSES = ("glioma", "meningioma", "pituitary")
 _VERSION = 1  # of the pictures: a cached cohort of another version is not used
 
 Array = NDArray[np.float64]
-_log = logging.getLogger("medtl_monai")
 
 
 @dataclass(frozen=True)
@@ -47,13 +40,7 @@ class _Anatomy:
 
 def brain_cohort() -> str:
     """Folder of the default cohort, made on first use in the user's cache folder."""
-    folder = cache_dir() / "phantoms" / f"brain-v{_VERSION}"
-    if not (folder / "cohort.json").is_file():
-        _log.info(f"no dataset_dir given: making the embedded phantom cohort in {folder}")
-        make_brain_cohort(folder)
-    else:
-        _log.info(f"no dataset_dir given: using the embedded phantom cohort in {folder}")
-    return str(folder)
+    return cached_cohort(f"brain-v{_VERSION}", make_brain_cohort)
 
 
 def make_brain_cohort(
@@ -87,15 +74,9 @@ def make_brain_cohort(
     Raises:
         UserError: the folder holds something else than a cohort.
     """
-    folder = Path(folder)
     about = {"version": _VERSION, "patients": patients, "slices": list(slices), "size": size, "seed": seed}
-    if _made(folder) == about:
-        return folder
-    if folder.exists() and _made(folder) is None and any(folder.iterdir()):
-        raise UserError(f"{folder} holds files that are no phantom cohort: they are left alone; name another folder.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
+
+    def draw(part: Path) -> None:
         rows = []
         for number in tqdm(range(patients), desc="drawing phantoms", disable=not progress, leave=False):
             rng = np.random.default_rng([seed, number])
@@ -104,21 +85,8 @@ def make_brain_cohort(
             writer = csv.writer(file)
             writer.writerow(["image", "label", "patient", "domain"])
             writer.writerows(rows)
-        (part / "cohort.json").write_text(json.dumps(about) + "\n", encoding="utf-8")
-        os.chmod(part, 0o755)  # mkdtemp makes folders private
-        if _made(folder) != about:  # another process may have been quicker, and its files may be in use
-            if folder.exists():
-                shutil.rmtree(folder)
-            os.replace(part, folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-    return folder
 
-
-def _made(folder: Path) -> dict[str, Any] | None:
-    """What the cohort in ``folder`` was made with."""
-    note = folder / "cohort.json"
-    return json.loads(note.read_text(encoding="utf-8")) if note.is_file() else None
+    return write_cohort(folder, about, draw)
 
 
 def _patient(
@@ -198,13 +166,13 @@ class _Lesion:
         rough = {"glioma": 0.30, "meningioma": 0.07, "pituitary": 0.10}[self.label]
         distance = np.hypot((u - cu) * self.stretch, (v - cv) / self.stretch) / radius * (1 + rough * self.outline)
         soft = {"glioma": 0.14, "meningioma": 0.05, "pituitary": 0.08}[self.label]
-        mass = _step(1 - distance, soft) * inside
+        mass = step(1 - distance, soft) * inside
         if self.label != "glioma":
             texture = self.bright * (1 + (0.03 if self.label == "meningioma" else 0.10) * self.inside)
             return brain * (1 - mass) + texture * mass
-        oedema = _step(1.9 - distance, 0.5) * inside
+        oedema = step(1.9 - distance, 0.5) * inside
         brain = brain * (1 - 0.35 * oedema)
-        core = _step(0.62 + 0.15 * self.inside - distance, 0.12)
+        core = step(0.62 + 0.15 * self.inside - distance, 0.12)
         ring = self.bright * (1 + 0.12 * self.inside)
         return brain * (1 - mass) + (ring * (1 - core) + self.core * core) * mass
 
@@ -219,14 +187,14 @@ def _slice(anatomy: _Anatomy, lesion: _Lesion, level: float, offset: float, rng:
     a, b = anatomy.axes[0] * shrink, anatomy.axes[1] * shrink
     head = 1 - np.hypot(u / a, v / b)  # 0 at the skin, 1 in the middle
     depth = head - 1.4 * anatomy.skull - 0.05  # below the inner table of the skull
-    inside = _step(depth, 0.012)
+    inside = step(depth, 0.012)
     brain = _tissue(anatomy, u, v, depth, level)
     width, length = a * (1 - 1.4 * anatomy.skull - 0.05), b * (1 - 1.4 * anatomy.skull - 0.05)
     brain = lesion.draw(brain, u, v, inside, (width, length), offset)
     brain = _vessels(brain, u, v, (width, length), rng)
-    scalp = 0.85 * _step(head, 0.01) * _step(0.05 - head, 0.012)
-    picture = scalp + 0.06 * _step(head, 0.01) + brain * inside
-    picture = _smooth(np.clip(picture * anatomy.bias, 0, None), anatomy.blur)
+    scalp = 0.85 * step(head, 0.01) * step(0.05 - head, 0.012)
+    picture = scalp + 0.06 * step(head, 0.01) + brain * inside
+    picture = smooth(np.clip(picture * anatomy.bias, 0, None), anatomy.blur)
     picture = np.clip(picture, 0, 1.2) ** anatomy.gamma
     real, imaginary = rng.normal(0, anatomy.noise, (2, *picture.shape))
     return np.clip(np.hypot(picture + real, imaginary), 0, 1)  # magnitude images have Rician noise
@@ -234,22 +202,22 @@ def _slice(anatomy: _Anatomy, lesion: _Lesion, level: float, offset: float, rng:
 
 def _tissue(anatomy: _Anatomy, u: Array, v: Array, depth: Array, level: float) -> Array:
     folds = anatomy.folds
-    white = _step(depth - 0.10 - 0.07 * folds, 0.02)
-    sulci = _step(0.05 - depth, 0.02) * _step(folds - 0.5, 0.3) + _step(0.012 - depth, 0.008)
+    white = step(depth - 0.10 - 0.07 * folds, 0.02)
+    sulci = step(0.05 - depth, 0.02) * step(folds - 0.5, 0.3) + step(0.012 - depth, 0.008)
     brain = (0.36 + 0.13 * white) * (1 + 0.03 * anatomy.texture)
     brain = brain * (1 - 0.75 * np.clip(sulci, 0, 1))
-    deep = _step(1 - np.hypot((np.abs(u) - 0.16) / 0.09, (v - 0.02) / 0.16), 0.15)  # basal ganglia and thalamus
+    deep = step(1 - np.hypot((np.abs(u) - 0.16) / 0.09, (v - 0.02) / 0.16), 0.15)  # basal ganglia and thalamus
     brain = brain - 0.09 * deep * (1 - abs(level))
     size = anatomy.ventricles * max(0.0, 1 - (level / 0.75) ** 2)
     if size > 0.05:
         for centre_v, half in ((-0.17, 0.15), (0.17, 0.18)):  # frontal and occipital horns
             bend = 0.055 + 0.35 * (v - 0.0) ** 2
             horn = 1 - np.hypot((np.abs(u) - bend) / (0.045 * size + 1e-3), (v - centre_v) / (half * np.sqrt(size)))
-            brain = brain * (1 - 0.75 * _step(horn, 0.2))
+            brain = brain * (1 - 0.75 * step(horn, 0.2))
     if level < -0.2:  # basal cisterns and temporal fossae
-        cistern = _step(1 - np.hypot(u / 0.20, (v + 0.16) / 0.12), 0.3) * min(1.0, -level)
+        cistern = step(1 - np.hypot(u / 0.20, (v + 0.16) / 0.12), 0.3) * min(1.0, -level)
         brain = brain * (1 - 0.6 * cistern)
-    falx = _step(0.008 - np.abs(u), 0.006) * _step(np.abs(v) - 0.35, 0.05)
+    falx = step(0.008 - np.abs(u), 0.006) * step(np.abs(v) - 0.35, 0.05)
     return brain + 0.18 * falx
 
 
@@ -258,7 +226,7 @@ def _vessels(brain: Array, u: Array, v: Array, axes: tuple[float, float], rng: n
     for _ in range(int(rng.integers(2, 7))):
         angle, reach = rng.uniform(0, 2 * np.pi), rng.uniform(0.1, 0.95)
         cu, cv, radius = reach * axes[0] * np.cos(angle), reach * axes[1] * np.sin(angle), rng.uniform(0.012, 0.035)
-        spot = _step(1 - np.hypot(u - cu, v - cv) / radius, 0.3)
+        spot = step(1 - np.hypot(u - cu, v - cv) / radius, 0.3)
         brain = brain + rng.uniform(0.15, 0.45) * spot
     return brain
 
@@ -268,19 +236,7 @@ def _grid(size: int) -> tuple[Array, Array]:
     return line[None, :], line[:, None]
 
 
-def _step(x: Array, width: float) -> Array:
-    """From 0 to 1 around ``x = 0``."""
-    return 0.5 * (1 + np.tanh(x / width))
-
-
 def _field(size: int, sigma: float, rng: np.random.Generator) -> Array:
     """Smooth random field of zero mean and unit variance; ``sigma`` in pixels of a picture of 160."""
-    field = _smooth(rng.normal(size=(size, size)), sigma * size / 160)
+    field = smooth(rng.normal(size=(size, size)), sigma * size / 160)
     return (field - field.mean()) / field.std()
-
-
-def _smooth(image: Array, sigma: float) -> Array:
-    """Gaussian filter through the Fourier transform; ``sigma`` in pixels."""
-    frequency = np.fft.fftfreq(len(image))
-    kernel = np.exp(-2 * (np.pi * sigma * frequency) ** 2)
-    return np.fft.ifft2(np.fft.fft2(image) * kernel[:, None] * kernel[None]).real
