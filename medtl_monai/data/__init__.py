@@ -3,7 +3,14 @@
 from .datasets import EXTENSIONS, Cases, load_cases, unlabelled
 from .dicom import DicomReader, Header, header, is_dicom, read_frame, read_series, split_frame
 from .leakage import LeakageReport, audit, perceptual_hash, raise_on_shared_patients
-from .phantoms import brain_cohort, dbt_cohort, make_brain_cohort, make_dbt_cohort
+from .phantoms import (
+    brain_cohort,
+    chest_cohort,
+    dbt_cohort,
+    make_brain_cohort,
+    make_chest_cohort,
+    make_dbt_cohort,
+)
 from .readers import READERS, ToSliced, check_readable, read_grey
 from .spacing import CheckSpacingd, suspicious_spacing
 from .split import split_patients, write_split_csv
@@ -20,11 +27,13 @@ __all__ = [
     "audit",
     "brain_cohort",
     "check_readable",
+    "chest_cohort",
     "dbt_cohort",
     "header",
     "is_dicom",
     "load_cases",
     "make_brain_cohort",
+    "make_chest_cohort",
     "make_dbt_cohort",
     "perceptual_hash",
     "raise_on_shared_patients",

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..utils import UserError, is_under, last_layer, unwrap, write_json
 from .adapt import Inflation, adapt_channels, inflate, map_rows
-from .keys import KEY_MAPS, remap
+from .keys import KEY_MAPS, is_added, plain_key, remap
 from .read import read_weights
 from .sources import SOURCES, Source, file_hash, find
 
@@ -48,12 +48,14 @@ class LoadReport:
         sha256: of the file, if there was one.
         entries: one for each weight of the network, then the source's unused ones.
         coverage: share of the elements outside the head that were loaded or adapted; None without a source.
+        encoder: the module whose elements were counted, where the source fills a part of the network.
     """
 
     source: str
     sha256: str | None
     entries: tuple[Entry, ...]
     coverage: float | None
+    encoder: str = ""
 
     def names(self, status: str) -> list[str]:
         """Names of the entries with that status."""
@@ -63,12 +65,15 @@ class LoadReport:
         if self.coverage is None:
             return f"  {len(self.entries)} weights randomly initialized (no source)"
         counts = Counter((entry.status, entry.how) for entry in self.entries)
-        lines = [f"  from {self.source}: {self.coverage:.1%} of the elements outside the head"]
+        lines = [f"  from {self.source}: {self.coverage:.1%} of the elements {self._counted()}"]
         for (status, how), count in counts.items():
             names = [entry.name for entry in self.entries if (entry.status, entry.how) == (status, how)]
             shown = f": {_some(names, 4)}" if status != "loaded" else ""
             lines.append(f"  {status:<8} {count:>5}  {how}{shown}")
         return "\n".join(lines)
+
+    def _counted(self) -> str:
+        return f"of the {self.encoder}" if self.encoder else "outside the head"
 
     def to_json(self) -> dict[str, Any]:
         """As JSON content."""
@@ -84,6 +89,7 @@ def load_weights(
     source: str | Path | Source | Mapping[str, Tensor] | None,
     *,
     head: str | None = None,
+    encoder: str = "",
     class_map: Mapping[int, int] | None = None,
     inflation: Inflation = "mean",
     key_map: str | Sequence[tuple[str, str]] | None = None,
@@ -99,6 +105,8 @@ def load_weights(
         network: any network; wrappers are seen through.
         source: a catalogue name, a file, tensors by name, or ``none``.
         head: module of the classification head; default: the last layer.
+        encoder: module that the source's network became a part of, as in a U-Net: unless the source's names hold it,
+            its weights go there, and the coverage is the encoder's.
         class_map: the head's row here to the source's row, for classes that both have.
         inflation: ``mean`` or ``centre``.
         key_map: renames the source's keys: a name of :data:`KEY_MAPS` or ordered regular expressions; default: the
@@ -122,20 +130,31 @@ def load_weights(
     key_map = known.keys if key_map is None and known else key_map
     if key_map is not None:
         state = remap(state, KEY_MAPS[key_map] if isinstance(key_map, str) else key_map)
+    if encoder and not any(is_under(key, [encoder]) for key in state):
+        state = {f"{encoder}.{key}": value for key, value in state.items()}
+    else:
+        encoder = ""
     stem, filled, entries = _first_convolution(network), {}, []
     for key, weight in target.items():
+        found = state.get(key, state.get(plain_key(key)))
         if is_under(key, [head]):
-            value, how = _fit_head(state.get(key), weight, class_map, inflation)
+            value, how = _fit_head(found, weight, class_map, inflation)
+        elif is_added(key) and found is None:
+            value, how = None, "added by a variant"
+        elif encoder and not is_under(key, [encoder]):
+            value, how = None, f"new, outside the {encoder}"
         else:
-            value, how = _fit(state.get(key), weight, inflation, any_channels=key == stem)
+            value, how = _fit(found, weight, inflation, any_channels=plain_key(key) == stem)
         if value is not None:
             filled[key] = value
         status = "missing" if value is None else "loaded" if how == _AS_IT_WAS else "adapted"
         entries.append(Entry(key, status, how, tuple(weight.shape)))
-    unused = [Entry(k, "unused", "not in the network", tuple(v.shape)) for k, v in state.items() if k not in target]
-    body = {k: v.numel() for k, v in target.items() if not is_under(k, [head]) and not k.endswith(_COUNTER)}
+    named = {*target, *map(plain_key, target)}
+    unused = [Entry(k, "unused", "not in the network", tuple(v.shape)) for k, v in state.items() if k not in named]
+    inside = (k for k in target if not is_under(k, [head]) and (not encoder or is_under(k, [encoder])))
+    body = {k: target[k].numel() for k in inside if not k.endswith(_COUNTER) and not is_added(k)}
     coverage = sum(n for key, n in body.items() if key in filled) / sum(body.values()) if body else 1.0
-    report = LoadReport(name, sha256, (*entries, *unused), coverage)
+    report = LoadReport(name, sha256, (*entries, *unused), coverage, encoder)
     options = dict(known.options) if known else {}
     _check_coverage(report, [key for key in body if key not in filled], 1.0 if options else min_coverage, options)
     if class_map and not any(is_under(key, [head]) for key in filled):

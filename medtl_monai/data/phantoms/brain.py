@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from .cohort import cached_cohort, smooth, step, write_cohort
+from .cohort import cached_cohort, make_cohort, write_table
+from .draw import field, grid, smooth, step
 
 __all__ = ["CLASSES", "brain_cohort", "make_brain_cohort"]
 
@@ -81,12 +81,9 @@ def make_brain_cohort(
         for number in tqdm(range(patients), desc="drawing phantoms", disable=not progress, leave=False):
             rng = np.random.default_rng([seed, number])
             rows += _patient(part, f"P{number:03d}", CLASSES[number % len(CLASSES)], slices, size, rng)
-        with (part / "index.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["image", "label", "patient", "domain"])
-            writer.writerows(rows)
+        write_table(part / "index.csv", ["image", "label", "patient", "domain"], rows)
 
-    return write_cohort(folder, about, draw)
+    return make_cohort(folder, about, draw)
 
 
 def _patient(
@@ -110,7 +107,7 @@ def _patient(
 
 def _anatomy(size: int, rng: np.random.Generator) -> _Anatomy:
     domain = "AB"[int(rng.integers(2))]
-    x, y = _grid(size)
+    x, y = grid(size)
     c = rng.normal(0, 0.12, 5)
     return _Anatomy(
         axes=(rng.uniform(0.62, 0.74), rng.uniform(0.76, 0.88)),
@@ -118,8 +115,8 @@ def _anatomy(size: int, rng: np.random.Generator) -> _Anatomy:
         centre=(rng.normal(0, 0.03), rng.normal(0, 0.03)),
         skull=rng.uniform(0.045, 0.075),
         ventricles=rng.uniform(0.7, 1.4),
-        folds=_field(size, rng.uniform(4.0, 5.5), rng),
-        texture=_field(size, 2.0, rng),
+        folds=field(size, rng.uniform(4.0, 5.5), rng),
+        texture=field(size, 2.0, rng),
         domain=domain,
         gamma=rng.normal(0.95 if domain == "A" else 1.25, 0.08),
         blur=rng.uniform(0.4, 0.7) if domain == "A" else rng.uniform(0.8, 1.3),
@@ -136,8 +133,8 @@ class _Lesion:
         self.level = rng.uniform(-0.55, 0.5) if label != "pituitary" else rng.uniform(-0.6, -0.2)
         self.radius = rng.uniform(0.07, 0.22) if label != "pituitary" else rng.uniform(0.06, 0.17)
         self.stretch = rng.uniform(0.8, 1.25)
-        self.outline = _field(size, 7.0 if label == "glioma" else 12.0, rng)
-        self.inside = _field(size, 3.0, rng)
+        self.outline = field(size, 7.0 if label == "glioma" else 12.0, rng)
+        self.inside = field(size, 3.0, rng)
         self.bright = {"glioma": rng.uniform(0.62, 0.9), "meningioma": rng.uniform(0.7, 0.95)}.get(
             label, rng.uniform(0.58, 0.85)
         )
@@ -179,7 +176,7 @@ class _Lesion:
 
 def _slice(anatomy: _Anatomy, lesion: _Lesion, level: float, offset: float, rng: np.random.Generator) -> Array:
     """One picture in [0, 1]; ``level`` runs from the base of the brain (-1) to the vertex (1)."""
-    x, y = _grid(len(anatomy.folds))
+    x, y = grid(len(anatomy.folds))
     x, y = x - anatomy.centre[0], y - anatomy.centre[1]
     cos, sin = np.cos(anatomy.turn), np.sin(anatomy.turn)
     u, v = cos * x + sin * y, cos * y - sin * x
@@ -229,14 +226,3 @@ def _vessels(brain: Array, u: Array, v: Array, axes: tuple[float, float], rng: n
         spot = step(1 - np.hypot(u - cu, v - cv) / radius, 0.3)
         brain = brain + rng.uniform(0.15, 0.45) * spot
     return brain
-
-
-def _grid(size: int) -> tuple[Array, Array]:
-    line = (np.arange(size) + 0.5) / size * 2 - 1
-    return line[None, :], line[:, None]
-
-
-def _field(size: int, sigma: float, rng: np.random.Generator) -> Array:
-    """Smooth random field of zero mean and unit variance; ``sigma`` in pixels of a picture of 160."""
-    field = smooth(rng.normal(size=(size, size)), sigma * size / 160)
-    return (field - field.mean()) / field.std()

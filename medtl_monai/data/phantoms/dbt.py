@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from .cohort import cached_cohort, smooth, step, write_cohort
+from .cohort import cached_cohort, make_cohort, write_table
+from .draw import smooth, step
 
 __all__ = ["BOXES", "LABELS", "PATHS", "VIEWS", "dbt_cohort", "draw_breast", "make_dbt_cohort", "write_tomosynthesis"]
 
@@ -76,10 +76,9 @@ def make_dbt_cohort(
             for name, row in _patient(part, number, (frames, *size), np.random.default_rng([seed, number])):
                 rows[name].append(row)
         for name, columns in _COLUMNS.items():
-            with (part / name).open("w", newline="", encoding="utf-8") as file:
-                csv.writer(file).writerows([columns, *rows[name]])
+            write_table(part / name, columns, rows[name])
 
-    return write_cohort(folder, about, draw)
+    return make_cohort(folder, about, draw)
 
 
 @dataclass(frozen=True)
