@@ -2,6 +2,7 @@
 
 from .cases import Cases, write_datalist
 from .datasets import EXTENSIONS, load_cases, unlabelled
+from .layouts import LAYOUTS
 from .leakage import LeakageReport, audit, perceptual_hash, raise_on_shared_patients
 from .phantoms import brain_cohort, chest_cohort, make_brain_cohort, make_chest_cohort
 from .readers import READERS, ToSliced, check_readable, read_grey
@@ -9,6 +10,7 @@ from .split import split_patients, write_split_csv
 
 __all__ = [
     "EXTENSIONS",
+    "LAYOUTS",
     "READERS",
     "Cases",
     "LeakageReport",
