@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from monai.networks import nets
+from monai.networks.layers.utils import get_norm_layer
 from torch import nn
 
 from ..utils import UserError
@@ -21,9 +22,17 @@ from .preact_resnet import PreActResNet
 __all__ = ["BACKBONES", "build"]
 
 
-def _monai_resnet(make: Callable[..., nn.Module], *, in_channels: int, **kwargs: Any) -> nn.Module:
+def _monai_resnet(
+    make: Callable[..., nn.Module], *, spatial_dims: int, in_channels: int, norm: str | tuple = "batch", **kwargs: Any
+) -> nn.Module:
     # torchvision's layout: MONAI's own default is a stem stride of 1, four times the work
-    return make(n_input_channels=in_channels, conv1_t_stride=2, bias_downsample=False, **kwargs)
+    kwargs = {"conv1_t_stride": 2, "bias_downsample": False, **kwargs}
+    net = make(spatial_dims=spatial_dims, n_input_channels=in_channels, **kwargs)
+    if norm != "batch":  # MONAI's own option reaches the stem alone
+        for name, module in list(net.named_modules()):
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                net.set_submodule(name, get_norm_layer(norm, spatial_dims, module.num_features))
+    return net
 
 
 def _monai_densenet(make: Callable[..., nn.Module], *, num_classes: int, **kwargs: Any) -> nn.Module:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from ..utils import UserError, is_under, last_layer, unwrap, write_json
-from .adapt import Inflation, adapt_channels, inflate, map_rows
-from .keys import KEY_MAPS, remap
+from .adapt import Inflation, adapt_channels, flatten_axes, inflate, map_rows, match_classes, resize_kernel
+from .keys import KEY_MAPS, Rule, remap
 from .read import read_weights
 from .sources import SOURCES, Source, file_hash, find
 
@@ -85,22 +86,29 @@ def load_weights(
     *,
     head: str | None = None,
     class_map: Mapping[int, int] | None = None,
+    classes: Sequence[str] | None = None,
+    source_classes: Sequence[str] | None = None,
     inflation: Inflation = "mean",
-    key_map: str | Sequence[tuple[str, str]] | None = None,
+    resize_kernels: bool = False,
+    key_map: str | Sequence[Rule] | None = None,
     min_coverage: float = 0.9,
 ) -> LoadReport:
     """Load pretrained weights into ``network``, in place, and report on every one of them.
 
     A weight whose shape differs is adapted where a rule applies: other input channels of the first convolution
-    (:func:`adapt_channels`), more spatial dimensions (:func:`inflate`), the head's rows. A head with another number of
-    classes stays as it was initialized.
+    (:func:`adapt_channels`), more spatial dimensions (:func:`inflate`) or fewer (:func:`flatten_axes`), another kernel
+    size where that is asked for (:func:`resize_kernel`), the head's rows. A head with another number of classes stays
+    as it was initialized.
 
     Args:
         network: any network; wrappers are seen through.
         source: a catalogue name, a file, tensors by name, or ``none``.
         head: module of the classification head; default: the last layer.
         class_map: the head's row here to the source's row, for classes that both have.
-        inflation: ``mean`` or ``centre``.
+        classes: names of the head's rows here, instead of ``class_map``: those that the source also has are its rows.
+        source_classes: names of the source's rows; default: the catalogue's.
+        inflation: ``mean``, ``centre`` or ``acs``.
+        resize_kernels: adapt convolutions whose kernel has another size.
         key_map: renames the source's keys: a name of :data:`KEY_MAPS` or ordered regular expressions; default: the
             catalogue's.
         min_coverage: least share of the elements outside the head that must be filled; a catalogue entry that needs
@@ -122,12 +130,15 @@ def load_weights(
     key_map = known.keys if key_map is None and known else key_map
     if key_map is not None:
         state = remap(state, KEY_MAPS[key_map] if isinstance(key_map, str) else key_map)
+    if classes is not None:
+        class_map = _by_name(classes, source_classes or (known.classes if known else ()), name)
     stem, filled, entries = _first_convolution(network), {}, []
     for key, weight in target.items():
+        fit = partial(_fit, state.get(key), weight, inflation, resize_kernels)
         if is_under(key, [head]):
-            value, how = _fit_head(state.get(key), weight, class_map, inflation)
+            value, how = _fit_head(state.get(key), weight, class_map, fit)
         else:
-            value, how = _fit(state.get(key), weight, inflation, any_channels=key == stem)
+            value, how = fit(any_channels=key == stem)
         if value is not None:
             filled[key] = value
         status = "missing" if value is None else "loaded" if how == _AS_IT_WAS else "adapted"
@@ -155,9 +166,17 @@ def _open(
         return None, "tensors", None, dict(source)
     path = find(source)
     known = source if isinstance(source, Source) else SOURCES.get(str(source))
+    sha256 = file_hash(path)
     if known is None:  # a file of the catalogue, given by its path
-        known = next((entry for entry in SOURCES.values() if entry.file == path.name), None)
-    return known, known.name if known else str(path), file_hash(path), read_weights(path)
+        same = (entry for entry in SOURCES.values() if entry.file == path.name)
+        known = next((entry for entry in same if sha256.startswith(entry.sha256 or "")), None)
+    return known, known.name if known else str(path), sha256, read_weights(path)
+
+
+def _by_name(classes: Sequence[str], source_classes: Sequence[str], name: str) -> dict[int, int]:
+    if not source_classes:
+        raise UserError(f"{name} does not say what its classes are: give source_classes, or class_map by number.")
+    return match_classes(classes, source_classes)
 
 
 def _check_coverage(report: LoadReport, unfilled: list[str], least: float, options: Mapping[str, Any]) -> None:
@@ -176,16 +195,23 @@ def _first_convolution(network: nn.Module) -> str | None:
 
 
 def _fit(
-    value: Tensor | None, weight: Tensor, inflation: Inflation, *, any_channels: bool = False
+    value: Tensor | None, weight: Tensor, inflation: Inflation, resize: bool, *, any_channels: bool = False
 ) -> tuple[Tensor | None, str]:
     """The source's ``value`` in the shape of ``weight``, or None, and what is to be said of it."""
     if value is None:
         return None, "not in the source"
     steps: list[str] = []
-    found = tuple(value.shape)
+    found, dims = tuple(value.shape), weight.ndim - 2
     if 3 <= value.ndim < weight.ndim:
-        steps.append(f"inflated {value.ndim - 2}D to {weight.ndim - 2}D ({inflation})")
-        value = inflate(value, weight.ndim - 2, inflation)
+        steps.append(f"inflated {value.ndim - 2}D to {dims}D ({inflation})")
+        same = value.shape[2:] == weight.shape[-(value.ndim - 2) :]
+        value = inflate(value, dims, inflation, length=weight.shape[2] if same else None)
+    elif value.ndim > weight.ndim >= 3:
+        steps.append(f"flattened {value.ndim - 2}D to {dims}D")
+        value = flatten_axes(value, dims)
+    if resize and value.ndim == weight.ndim >= 3 and value.shape[2:] != weight.shape[2:]:
+        steps.append(f"kernel {_times(value.shape[2:])} to {_times(weight.shape[2:])}")
+        value = resize_kernel(value, weight.shape[2:])
     if any_channels and value.ndim == weight.ndim and value.shape[1] != weight.shape[1]:
         steps.append(f"{value.shape[1]} to {weight.shape[1]} input channels")
         value = adapt_channels(value, weight.shape[1])
@@ -198,14 +224,21 @@ def _fit(
 
 
 def _fit_head(
-    value: Tensor | None, weight: Tensor, class_map: Mapping[int, int] | None, inflation: Inflation
+    value: Tensor | None,
+    weight: Tensor,
+    class_map: Mapping[int, int] | None,
+    fit: Callable[[], tuple[Tensor | None, str]],
 ) -> tuple[Tensor | None, str]:
-    if value is not None and class_map is not None and value.shape[1:] == weight.shape[1:]:
+    if value is not None and class_map and value.shape[1:] == weight.shape[1:]:
         return map_rows(value, weight, class_map), f"{len(class_map)} class rows mapped"
     if value is None or value.shape[:1] != weight.shape[:1]:
         return None, "new head"
-    value, how = _fit(value, weight, inflation)
+    value, how = fit()
     return value, "new head" if value is None else how
+
+
+def _times(size: Sequence[int]) -> str:
+    return "x".join(map(str, size))
 
 
 def _some(names: Sequence[str], most: int) -> str:
