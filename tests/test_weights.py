@@ -17,7 +17,9 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from matplotlib import cbook
 from monai.networks.nets.resnet import get_medicalnet_pretrained_resnet_args
+from PIL import Image
 from torch import nn
 
 from medtl_monai.backbones import BACKBONES, anatomy, build
@@ -254,6 +256,43 @@ def test_torchvisions_mobilenet_file_fills_the_network(shared_weights):
     assert report.coverage == 1.0
     assert set(Counter(e.status for e in report.entries)) == {"loaded"}
     assert report.source == "mobilenet_v2_imagenet"
+
+
+def photograph():
+    """Matplotlib's portrait of Grace Hopper, in uniform, as torchvision prepares images: ``(1, 3, 224, 224)``."""
+    image = Image.open(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)).convert("RGB").resize((224, 224))
+    source, x = SOURCES["mobilenet_v2_imagenet"], torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (source.mean, source.std))
+    return ((x - mean) / std)[None]
+
+
+def repeat_along_depth(net):
+    """Pad the depth of all convolutions by repetition, so that every path is an interior one."""
+    for m in net.modules():
+        if isinstance(m, nn.Conv3d) and m.padding[0]:
+            sides = (0, 0, 0, 0, m.padding[0], m.padding[0])
+            m.register_forward_pre_hook(lambda _, x, sides=sides: nn.functional.pad(x[0], sides, mode="replicate"))
+            m.padding = (0, *m.padding[1:])
+
+
+@pytest.mark.parametrize(("inflation", "repeated"), [("centre", False), ("mean", True), ("mean", False)])
+def test_real_weights_in_3d_see_in_a_repeated_photograph_what_they_see_in_2d(inflation, repeated, shared_weights):
+    flat, deep = (build("mobilenet_v2", spatial_dims=dims, num_classes=1000).eval() for dims in (2, 3))
+    for net in (flat, deep):
+        report = load_weights(net, shared_weights / "mobilenet_v2-b0353104.pth", inflation=inflation)
+        assert report.coverage == 1.0
+    if repeated:
+        repeat_along_depth(deep)
+    x = photograph()
+    with torch.no_grad():
+        want = flat(x)
+        got = deep(x[:, :, None].expand(-1, -1, 4, -1, -1))
+    assert want.argmax() == 652  # military uniform
+    if inflation == "mean" and not repeated:  # zeros beyond the ends of the depth reach every place of the last map
+        assert (got - want).abs().max() > 1
+    else:
+        assert got.argmax() == 652
+        torch.testing.assert_close(got, want, rtol=0, atol=1e-4)
 
 
 def test_every_entry_of_the_catalogue_is_complete():
