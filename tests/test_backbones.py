@@ -236,6 +236,7 @@ def test_buffers_beside_modules_are_refused():
         ({"name": "resnet_18"}, "did you mean 'resnet18'"),
         ({"name": "resnet18", "spatial_dims": 4}, "must be 1, 2 or 3"),
         ({"name": "resnet18", "drop": 0.1}, "resnet18 does not take drop"),
+        ({"name": "basicunet", "head": [8]}, "BasicUNet is no classification network"),
     ],
 )
 def test_bad_requests_say_what_to_do(kwargs, message):

@@ -2,16 +2,18 @@
 
 from .anatomy import Anatomy, Block, anatomy
 from .efficientnet_lite import EfficientNetLite
-from .factory import BACKBONES, build
+from .factory import BACKBONES, UNETS, build
 from .heads import HEADS, Head, SpatialPyramidPool, set_head
 from .inception import GoogLeNet, InceptionResNetV2, InceptionV3, InceptionV4
 from .mobilenet import MobileNetV2, MobileNetV3
 from .plain import VGG, AlexNet, LeNet5
 from .preact_resnet import PreActResNet
+from .unet import TransferUNet
 
 __all__ = [
     "BACKBONES",
     "HEADS",
+    "UNETS",
     "VGG",
     "AlexNet",
     "Anatomy",
@@ -27,6 +29,7 @@ __all__ = [
     "MobileNetV3",
     "PreActResNet",
     "SpatialPyramidPool",
+    "TransferUNet",
     "anatomy",
     "build",
     "set_head",

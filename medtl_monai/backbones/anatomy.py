@@ -31,18 +31,20 @@ class Anatomy:
             The last is the head's, and where there are auxiliary heads theirs too.
         head: the last block's module, whose last layer gives the logits.
         features: how many features the head receives.
+        encoder: the module that a classification network's weights fill; empty: the network itself.
     """
 
     blocks: tuple[Block, ...]
     head: str
     features: int
+    encoder: str = ""
 
 
 def anatomy(network: nn.Module) -> Anatomy:
     """Name the blocks of ``network``, whatever wraps it.
 
-    The networks of :data:`BACKBONES` are known. Of any other the blocks are its children in order of registration,
-    opened up until the head, its last layer, stands alone.
+    The networks of :data:`BACKBONES` are known; a network with a method ``anatomy`` is asked. Of any other the blocks
+    are its children in order of registration, opened up until the head, its last layer, stands alone.
 
     Raises:
         ValueError: an unknown network is a single layer, or holds parameters or buffers beside its blocks.
@@ -54,6 +56,8 @@ def anatomy(network: nn.Module) -> Anatomy:
         (['stem', 'layer1', 'layer2', 'layer3', 'layer4', 'fc'], 'fc', 512)
     """
     network = unwrap(network)
+    if hasattr(network, "anatomy"):
+        return network.anatomy()
     classifier = next((at for kind, (_, at) in HEADS.items() if isinstance(network, kind)), None)
     if classifier in (name for name, _ in network.named_modules()):
         head = _head(network, classifier)

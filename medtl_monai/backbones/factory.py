@@ -18,8 +18,9 @@ from .inception import GoogLeNet, InceptionResNetV2, InceptionV3, InceptionV4
 from .mobilenet import MobileNetV2, MobileNetV3
 from .plain import VGG, AlexNet, LeNet5
 from .preact_resnet import PreActResNet
+from .unet import TransferUNet
 
-__all__ = ["BACKBONES", "build"]
+__all__ = ["BACKBONES", "UNETS", "build"]
 
 
 def _monai_resnet(
@@ -64,6 +65,21 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
 """Name to constructor: ``(*, spatial_dims, in_channels, num_classes, **options)``."""
 
 
+def _monai_unet(make: Callable[..., nn.Module], *, num_classes: int, **kwargs: Any) -> nn.Module:
+    return make(out_channels=num_classes, norm="batch", **kwargs)
+
+
+UNETS: dict[str, Callable[..., nn.Module]] = {
+    **{f"unet_{name}": partial(TransferUNet, make) for name, make in BACKBONES.items()},
+    "unet": partial(
+        _monai_unet, nets.UNet, channels=(16, 32, 64, 128, 256), strides=(2, 2, 2, 2), num_res_units=2, act="relu"
+    ),
+    "basicunet": partial(_monai_unet, nets.BasicUNet),
+    "flexibleunet": partial(_monai_unet, nets.FlexibleUNet, backbone="efficientnet-b0"),
+}
+"""Networks that label every pixel, likewise: ``unet_<backbone>`` takes the backbone's pretrained weights."""
+
+
 def build(
     name: str,
     *,
@@ -75,10 +91,10 @@ def build(
     head_dropout: float = 0.5,
     **options: Any,
 ) -> nn.Module:
-    """A backbone with a classification head, randomly initialized.
+    """A backbone with a classification head, or a U-Net, randomly initialized.
 
     Args:
-        name: one of :data:`BACKBONES`.
+        name: one of :data:`BACKBONES` or :data:`UNETS`.
         spatial_dims: 1, 2 or 3.
         in_channels: channels of the input.
         num_classes: number of outputs.
@@ -96,14 +112,15 @@ def build(
         >>> build("resnet18", pool="spp", head=[64]).fc[0]
         Linear(in_features=10752, out_features=64, bias=True)
     """
-    if name not in BACKBONES:
-        near = get_close_matches(name, BACKBONES, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(BACKBONES)}."
+    known = BACKBONES | UNETS
+    if name not in known:
+        near = get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(known)}."
         raise UserError(f"there is no backbone {name!r}: {hint}")
     if spatial_dims not in (1, 2, 3):
         raise UserError(f"spatial_dims must be 1, 2 or 3, got {spatial_dims!r}.")
     try:
-        net = BACKBONES[name](spatial_dims=spatial_dims, in_channels=in_channels, num_classes=num_classes, **options)
+        net = known[name](spatial_dims=spatial_dims, in_channels=in_channels, num_classes=num_classes, **options)
     except TypeError as error:
         if not options:
             raise

@@ -4,41 +4,24 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from ..utils import UserError
+from .cases import PARTS, Cases, check_exist, read_datalist, select
+from .dicom import split_frame
 
 __all__ = ["EXTENSIONS", "Cases", "load_cases", "unlabelled"]
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".nii", ".nii.gz", ".dcm", ".dicom", ".nrrd", ".mha")
 """File names that are taken for images, in any case; besides, DICOM files without an extension."""
 
+NO_FINDING = "No Finding"
 PATIENT_COLUMNS = ("patient", "patient_id", "PatientID")
-_PARTS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"}
-_PARTS |= {"test": "test", "testing": "test"}
-
-
-@dataclass(frozen=True)
-class Cases:
-    """Labelled images.
-
-    Attributes:
-        items: a MONAI datalist; each item has ``image`` (absolute path), ``label`` (index into ``classes``),
-            ``patient``, and where the data has them ``split`` (``train``, ``val`` or ``test``) and ``domain``.
-        classes: names of the labels.
-        root: the folder.
-        layout: ``table``, ``datalist`` or ``folders``.
-    """
-
-    items: list[dict[str, Any]]
-    classes: list[str]
-    root: Path
-    layout: str
 
 
 def load_cases(
@@ -46,11 +29,12 @@ def load_cases(
     *,
     table: str | None = "index.csv",
     image_column: str = "image",
-    label_column: str = "label",
+    label_column: str | Sequence[str] = "label",
     patient_column: str | None = "auto",
     split_column: str = "split",
     domain_column: str = "domain",
     classes: Sequence[str] | None = None,
+    task: str | None = None,
 ) -> Cases:
     """Find the labelled images of a folder.
 
@@ -62,12 +46,16 @@ def load_cases(
         dataset_dir: the folder.
         table: name of the table in it.
         image_column: paths, relative to the folder.
-        label_column: class names.
+        label_column: class names, or findings joined by ``|`` (``No Finding`` for none); or a list of columns, one a
+            finding, with 1 (present), 0 (absent), or -1 or nothing (unknown); or paths of masks.
         patient_column: ``auto``: the first of patient, patient_id and PatientID that is there; ``None``: each image
             is its own patient.
         split_column: ``train``, ``val`` or ``test``, used if it is there.
         domain_column: scanner or hospital, used if it is there.
-        classes: names in the wanted order; default: those found, sorted.
+        classes: names in the wanted order; default: those found, sorted. For masks: the structures in the order of
+            their values 1, 2, ...; default: ``foreground``.
+        task: ``classification``, ``multilabel`` or ``segmentation``: stop if the labels are for another; default: what
+            the labels are for, which is segmentation where they are paths of files.
 
     Raises:
         UserError: the folder, the table, a column, an image or a label is missing or does not fit.
@@ -75,11 +63,29 @@ def load_cases(
     root = Path(dataset_dir).expanduser().resolve()
     if not root.is_dir():
         raise UserError(f"dataset_dir: there is no folder {dataset_dir}: check the path.")
-    columns = {"image": image_column, "label": label_column, "split": split_column, "domain": domain_column}
+    findings = [] if isinstance(label_column, str) else list(label_column)
+    columns = {"image": image_column, "split": split_column, "domain": domain_column}
+    columns |= {f"label {name}": name for name in findings} if findings else {"label": label_column}
+    cases = _load(root, table, columns, patient_column, classes)
+    if task not in (None, cases.task):
+        raise UserError(f"the labels in {root} are for {cases.task}, not for {task}: check label_column.")
+    return cases
+
+
+def _load(
+    root: Path,
+    table: str | None,
+    columns: dict[str, str],
+    patient_column: str | None,
+    classes: Sequence[str] | None,
+) -> Cases:
     listed = table if table is not None and table.endswith(".json") else "dataset.json"
-    if table is not None and not table.endswith(".json") and (root / table).is_file():
+    if table not in (None, listed) and (root / table).is_file():
         layout, rows = "table", _table_rows(root / table, columns, patient_column)
     elif (root / listed).is_file():
+        written = read_datalist(root / listed)
+        if written is not None:
+            return select(written, classes)
         layout, rows = "datalist", _datalist_rows(root / listed, columns, patient_column)
     elif table not in (None, "index.csv"):
         tables = sorted(path.name for path in root.iterdir() if path.suffix in (".csv", ".tsv", ".json"))
@@ -88,9 +94,20 @@ def load_cases(
         layout, rows = "folders", _folder_rows(root, patient_column)
     rows = [{**row, "image": str((root / row["image"]).resolve())} for row in rows]
     _check_images(rows, root)
+    rows = _without_duplicates(rows)
+    if "label" in columns and _is_mask(root / rows[0]["label"]):
+        rows = [{**row, "label": str((root / row["label"]).resolve())} for row in rows]
+        check_exist(rows, root, "segmentation")
+        names = list(classes or ["foreground"])
+        return Cases(rows, names, root, layout, "segmentation", list(range(1, len(names) + 1)))
+    findings = [name for key, name in columns.items() if key.startswith("label ")]
+    if findings or any("|" in row["label"] or row["label"] == NO_FINDING for row in rows):
+        names, labels = _findings(rows, findings, classes)
+        bare = [{key: value for key, value in row.items() if not key.startswith("label")} for row in rows]
+        items = [{**row, "label": label} for row, label in zip(bare, labels, strict=True)]
+        return Cases(items, names, root, layout, "multilabel")
     names = _class_names(rows, classes)
-    items = [{**row, "label": names.index(row["label"])} for row in _without_duplicates(rows)]
-    return Cases(items, names, root, layout)
+    return Cases([{**row, "label": names.index(row["label"])} for row in rows], names, root, layout)
 
 
 def unlabelled(path: str | Path) -> list[dict[str, str]]:
@@ -100,7 +117,7 @@ def unlabelled(path: str | Path) -> list[dict[str, str]]:
         UserError: there is none.
     """
     path = Path(path).expanduser().resolve()
-    files = [path] if path.is_file() else _files(path) if path.is_dir() else []
+    files = [path] if Path(split_frame(path)[0]).is_file() else _files(path) if path.is_dir() else []
     if not files:
         raise UserError(f"dataset_dir: there is no image at {path}: expected a file or a folder of {_kinds()} files.")
     return [{"image": str(file)} for file in files]
@@ -116,7 +133,8 @@ def _table_rows(path: Path, columns: dict[str, str], patient_column: str | None)
     found = [name.strip() for name in reader.fieldnames or []]
     reader.fieldnames = found
     patient = _patient_column(patient_column, found, f"the table {path.name}")
-    needed = {key: columns[key] for key in ("image", "label")} | ({"patient": patient} if patient else {})
+    needed = {key: name for key, name in columns.items() if key == "image" or key.startswith("label")}
+    needed |= {"patient": patient} if patient else {}
     needed |= {"split": columns["split"]} if columns["split"] in found else {}
     for key, column in needed.items():
         if column not in found:
@@ -124,17 +142,19 @@ def _table_rows(path: Path, columns: dict[str, str], patient_column: str | None)
             hint = f" (did you mean {near[0]!r}?)" if near else ""
             raise UserError(
                 f"the table {path.name} has no column {column!r}{hint}: it has {', '.join(found)}; "
-                f"name the right one with {key}_column."
+                f"name the right one with {key.split()[0]}_column."
             )
     rows = []
+    kept = [name for name in ("image_key", "label_key") if name in found]
     for number, cells in enumerate(reader, start=2):
         row = {key: (cells.get(column) or "").strip() for key, column in needed.items()}
-        empty = [needed[key] for key, value in row.items() if not value]
+        empty = [needed[key] for key, value in row.items() if not value and not key.startswith("label ")]
         if empty:
             raise UserError(f"line {number} of the table {path.name} has no {' and no '.join(empty)}: fill it in.")
         row.setdefault("patient", row["image"])
         if columns["domain"] in found:
             row["domain"] = (cells.get(columns["domain"]) or "").strip()
+        row |= {name: (cells.get(name) or "").strip() for name in kept}
         if "split" in row:
             row["split"] = _part(row["split"], f"line {number} of the table {path.name}")
         rows.append(row)
@@ -161,22 +181,24 @@ def _datalist_rows(path: Path, columns: dict[str, str], patient_column: str | No
     except json.JSONDecodeError as error:
         raise UserError(f"the datalist {path.name} is no JSON ({error}): expected lists of image and label.") from error
     content = content if isinstance(content, dict) else {}
-    lists = {key: value for key, value in content.items() if key in _PARTS and isinstance(value, list)}
+    lists = {key: value for key, value in content.items() if key in PARTS and isinstance(value, list)}
     entries = [(key, entry) for key, value in lists.items() for entry in value if isinstance(entry, dict)]
     if not entries:
         raise UserError(f"the datalist {path.name} has no entries under training, validation or testing.")
     patient = _patient_column(patient_column, list(entries[0][1]), f"the datalist {path.name}")
     rows = []
     for key, entry in entries:
-        missing = [c for c in (columns["image"], columns["label"], *([patient] if patient else [])) if c not in entry]
+        labels = {key: name for key, name in columns.items() if key.startswith("label")}
+        missing = [c for c in (columns["image"], *labels.values(), *([patient] if patient else [])) if c not in entry]
         if missing:
             raise UserError(f"an entry of the datalist {path.name} has no {', '.join(missing)}: it has {list(entry)}.")
-        row = {"image": str(entry[columns["image"]]), "label": str(entry[columns["label"]])}
+        row = {"image": str(entry[columns["image"]]), **{key: _text(entry[name]) for key, name in labels.items()}}
         row["patient"] = str(entry[patient]) if patient else row["image"]
         if len(lists) > 1:
-            row["split"] = _PARTS[key]
+            row["split"] = PARTS[key]
         if columns["domain"] in entry:
             row["domain"] = str(entry[columns["domain"]])
+        row |= {name: str(entry[name]) for name in ("image_key", "label_key") if name in entry}
         rows.append(row)
     return rows
 
@@ -187,7 +209,7 @@ def _folder_rows(root: Path, patient_column: str | None) -> list[dict[str, str]]
         raise UserError(
             f"there is no image below {root}: expected a table, a datalist, or class folders of {_kinds()}."
         )
-    split = all(file.parts[0].lower() in _PARTS for file in files)
+    split = all(file.parts[0].lower() in PARTS for file in files)
     rows = []
     for file in files:
         inner = file.parts[1:] if split else file.parts
@@ -202,7 +224,7 @@ def _folder_rows(root: Path, patient_column: str | None) -> list[dict[str, str]]
         # class and patient: folders of one name under two classes are one patient
         row = {"image": str(file), "label": inner[0], "patient": str(file) if patient_column is None else inner[1]}
         if split:
-            row["split"] = _PARTS[file.parts[0].lower()]
+            row["split"] = PARTS[file.parts[0].lower()]
         rows.append(row)
     return rows
 
@@ -220,7 +242,7 @@ def _is_dicom(path: Path) -> bool:
 
 
 def _check_images(rows: Sequence[dict[str, str]], root: Path) -> None:
-    missing = [row["image"] for row in rows if not Path(row["image"]).is_file()]
+    missing = [row["image"] for row in rows if not Path(split_frame(row["image"])[0]).is_file()]
     if missing:
         shown = ", ".join(path.removeprefix(f"{root}/") for path in missing[:3])
         name = Path(missing[0]).name
@@ -230,6 +252,10 @@ def _check_images(rows: Sequence[dict[str, str]], root: Path) -> None:
             f"{len(missing)} of {len(rows)} images that the labels name do not exist in {root}: {shown}"
             f"{' ...' * (len(missing) > 3)}{hint}: paths must be relative to dataset_dir, with their extension."
         )
+
+
+def _is_mask(path: Path) -> bool:
+    return bool(path.suffix) and path.is_file()
 
 
 def _class_names(rows: Sequence[dict[str, str]], wanted: Sequence[str] | None) -> list[str]:
@@ -242,6 +268,41 @@ def _class_names(rows: Sequence[dict[str, str]], wanted: Sequence[str] | None) -
     if unknown:
         raise UserError(f"the data has images of {', '.join(unknown)}, which are not among {', '.join(wanted)}.")
     return list(wanted)
+
+
+def _findings(
+    rows: Sequence[dict[str, str]], columns: Sequence[str], wanted: Sequence[str] | None
+) -> tuple[list[str], list[list[float]]]:
+    """Names of the findings, and 1, 0 or NaN for each in every row."""
+    if columns:
+        names, labels = list(columns), [[_finding(row, name) for name in columns] for row in rows]
+    else:
+        shown = [[name.strip() for name in row["label"].split("|")] for row in rows]
+        names = sorted({name for row in shown for name in row if name != NO_FINDING})
+        labels = [[float(name in row) for name in names] for row in shown]
+    if wanted is not None and list(wanted) != names:
+        unknown = sorted(set(names) - set(wanted))
+        if unknown:
+            raise UserError(f"the data has the findings {', '.join(unknown)}, which are not among {', '.join(wanted)}.")
+        absent = math.nan if columns else 0.0
+        labels = [[row[names.index(name)] if name in names else absent for name in wanted] for row in labels]
+        names = list(wanted)
+    return names, labels
+
+
+def _finding(row: dict[str, str], name: str) -> float:
+    value = row[f"label {name}"]
+    try:
+        return {"": math.nan, "-1": math.nan, "0": 0.0, "1": 1.0}[value.removesuffix(".0")]
+    except KeyError:
+        raise UserError(
+            f"the finding {name!r} of {Path(row['image']).name} is {value!r}: expected 1, 0, -1 or nothing."
+        ) from None
+
+
+def _text(value: Any) -> str:
+    """A datalist's value as a table would hold it."""
+    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else str(value)
 
 
 def _without_duplicates(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
@@ -257,9 +318,9 @@ def _without_duplicates(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
 
 
 def _part(value: str, where: str) -> str:
-    if value.lower() not in _PARTS:
+    if value.lower() not in PARTS:
         raise UserError(f"{where} has the split {value!r}: expected train, val or test.")
-    return _PARTS[value.lower()]
+    return PARTS[value.lower()]
 
 
 def _kinds() -> str:

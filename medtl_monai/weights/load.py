@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..utils import UserError, is_under, last_layer, unwrap, write_json
 from .adapt import Inflation, adapt_channels, flatten_axes, inflate, map_rows, match_classes, resize_kernel
-from .keys import KEY_MAPS, Rule, remap
+from .keys import KEY_MAPS, Rule, is_added, plain_key, remap
 from .read import read_weights
 from .sources import SOURCES, Source, file_hash, find
 
@@ -49,12 +49,14 @@ class LoadReport:
         sha256: of the file, if there was one.
         entries: one for each weight of the network, then the source's unused ones.
         coverage: share of the elements outside the head that were loaded or adapted; None without a source.
+        encoder: the module whose elements were counted, where the source fills a part of the network.
     """
 
     source: str
     sha256: str | None
     entries: tuple[Entry, ...]
     coverage: float | None
+    encoder: str = ""
 
     def names(self, status: str) -> list[str]:
         """Names of the entries with that status."""
@@ -64,12 +66,15 @@ class LoadReport:
         if self.coverage is None:
             return f"  {len(self.entries)} weights randomly initialized (no source)"
         counts = Counter((entry.status, entry.how) for entry in self.entries)
-        lines = [f"  from {self.source}: {self.coverage:.1%} of the elements outside the head"]
+        lines = [f"  from {self.source}: {self.coverage:.1%} of the elements {self._counted()}"]
         for (status, how), count in counts.items():
             names = [entry.name for entry in self.entries if (entry.status, entry.how) == (status, how)]
             shown = f": {_some(names, 4)}" if status != "loaded" else ""
             lines.append(f"  {status:<8} {count:>5}  {how}{shown}")
         return "\n".join(lines)
+
+    def _counted(self) -> str:
+        return f"of the {self.encoder}" if self.encoder else "outside the head"
 
     def to_json(self) -> dict[str, Any]:
         """As JSON content."""
@@ -85,6 +90,7 @@ def load_weights(
     source: str | Path | Source | Mapping[str, Tensor] | None,
     *,
     head: str | None = None,
+    encoder: str = "",
     class_map: Mapping[int, int] | None = None,
     classes: Sequence[str] | None = None,
     source_classes: Sequence[str] | None = None,
@@ -104,6 +110,8 @@ def load_weights(
         network: any network; wrappers are seen through.
         source: a catalogue name, a file, tensors by name, or ``none``.
         head: module of the classification head; default: the last layer.
+        encoder: module that the source's network became a part of, as in a U-Net: unless the source's names hold it,
+            its weights go there, and the coverage is the encoder's.
         class_map: the head's row here to the source's row, for classes that both have.
         classes: names of the head's rows here, instead of ``class_map``: those that the source also has are its rows.
         source_classes: names of the source's rows; default: the catalogue's.
@@ -126,27 +134,35 @@ def load_weights(
     if source is None or (isinstance(source, str) and source == "none"):
         entries = [Entry(name, "missing", "no source", tuple(v.shape)) for name, v in target.items()]
         return LoadReport("none", None, tuple(entries), None)
-    known, name, sha256, state = _open(source)
-    key_map = known.keys if key_map is None and known else key_map
-    if key_map is not None:
-        state = remap(state, KEY_MAPS[key_map] if isinstance(key_map, str) else key_map)
+    known, name, sha256, state = _open(source, key_map)
+    if encoder and not any(is_under(key, [encoder]) for key in state):
+        state = {f"{encoder}.{key}": value for key, value in state.items()}
+    else:
+        encoder = ""
     if classes is not None:
         class_map = _by_name(classes, source_classes or (known.classes if known else ()), name)
     stem, filled, entries = _first_convolution(network), {}, []
     for key, weight in target.items():
-        fit = partial(_fit, state.get(key), weight, inflation, resize_kernels)
+        found = state.get(key, state.get(plain_key(key)))
+        fit = partial(_fit, found, weight, inflation, resize_kernels)
         if is_under(key, [head]):
-            value, how = _fit_head(state.get(key), weight, class_map, fit)
+            value, how = _fit_head(found, weight, class_map, fit)
+        elif is_added(key) and found is None:
+            value, how = None, "added by a variant"
+        elif encoder and not is_under(key, [encoder]):
+            value, how = None, f"new, outside the {encoder}"
         else:
-            value, how = fit(any_channels=key == stem)
+            value, how = fit(any_channels=plain_key(key) == stem)
         if value is not None:
             filled[key] = value
         status = "missing" if value is None else "loaded" if how == _AS_IT_WAS else "adapted"
         entries.append(Entry(key, status, how, tuple(weight.shape)))
-    unused = [Entry(k, "unused", "not in the network", tuple(v.shape)) for k, v in state.items() if k not in target]
-    body = {k: v.numel() for k, v in target.items() if not is_under(k, [head]) and not k.endswith(_COUNTER)}
+    named = {*target, *map(plain_key, target)}
+    unused = [Entry(k, "unused", "not in the network", tuple(v.shape)) for k, v in state.items() if k not in named]
+    inside = (k for k in target if not is_under(k, [head]) and (not encoder or is_under(k, [encoder])))
+    body = {k: target[k].numel() for k in inside if not k.endswith(_COUNTER) and not is_added(k)}
     coverage = sum(n for key, n in body.items() if key in filled) / sum(body.values()) if body else 1.0
-    report = LoadReport(name, sha256, (*entries, *unused), coverage)
+    report = LoadReport(name, sha256, (*entries, *unused), coverage, encoder)
     options = dict(known.options) if known else {}
     _check_coverage(report, [key for key in body if key not in filled], 1.0 if options else min_coverage, options)
     if class_map and not any(is_under(key, [head]) for key in filled):
@@ -160,17 +176,26 @@ _COUNTER = "num_batches_tracked"  # of batch norm; older files leave it out, and
 
 
 def _open(
-    source: str | Path | Source | Mapping[str, Tensor],
+    source: str | Path | Source | Mapping[str, Tensor], key_map: str | Sequence[Rule] | None
 ) -> tuple[Source | None, str, str | None, dict[str, Tensor]]:
+    """The catalogue's entry if there is one, name, hash, and the tensors under their names here."""
     if isinstance(source, Mapping):
-        return None, "tensors", None, dict(source)
-    path = find(source)
-    known = source if isinstance(source, Source) else SOURCES.get(str(source))
-    sha256 = file_hash(path)
-    if known is None:  # a file of the catalogue, given by its path
-        same = (entry for entry in SOURCES.values() if entry.file == path.name)
-        known = next((entry for entry in same if sha256.startswith(entry.sha256 or "")), None)
-    return known, known.name if known else str(path), sha256, read_weights(path)
+        known, name, sha256, state = None, "tensors", None, dict(source)
+    else:
+        path = find(source)
+        sha256 = file_hash(path)
+        known = source if isinstance(source, Source) else SOURCES.get(str(source)) or _recognize(path, sha256)
+        name, state = known.name if known else str(path), read_weights(path)
+    key_map = known.keys if key_map is None and known else key_map
+    if key_map is not None:
+        state = remap(state, KEY_MAPS[key_map] if isinstance(key_map, str) else key_map)
+    return known, name, sha256, state
+
+
+def _recognize(path: Path, sha256: str) -> Source | None:
+    """The catalogue's entry of a file that is given by its path."""
+    same = (entry for entry in SOURCES.values() if entry.file == path.name)
+    return next((entry for entry in same if sha256.startswith(entry.sha256 or "")), None)
 
 
 def _by_name(classes: Sequence[str], source_classes: Sequence[str], name: str) -> dict[int, int]:

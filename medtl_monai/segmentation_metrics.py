@@ -1,0 +1,191 @@
+"""Segmentation metrics per structure, per slice and per patient, with patient-level confidence intervals.
+
+The metrics themselves are MONAI's. What stands here is what becomes of structures that are absent, the averages over
+patients, and volumes. Everywhere ``N`` is the number of masks (slices, or whole cases), ``K`` of structures.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.metrics import (
+    MAEMetric,
+    MSEMetric,
+    compute_average_surface_distance,
+    compute_dice,
+    compute_hausdorff_distance,
+    compute_iou,
+)
+from monai.networks import one_hot
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .metrics import patient_bootstrap
+
+__all__ = ["METRICS", "ejection_fractions", "measure", "summarize", "volumes_ml"]
+
+Array = NDArray[Any]
+
+METRICS = ("dice", "iou", "hd95", "surface_distance", "volume_error_ml", "mae", "mse", "false_positives")
+
+
+def measure(
+    prediction: Tensor, label: Tensor, probabilities: Tensor, *, spacing: Sequence[float] | None = None
+) -> Array:
+    """All :data:`METRICS` of each mask and structure, NaN where one is undefined.
+
+    ``dice`` and ``iou`` (0 to 1) of a structure that is absent are 0 if it is predicted (a false positive) and
+    undefined if it is not: empty slices neither raise nor lower the mean. ``hd95`` (95th percentile of the Hausdorff
+    distance) and ``surface_distance`` (mean, symmetric), in mm, or pixels without a spacing, need the structure in
+    both masks. ``volume_error_ml`` is the absolute difference of volumes and needs a spacing. ``mae`` and ``mse`` are
+    the mean absolute and squared difference of probability and truth over all pixels. ``false_positives`` is 1 where
+    an absent structure is predicted, 0 where it is not, and undefined where it is present: its mean is the share of
+    masks without the structure that show it.
+
+    Args:
+        prediction: classes, ``(N, *spatial)``, whole numbers.
+        label: the truth, likewise.
+        probabilities: ``(N, 1 + K, *spatial)``, the background first.
+        spacing: of the pixels or voxels in mm, one number an axis.
+
+    Returns:
+        ``(N, K, 8)``.
+
+    Example:
+        >>> truth, found = torch.tensor([[[1, 1, 0, 0]]]), torch.tensor([[[1, 0, 0, 0]]])
+        >>> certain = one_hot(found[:, None], 2)
+        >>> dict(zip(METRICS, measure(found, truth, certain)[0, 0].round(3).tolist()))["dice"]  # 2 * 1 / (1 + 2)
+        0.667
+    """
+    classes = probabilities.shape[1]
+    pred, true = (one_hot(masks[:, None].float(), classes)[:, 1:] for masks in (prediction, label))
+    flat = probabilities[:, 1:].float().flatten(0, 1)[:, None], true.flatten(0, 1)[:, None]
+    shape = pred.shape[:2]
+    inside, wanted = (masks.flatten(2).any(-1) for masks in (pred, true))
+    absent = ~(inside | wanted)
+    axes = pred.ndim - 2
+    hd95, surface = torch.full(shape, torch.nan), torch.full(shape, torch.nan)
+    options: dict[str, Any] = {"include_background": True, "spacing": list(spacing) if spacing else [1.0] * axes}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "monai.metrics.utils get_mask_edges")  # MONAI's own use of its argument
+        for n, k in (inside & wanted).nonzero().tolist():
+            pair = pred[n : n + 1, k : k + 1], true[n : n + 1, k : k + 1]
+            hd95[n, k] = compute_hausdorff_distance(*pair, percentile=95, **options)
+            surface[n, k] = compute_average_surface_distance(*pair, symmetric=True, **options)
+    difference = (pred.flatten(2).sum(-1) - true.flatten(2).sum(-1)).abs()
+    columns = [
+        compute_dice(pred, true, ignore_empty=False).masked_fill(absent, torch.nan),
+        compute_iou(pred, true, ignore_empty=False).masked_fill(absent, torch.nan),
+        hd95,
+        surface,
+        difference * (float(np.prod(spacing)) / 1000 if spacing else torch.nan),
+        MAEMetric()(*flat).reshape(shape),
+        MSEMetric()(*flat).reshape(shape),
+        inside.float().masked_fill(wanted, torch.nan),
+    ]
+    return torch.stack(columns, -1).double().numpy()
+
+
+def volumes_ml(mask: Tensor, structures: int, spacing: Sequence[float]) -> list[float]:
+    """Volume of each structure (1 to ``structures``) of a label map, in ml.
+
+    Example:
+        >>> volumes_ml(torch.tensor([[[1, 1], [0, 2]]]), 2, [10.0, 10.0, 10.0])
+        [2.0, 1.0]
+    """
+    voxel = float(np.prod(spacing)) / 1000
+    return [round(float((mask == k).sum()) * voxel, 6) for k in range(1, structures + 1)]
+
+
+def ejection_fractions(volumes: Mapping[tuple[str, str], float]) -> dict[str, float]:
+    r"""Share of the blood that each patient's ventricle pumps out, :math:`(V_{ED} - V_{ES}) / V_{ED}`.
+
+    Args:
+        volumes: by patient and frame (``ED`` or ``ES``), in ml.
+
+    Returns:
+        By patient, for those who have both frames and a volume above 0 in diastole.
+
+    Example:
+        >>> ejection_fractions({("p1", "ED"): 120.0, ("p1", "ES"): 50.0, ("p2", "ED"): 90.0})
+        {'p1': 0.5833333333333334}
+    """
+    ends = {patient: volume for (patient, frame), volume in volumes.items() if frame == "ED" and volume > 0}
+    return {p: (v - volumes[p, "ES"]) / v for p, v in ends.items() if (p, "ES") in volumes}
+
+
+def summarize(
+    values: Array,
+    patients: Sequence[str],
+    structures: Sequence[str],
+    *,
+    by_patient: bool = False,
+    seed: int = 0,
+    n_bootstrap: int = 1000,
+) -> dict[str, Any]:
+    """Means of :data:`METRICS` per structure and over the structures, with 95% intervals that resample patients.
+
+    Undefined values are left out of a mean. A metric without any value is None, with the reason; so is a mean over
+    structures of which one is None.
+
+    Args:
+        values: ``(N, K, 8)`` from :func:`measure`.
+        patients: of each mask.
+        structures: K names.
+        by_patient: average each patient's masks first, so that every patient counts the same.
+        seed: of the bootstrap.
+        n_bootstrap: number of resamples.
+
+    Returns:
+        ``metrics`` ``{name: {"value", "interval", "undefined_resamples", "reason"?}}`` and ``per_structure``
+        ``{structure: {name: ...}}``.
+    """
+    if by_patient:
+        names, of = np.unique(np.asarray(patients), return_inverse=True)
+        values, patients = _weighted(values, np.eye(len(names))[of].T), names.tolist()
+
+    def means(weights: Array) -> Array:
+        each = _weighted(values, weights)
+        return np.concatenate([each.mean(1, keepdims=True), each], axis=1)
+
+    found = means(np.ones((1, len(values))))[0]
+    low, high, undefined = patient_bootstrap(means, patients, n=n_bootstrap, seed=seed)
+    few = len(set(patients)) < 2
+
+    def entry(row: int, column: int) -> dict[str, Any]:
+        value, missing = found[row, column], int(undefined[row, column])
+        interval = None if np.isnan(low[row, column]) else [float(low[row, column]), float(high[row, column])]
+        result = {"value": float(value), "interval": interval, "undefined_resamples": missing}
+        if np.isnan(value):
+            which = [row - 1] if row else np.flatnonzero(np.isnan(found[1:, column]))
+            reasons = [_reason(METRICS[column], structures[k]) for k in which]
+            result |= {"value": None, "interval": None, "reason": "; ".join(dict.fromkeys(reasons))}
+        elif interval is None:
+            why = "fewer than two patients" if few else f"undefined in {missing} of {n_bootstrap} resamples"
+            result["reason"] = f"no interval: {why}"
+        return result
+
+    tables = [{name: entry(row, i) for i, name in enumerate(METRICS)} for row in range(len(structures) + 1)]
+    return {"metrics": tables[0], "per_structure": dict(zip(structures, tables[1:], strict=True))}
+
+
+def _weighted(values: Array, weights: Array) -> Array:
+    """Means ``(R, K, M)`` of what is defined, under weights ``(R, N)``."""
+    defined = ~np.isnan(values)
+    flat = np.where(defined, values, 0.0).reshape(len(values), -1)
+    counts = weights @ defined.reshape(len(values), -1)
+    sums = np.where(counts > 0, weights @ flat, np.nan) / np.maximum(counts, 1e-12)
+    return sums.reshape(len(weights), *values.shape[1:])
+
+
+def _reason(metric: str, structure: str) -> str:
+    if metric == "volume_error_ml":
+        return "the spacing is not known"
+    if metric == "false_positives":
+        return f"every mask has the {structure}"
+    where = "both label and prediction" if metric in ("hd95", "surface_distance") else "label or prediction"
+    return f"no mask has the {structure} in {where}"

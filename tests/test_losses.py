@@ -1,0 +1,67 @@
+"""Segmentation losses against numbers worked by hand, and what all of them share."""
+
+import math
+
+import pytest
+import torch
+
+from medtl_monai.losses import LOSSES, segmentation_loss
+from medtl_monai.utils import UserError
+
+CLASSES = ["background", "left ventricle", "myocardium"]
+
+
+def test_the_weighted_combination_is_the_formula():
+    torch.manual_seed(0)
+    logits, label = torch.randn(2, 3, 4, 5), torch.randint(0, 3, (2, 1, 4, 5))
+    weights = {"left ventricle": 2.0, "myocardium": 0.5}
+    got = segmentation_loss(classes=CLASSES, weights=weights)(logits, label)
+    p, w = logits.softmax(1).double(), [1.0, 2.0, 0.5]
+    dice = 0.0
+    for k in (1, 2):
+        y = (label[:, 0] == k).double()
+        dice += w[k] * (1 - 2 * (p[:, k] * y).sum().item() / (p[:, k].sum() + y.sum()).item()) / 2
+    pixels = [
+        (w[int(k)], -math.log(q[int(k)])) for q, k in zip(p.movedim(1, -1).reshape(-1, 3), label.flatten(), strict=True)
+    ]
+    entropy = sum(a * b for a, b in pixels) / sum(a for a, _ in pixels)
+    assert float(got) == pytest.approx(dice + entropy, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_perfect_prediction_costs_less_than_a_wrong_one_and_gradients_flow(name):
+    label = torch.zeros(2, 1, 16, 16, dtype=torch.long)
+    label[:, :, 4:9, 3:9], label[:, :, 10:14, 10:14] = 1, 2
+    right = 8.0 * torch.nn.functional.one_hot(label[:, 0], 3).movedim(-1, 1)
+    loss = segmentation_loss(name, classes=CLASSES, weights={"myocardium": 2.0})
+    wrong = right.roll(3, -1).clone().requires_grad_()
+    high = loss(wrong, label)
+    assert high.ndim == 0
+    assert float(loss(right, label)) < 0.2 * float(high.detach())
+    high.backward()
+    assert wrong.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", ["dice", "focal", "tversky"])
+def test_a_heavier_structure_counts_more(name):
+    torch.manual_seed(0)
+    logits, label = torch.randn(1, 3, 8, 8), torch.ones(1, 1, 8, 8, dtype=torch.long)
+    label[..., 4:] = 2
+    logits[:, 1] += 3  # the left ventricle is right, the myocardium wrong
+    even = segmentation_loss(name, classes=CLASSES)(logits, label)
+    uneven = segmentation_loss(name, classes=CLASSES, weights={"myocardium": 5.0})(logits, label)
+    assert uneven > even
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ({"name": "dise"}, "did you mean 'dice'"),
+        ({"weights": {"LV": 2}}, "'LV', which is not among background"),
+        ({"weights": {"myocardium": 0}}, "must be a number above 0"),
+        ({"name": "focal", "options": {"gama": 3}}, "does not take gama"),
+    ],
+)
+def test_mistakes_are_named(args, message):
+    with pytest.raises(UserError, match=message):
+        segmentation_loss(classes=CLASSES, **args)

@@ -1,0 +1,89 @@
+"""U-Nets: what their encoders see, their blocks, and weights that fill the encoder or the whole."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from medtl_monai.backbones import UNETS, TransferUNet, anatomy, build
+from medtl_monai.strategies import STRATEGIES
+from medtl_monai.strategies import build as build_strategy
+from medtl_monai.utils import UserError, is_under
+from medtl_monai.weights import load_weights
+
+SMALL = ["unet_efficientnet_lite0", "unet_mobilenet_v2", "unet_resnet18", "unet_densenet121", "unet", "basicunet"]
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_logits_have_the_images_size_and_blocks_hold_every_entry_once(name):
+    net = build(name, in_channels=1, num_classes=4).eval()
+    x = torch.randn(2, 1, 96, 70) if name in SMALL[:4] else torch.randn(2, 1, 96, 64)
+    with torch.no_grad():
+        y = net(x)
+        assert torch.equal(copy.deepcopy(net)(x), y)
+    assert y.shape == (2, 4, *x.shape[2:])
+    parts = anatomy(net)
+    for key in net.state_dict():
+        assert sum(is_under(key, block.prefixes) for block in parts.blocks) == 1, key
+    assert net.get_submodule(parts.head)
+    assert parts.features > 0
+
+
+def test_every_backbone_has_its_unet():
+    assert {"unet_resnet50", "unet_efficientnet_b0", "unet_efficientnet_lite4", "unet", "basicunet"} <= set(UNETS)
+    assert build("unet_mobilenet_v2", spatial_dims=3, in_channels=1)(torch.randn(2, 1, 32, 40, 33)).ndim == 5
+
+
+def test_the_encoder_computes_what_the_classifier_does():
+    classifier = build("resnet18", in_channels=3, num_classes=7).eval()
+    net = build("unet_resnet18", in_channels=3, num_classes=2).eval()
+    report = load_weights(net, classifier.state_dict(), head="head", encoder="encoder")
+    assert report.coverage == 1.0
+    assert set(report.names("unused")) == {"encoder.fc.weight", "encoder.fc.bias"}
+    news = {entry.name.split(".")[0] for entry in report.entries if entry.status == "missing"}
+    assert news == {"decoder", "head"}
+    assert {e.how for e in report.entries if e.name.startswith("decoder")} == {"new, outside the encoder"}
+    seen = {}
+    for module in (classifier.layer3, net.encoder.layer3):
+        module.register_forward_hook(lambda m, args, output: seen.__setitem__(id(m), output))
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        classifier(x), net(x)
+    one, two = seen.values()
+    assert torch.equal(one, two)
+
+
+def test_another_unet_fills_decoder_and_encoder_but_not_a_head_of_other_classes():
+    source = build("unet_mobilenet_v2", in_channels=1, num_classes=2)
+    net = build("unet_mobilenet_v2", in_channels=1, num_classes=4)
+    report = load_weights(net, source.state_dict(), head="head", encoder="encoder")
+    assert report.coverage == 1.0
+    assert set(report.names("missing")) == {"head.0.weight", "head.0.bias"}
+
+
+def test_too_little_of_the_encoder_is_refused():
+    with pytest.raises(UserError, match="fills only"):
+        load_weights(build("unet_resnet18"), {"conv1.weight": torch.zeros(64, 3, 7, 7)}, head="head", encoder="encoder")
+
+
+def test_a_network_whose_maps_do_not_halve_is_no_encoder():
+    def flat(**kwargs):
+        return nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+
+    with pytest.raises(UserError, match="cannot be an encoder"):
+        TransferUNet(flat)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_every_strategy_prepares_and_groups_a_unet(name):
+    net = build("unet_mobilenet_v2", in_channels=1)
+    strategy = build_strategy(name)
+    net = strategy.prepare(net)
+    groups = strategy.param_groups(net, lr=1e-3)
+    held = [id(p) for group in groups for p in group["params"]]
+    assert len(held) == len(set(held))
+    assert {id(p) for p in net.parameters()} <= set(held)
+    strategy.on_epoch(net, 1)
+    net.train()(torch.randn(2, 1, 64, 64)).square().mean().backward()
+    strategy.close()
