@@ -11,7 +11,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["coral", "feature_norm", "gaussian_kernels", "gradient_reversal", "joint_mmd", "minimum_class_confusion", "mmd"]
+__all__ = [
+    "coral",
+    "feature_norm",
+    "gaussian_kernels",
+    "gradient_reversal",
+    "joint_mmd",
+    "minimum_class_confusion",
+    "mmd",
+]
 
 
 def coral(source: Tensor, target: Tensor) -> Tensor:
