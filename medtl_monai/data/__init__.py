@@ -1,6 +1,7 @@
 """Data: folders into datalists, upright slices, splits by patient, leakage, phantoms."""
 
 from .cases import Cases, write_datalist
+from .check import check_cases, render_check
 from .datasets import EXTENSIONS, load_cases, unlabelled
 from .layouts import LAYOUTS
 from .leakage import LeakageReport, audit, perceptual_hash, raise_on_shared_patients
@@ -17,6 +18,7 @@ __all__ = [
     "ToSliced",
     "audit",
     "brain_cohort",
+    "check_cases",
     "check_readable",
     "chest_cohort",
     "load_cases",
@@ -25,6 +27,7 @@ __all__ = [
     "perceptual_hash",
     "raise_on_shared_patients",
     "read_grey",
+    "render_check",
     "split_patients",
     "unlabelled",
     "write_datalist",
