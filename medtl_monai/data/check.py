@@ -82,7 +82,7 @@ def check_cases(cases: Cases, *, progress: bool = True) -> dict[str, Any]:
         "classes": {name: _counts(cases, [k in found for found in present]) for k, name in enumerate(cases.classes)},
         "split": _groups(cases, parts),
         "domains": _groups(cases, [item.get("domain") for item in cases.items]),
-        "sizes": _frequent(" x ".join(map(str, one.shape)) for one in known),
+        "sizes": _frequent(_sides(one.shape) for one in known),
         "spacings": _frequent(
             " x ".join(f"{step:.3g}" for step in one.spacing) if one.spacing else "unknown" for one in known
         ),
@@ -116,8 +116,8 @@ def render_check(report: Mapping[str, Any]) -> str:
         lines.append(f"{'values':<10}{' to '.join(f'{value:g}' for value in report['intensities'])}")
     lines.append("")
     for doubt in report["suspicious"]:
-        more = ", ..." if doubt["count"] > len(doubt["examples"]) else ""
-        lines.append(f"warning: {doubt['count']} {doubt['what']}: {', '.join(doubt['examples'])}{more}")
+        lines.append(f"warning: {doubt['count']} {doubt['what']}")
+        lines += [f"  {name}" for name in doubt["examples"]] + ["  ..."] * (doubt["count"] > len(doubt["examples"]))
     lines.append(f"leakage: {report['leakage']['verdict']}" if report["leakage"] else "leakage: no split to look at.")
     return "\n".join(lines)
 
@@ -194,7 +194,9 @@ def _npz(file: str, key: str) -> Array:
 def _mask(item: Mapping[str, Any], image: _Read, name: str, doubts: dict[str, list[str]]) -> set[int]:
     mask, *_ = _load(item["label"], item, "label")
     if mask.shape != image.shape:
-        doubts["masks of another size than their image"].append(f"{name} ({mask.shape} and {image.shape})")
+        doubts["masks of another size than their image"].append(
+            f"{name} ({_sides(mask.shape)}, not {_sides(image.shape)})"
+        )
     return {int(value) for value in np.unique(mask)} - {0}
 
 
@@ -212,7 +214,7 @@ def _doubt_images(cases: Cases, read: Mapping[int, _Read], doubts: dict[str, lis
         else:
             twins[one.digest].append(i)
         if max((one.shape / usual).max(), (usual / one.shape).max()) > _OUTLIER:
-            doubts["images of an unusual size"].append(f"{name} ({' x '.join(map(str, one.shape))})")
+            doubts["images of an unusual size"].append(f"{name} ({_sides(one.shape)})")
         cubic = one.spacing is not None and len(one.shape) == 3 and np.allclose(one.spacing, 1.0)
         if cubic and max(one.shape) >= _FLAT * min(one.shape):
             doubts["volumes whose spacing of 1.0 mm along all axes looks made up"].append(name)
@@ -259,11 +261,15 @@ def _leakage(cases: Cases, parts: Sequence[str | None], read: Mapping[int, _Read
     items = [{**cases.items[i], "image": _first(cases.items[i]), "label": str(cases.items[i]["label"])} for i in named]
     hashes = {item["image"]: read[i].hash for item, i in zip(items, named, strict=True)}
     if len({(item["image"], part) for item, part in zip(items, where, strict=True)}) > len(hashes):
-        # several parts in one file: identical images are told by their values, and near copies cannot be named
-        items = [{**item, "image": str(k)} for k, item in enumerate(items)]
-        report = audit(items, where, {str(k): 0 for k in range(len(items))}, max_distance=-1)
-        shared = report.shared_patients
-        return {"shared_patients": shared, "verdict": f"{len(shared) or 'no'} patients are shared by the parts."}
+        # one file of several parts: images have no paths, by which the audit tells them
+        patients, copies = defaultdict(set), defaultdict(set)
+        for item, i, part in zip(items, named, where, strict=True):
+            patients[item["patient"]].add(part)
+            copies[read[i].digest].add(part)
+        shared = sorted(patient for patient, found in patients.items() if len(found) > 1)
+        count = sum(len(found) > 1 for found in copies.values())
+        verdict = f"{len(shared) or 'no'} patients and {count or 'no'} identical images are shared by the parts."
+        return {"shared_patients": shared, "verdict": verdict}
     return asdict(audit(items, where, hashes))
 
 
@@ -284,6 +290,10 @@ def _frequent(names: Iterable[str]) -> dict[str, int]:
 def _name(item: Mapping[str, Any], root: Path) -> str:
     name = _first(item).removeprefix(f"{root}/")
     return f"{name} {item['image_key']} {item['image_index']}" if "image_index" in item else name
+
+
+def _sides(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))
 
 
 def _first(item: Mapping[str, Any]) -> str:
