@@ -106,12 +106,11 @@ def render_check(report: Mapping[str, Any]) -> str:
             lines += ["", *_table((head, *next(iter(report[key].values()))), rows)]
         else:
             lines += ["", f"{key:<10}none in the data"]
+    lines.append("")
     for key in ("sizes", "spacings", "depths"):
         shown = [f"{name} ({count})" for name, count in list(report[key].items())[:_SHOWN]]
         more = f" and {len(report[key]) - _SHOWN} more" if len(report[key]) > _SHOWN else ""
-        lines += (
-            ["", f"{key:<10}{', '.join(shown)}{more}"] if key == "sizes" else [f"{key:<10}{', '.join(shown)}{more}"]
-        )
+        lines.append(f"{key:<10}{', '.join(shown)}{more}")
     if report["intensities"]:
         lines.append(f"{'values':<10}{' to '.join(f'{value:g}' for value in report['intensities'])}")
     lines.append("")
