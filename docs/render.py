@@ -45,6 +45,34 @@ def strategies() -> str:
     return "\n".join(lines) + "\n"
 
 
+def variants() -> str:
+    """What each variant is, and on which backbones it works, from the contract test's own JSON."""
+    matrix = json.loads((ROOT / "benchmarks" / "results" / "variants" / "matrix.json").read_text())
+    columns = list(next(iter(matrix.values())))
+    reasons = list(
+        dict.fromkeys(re.sub(r"^\w+ ", "", a) for row in matrix.values() for a in row.values() if a != "yes")
+    )
+    lines = ["| backbone | applicable | not |", "|---|---|---|"]
+    for name, row in matrix.items():
+        missing: dict[str, list[str]] = {}
+        for column, answer in row.items():
+            if answer != "yes":
+                missing.setdefault(re.sub(r"^\w+ ", "", answer), []).append(column)
+        cells = [f"{_grouped(found)} <sup>{reasons.index(reason) + 1}</sup>" for reason, found in missing.items()]
+        good = sum(answer == "yes" for answer in row.values())
+        lines.append(f"| `{name}` | {good} of {len(columns)} | {'; '.join(cells)} |")
+    return "\n".join([*lines, "", *(f"{i}. {reason}" for i, reason in enumerate(reasons, 1))]) + "\n"
+
+
+def _grouped(columns: list[str]) -> str:
+    """``norm batch, norm group`` as ``norm (batch, group)``."""
+    groups: dict[str, list[str]] = {}
+    for column in columns:
+        kind, name = column.split()
+        groups.setdefault(kind, []).append(name)
+    return ", ".join(f"{kind} ({', '.join(names)})" for kind, names in groups.items())
+
+
 def weights() -> str:
     """The catalogue as a table."""
     lines = [
@@ -93,10 +121,11 @@ def between(text: str, name: str, content: str) -> str:
 
 def pages() -> dict[Path, str]:
     """Every rendered page and what should stand there."""
-    readme = ROOT / "README.md"
+    readme, page = ROOT / "README.md", ROOT / "docs" / "variants.md"
     return {
         ROOT / "docs" / "strategies.md": strategies(),
         ROOT / "docs" / "weights.md": weights(),
+        page: between(page.read_text(encoding="utf-8"), "matrix", variants()),
         readme: between(readme.read_text(encoding="utf-8"), "results", results()),
     }
 

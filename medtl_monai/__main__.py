@@ -1,6 +1,8 @@
 """``python -m medtl_monai``."""
 
+import sys
+
 from .cli import main
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

@@ -5,11 +5,14 @@ import json
 import numpy as np
 import pytest
 import torch
+from monai.losses import DeepSupervisionLoss
 from monai.networks.nets import UNet
 from torch import nn
 
-from medtl_monai.backbones import BACKBONES, anatomy, build
+from medtl_monai import strategies
+from medtl_monai.backbones import BACKBONES, SpatialPyramidPool, anatomy, build
 from medtl_monai.backbones.efficientnet_lite import _SamePadded
+from medtl_monai.strategies import STRATEGIES
 from medtl_monai.utils import UserError, is_under
 
 AUX = {name: {"aux_logits": True} for name in ("googlenet", "inception_v3")}
@@ -47,11 +50,130 @@ def test_reproduces_torchvision(name, shared_reference):
     assert float(got.sum()) == pytest.approx(want["logits_sum"], abs=1e-4)
 
 
-@pytest.mark.parametrize("dims", [1, 2, 3])
-@pytest.mark.parametrize("name", ["mobilenet_v2", "efficientnet_lite0"])
-def test_own_backbones_work_in_one_two_and_three_dimensions(name, dims):
-    net = build(name, spatial_dims=dims, in_channels=2, num_classes=5)
-    assert net(torch.randn(2, 2, *[33] * dims)).shape == (2, 5)
+# parameters as published with 1000 classes (torchvision's documentation; the last two: timm's and Cadene's ports)
+PUBLISHED = {
+    **{"alexnet": 61100840, "googlenet": 13004888, "inception_v3": 27161264},
+    **{"vgg11": 132863336, "vgg13": 133047848, "vgg16": 138357544, "vgg19": 143667240},
+    **{"vgg11_bn": 132868840, "vgg13_bn": 133053736, "vgg16_bn": 138365992, "vgg19_bn": 143678248},
+    **{"mobilenet_v2": 3504872, "mobilenet_v3_small": 2542856, "mobilenet_v3_large": 5483032},
+    **{"resnet18": 11689512, "resnet34": 21797672, "resnet50": 25557032, "resnet101": 44549160, "resnet152": 60192808},
+    **{"densenet121": 7978856, "densenet169": 14149480, "densenet201": 20013928, "efficientnet_b0": 5288548},
+    **{"inception_v4": 42679816, "inception_resnet_v2": 55843464},
+}
+
+
+@pytest.mark.parametrize(("name", "parameters"), PUBLISHED.items())
+def test_has_the_published_number_of_parameters(name, parameters):
+    with torch.device("meta"):
+        net = build(name, num_classes=1000, **AUX.get(name, {}))
+    assert sum(p.numel() for p in net.parameters()) == parameters
+
+
+# one of each family, with its smallest image, and without the hundred million weights of dense layers
+SMALL = {
+    **{"lenet5": (16, {}), "alexnet": (63, {"head": []}), "vgg11_bn": (32, {"pool": "avg"})},
+    **{name: (32, {}) for name in ("googlenet", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_lite0")},
+    **{name: (75, {}) for name in ("inception_v3", "inception_v4", "inception_resnet_v2")},
+    **{name: (32, {}) for name in ("resnet18", "resnet18_v2", "densenet121", "efficientnet_b0", "seresnext50")},
+}
+DIMENSIONS = [(name, 2) for name in SMALL] + [
+    *((name, 1) for name in SMALL),
+    *((name, 3) for name in ("lenet5", "googlenet", "mobilenet_v3_small", "efficientnet_lite0", "resnet18_v2")),
+]
+
+
+def small(name, dims, **options):
+    size, own = SMALL[name]
+    torch.manual_seed(0)
+    return build(name, spatial_dims=dims, in_channels=2, num_classes=3, **{**own, **options}), [size] * dims
+
+
+@pytest.mark.parametrize(("name", "dims"), DIMENSIONS)
+def test_every_strategy_works_on_every_family(name, dims):
+    net, size = small(name, dims)
+    x, y = torch.randn(2, 2, *size), torch.tensor([0, 2])
+    normed = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in net.modules())
+    for strategy_name in STRATEGIES if normed else STRATEGIES.keys() - {"freeze_bn"}:
+        strategy = strategies.build(strategy_name)
+        assert strategy.prepare(net) is net
+        grouped = [id(p) for group in strategy.param_groups(net, lr=0.1) for p in group["params"]]
+        assert sorted(grouped) == sorted(id(p) for p in [*net.parameters(), *strategy.parameters()])
+        strategy.on_epoch(net, 1)
+        strategy.close()
+    net.requires_grad_(True)
+    strategy = strategies.build("partial_freeze", {"partial_freeze": {"blocks": -1}})
+    strategy.prepare(net)
+    parts, before = anatomy(net), {key: value.clone() for key, value in net.state_dict().items()}
+    nn.functional.cross_entropy(net.train()(x), y).backward()
+    torch.optim.SGD(strategy.param_groups(net, lr=0.1), lr=0.1).step()
+    moved = [key for key, value in net.state_dict().items() if not torch.equal(value, before[key])]
+    assert moved
+    assert all(is_under(key, [parts.head]) for key in moved)
+
+
+@pytest.mark.parametrize(
+    "name", ["lenet5", "googlenet", "resnet18", "resnet18_v2", "mobilenet_v3_small", "densenet121"]
+)
+@pytest.mark.parametrize("pool", [None, "avg", "max", "spp"])
+def test_a_head_of_dense_layers_follows_any_pooling(name, pool):
+    net, size = small(name, 2, pool=pool, head=[8, 4])
+    assert net.eval()(torch.randn(2, 2, *[2 * n for n in size])).shape == (2, 3)
+    parts = anatomy(net)
+    dense = [m for m in net.get_submodule(parts.head) if isinstance(m, nn.Linear)]
+    assert [m.out_features for m in dense] == [8, 4, 3]
+    assert dense[0].in_features == parts.features
+    assert not isinstance(net.get_submodule(parts.head), nn.Linear)
+
+
+def test_spatial_pyramid_against_slices():
+    x = torch.randn(2, 3, 8, 8)
+    got = SpatialPyramidPool(2, (1, 2))(x)
+    quarters = [x[..., i : i + 4, j : j + 4].amax((2, 3)) for i in (0, 4) for j in (0, 4)]
+    torch.testing.assert_close(got, torch.cat([x.amax((2, 3)), torch.stack(quarters, 2).flatten(1)], 1))
+
+
+def test_an_unknown_pooling_is_refused():
+    with pytest.raises(UserError, match="no pooling 'pyramid': choose from avg, max, spp"):
+        build("lenet5", pool="pyramid")
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "weights"), [("googlenet", 64, [1, 0.3, 0.3]), ("inception_v3", 299, [1, 0.4])]
+)
+def test_auxiliary_heads_give_a_list_for_deep_supervision_in_training_alone(name, size, weights):
+    net = build(name, in_channels=1, num_classes=3, aux_logits=True)
+    parts, x, y = anatomy(net), torch.randn(2, 1, size, size), torch.tensor([0, 2])
+    assert all(is_under(f"{head}.weight", parts.blocks[-1].prefixes) for head in net.auxiliary)
+    logits = net(x)
+    assert [tuple(t.shape) for t in logits] == [(2, 3)] * len(weights)
+    loss = DeepSupervisionLoss(nn.CrossEntropyLoss(), weights=weights)(logits, y)
+    want = sum(w * nn.functional.cross_entropy(t, y) for w, t in zip(weights, logits, strict=True))
+    torch.testing.assert_close(loss, want)
+    assert net.eval()(x).shape == (2, 3)
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_resnet_v2", "mobilenet_v3_small", "resnet18_v2"])
+def test_can_be_scripted(name):
+    net, size = small(name, 2)
+    x = torch.randn(1, 2, *size)
+    torch.testing.assert_close(torch.jit.script(net.eval())(x), net(x))
+
+
+def test_preactivation_block_by_hand():
+    block = build("resnet18_v2").layer2[0].eval()
+    x, f = torch.randn(1, 64, 8, 8), nn.functional
+    conv1, norm, _, conv2 = block.layers
+    y = f.relu(block.first[0](x))
+    want = conv2(f.relu(norm(conv1(y)))) + f.conv2d(y, block.shortcut.weight, stride=2)
+    torch.testing.assert_close(block(x), want)
+
+
+def test_dense_layers_keep_their_shape_in_three_dimensions():
+    for name in ("lenet5", "alexnet", "vgg16"):
+        with torch.device("meta"):
+            flat, deep = (build(name, spatial_dims=dims) for dims in (2, 3))
+        shapes = [[v.shape for k, v in net.state_dict().items() if k.startswith("classifier")] for net in (flat, deep)]
+        assert shapes[0] == shapes[1]
 
 
 @pytest.mark.parametrize("dims", [2, 3])
@@ -114,6 +236,7 @@ def test_buffers_beside_modules_are_refused():
         ({"name": "resnet_18"}, "did you mean 'resnet18'"),
         ({"name": "resnet18", "spatial_dims": 4}, "must be 1, 2 or 3"),
         ({"name": "resnet18", "drop": 0.1}, "resnet18 does not take drop"),
+        ({"name": "basicunet", "head": [8]}, "BasicUNet is no classification network"),
     ],
 )
 def test_bad_requests_say_what_to_do(kwargs, message):

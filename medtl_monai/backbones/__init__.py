@@ -2,7 +2,7 @@
 
 from .anatomy import Anatomy, Block, anatomy
 from .efficientnet_lite import EfficientNetLite
-from .factory import BACKBONES, UNETS, build
+from .factory import BACKBONES, INPUT_SIZES, UNETS, build
 from .heads import HEADS, Head, SpatialPyramidPool, set_head
 from .inception import GoogLeNet, InceptionResNetV2, InceptionV3, InceptionV4
 from .mobilenet import MobileNetV2, MobileNetV3
@@ -13,6 +13,7 @@ from .unet import TransferUNet
 __all__ = [
     "BACKBONES",
     "HEADS",
+    "INPUT_SIZES",
     "UNETS",
     "VGG",
     "AlexNet",

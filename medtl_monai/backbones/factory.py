@@ -8,9 +8,11 @@ from functools import partial
 from typing import Any
 
 from monai.networks import nets
+from monai.networks.layers.utils import get_norm_layer
 from torch import nn
 
 from ..utils import UserError
+from .efficientnet_lite import VARIANTS as LITE
 from .efficientnet_lite import EfficientNetLite
 from .heads import set_head
 from .inception import GoogLeNet, InceptionResNetV2, InceptionV3, InceptionV4
@@ -19,12 +21,20 @@ from .plain import VGG, AlexNet, LeNet5
 from .preact_resnet import PreActResNet
 from .unet import TransferUNet
 
-__all__ = ["BACKBONES", "UNETS", "build"]
+__all__ = ["BACKBONES", "INPUT_SIZES", "UNETS", "build"]
 
 
-def _monai_resnet(make: Callable[..., nn.Module], *, in_channels: int, **kwargs: Any) -> nn.Module:
+def _monai_resnet(
+    make: Callable[..., nn.Module], *, spatial_dims: int, in_channels: int, norm: str | tuple = "batch", **kwargs: Any
+) -> nn.Module:
     # torchvision's layout: MONAI's own default is a stem stride of 1, four times the work
-    return make(n_input_channels=in_channels, conv1_t_stride=2, bias_downsample=False, **kwargs)
+    kwargs = {"conv1_t_stride": 2, "bias_downsample": False, **kwargs}
+    net = make(spatial_dims=spatial_dims, n_input_channels=in_channels, **kwargs)
+    if norm != "batch":  # MONAI's own option reaches the stem alone
+        for name, module in list(net.named_modules()):
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                net.set_submodule(name, get_norm_layer(norm, spatial_dims, module.num_features))
+    return net
 
 
 def _monai_densenet(make: Callable[..., nn.Module], *, num_classes: int, **kwargs: Any) -> nn.Module:
@@ -69,6 +79,16 @@ UNETS: dict[str, Callable[..., nn.Module]] = {
     "flexibleunet": partial(_monai_unet, nets.FlexibleUNet, backbone="efficientnet-b0"),
 }
 """Networks that label every pixel, likewise: ``unet_<backbone>`` takes the backbone's pretrained weights."""
+
+
+INPUT_SIZES: dict[str, int] = {
+    **dict.fromkeys(BACKBONES, 224),
+    "lenet5": 32,
+    **dict.fromkeys(("inception_v3", "inception_v4", "inception_resnet_v2"), 299),
+    **{f"efficientnet_lite{i}": size for i, (_, _, size, _) in enumerate(LITE)},
+    **{f"efficientnet_b{i}": size for i, size in enumerate((224, 240, 260, 300, 380, 456, 528, 600))},
+}
+"""Side of the square images, in pixels, that each backbone was designed for."""
 
 
 def build(

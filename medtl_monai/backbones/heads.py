@@ -101,9 +101,11 @@ def set_head(
         dropout: probability after each of them.
 
     Raises:
-        UserError: an unknown pooling.
+        UserError: an unknown pooling, or a network that :data:`HEADS` does not hold.
     """
-    at_pool, at_head = next(names for kind, names in HEADS.items() if isinstance(network, kind))
+    at_pool, at_head = next((names for kind, names in HEADS.items() if isinstance(network, kind)), ("", ""))
+    if not at_head:
+        raise UserError(f"{type(network).__name__} is no classification network of ours: leave out pool and head.")
     own = network.get_submodule(at_pool)
     first = next(m for m in network.get_submodule(at_head).modules() if isinstance(m, nn.Linear))
     features = first.in_features

@@ -1,12 +1,21 @@
 """Data: folders into datalists, upright slices, splits by patient, leakage, phantoms."""
 
-from .cases import Cases, write_datalist
+from .cases import Cases, present_classes, write_datalist
 from .check import check_cases, render_check
 from .datasets import EXTENSIONS, load_cases, unlabelled
+from .dicom import DicomReader, Header, header, is_dicom, read_frame, read_series, split_frame
 from .layouts import LAYOUTS
 from .leakage import LeakageReport, audit, perceptual_hash, raise_on_shared_patients
-from .phantoms import brain_cohort, chest_cohort, make_brain_cohort, make_chest_cohort
+from .phantoms import (
+    brain_cohort,
+    chest_cohort,
+    dbt_cohort,
+    make_brain_cohort,
+    make_chest_cohort,
+    make_dbt_cohort,
+)
 from .readers import READERS, ToSliced, check_readable, read_grey
+from .spacing import CheckSpacingd, suspicious_spacing
 from .split import split_patients, write_split_csv
 
 __all__ = [
@@ -14,6 +23,9 @@ __all__ = [
     "LAYOUTS",
     "READERS",
     "Cases",
+    "CheckSpacingd",
+    "DicomReader",
+    "Header",
     "LeakageReport",
     "ToSliced",
     "audit",
@@ -21,14 +33,23 @@ __all__ = [
     "check_cases",
     "check_readable",
     "chest_cohort",
+    "dbt_cohort",
+    "header",
+    "is_dicom",
     "load_cases",
     "make_brain_cohort",
     "make_chest_cohort",
+    "make_dbt_cohort",
     "perceptual_hash",
+    "present_classes",
     "raise_on_shared_patients",
+    "read_frame",
     "read_grey",
+    "read_series",
     "render_check",
+    "split_frame",
     "split_patients",
+    "suspicious_spacing",
     "unlabelled",
     "write_datalist",
     "write_split_csv",

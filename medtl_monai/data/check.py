@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from monai.transforms import LoadImage
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from .cases import Cases
+from .cases import Cases, present_classes
+from .dicom import header, is_dicom, read_frame, split_frame
 from .leakage import audit, perceptual_hash
+from .spacing import suspicious_spacing
 
 __all__ = ["check_cases", "render_check"]
 
@@ -25,17 +30,27 @@ Array = NDArray[Any]
 _PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".pgm")
 _HDF5 = (".h5", ".hdf5", ".mat")
 _OUTLIER = 2.0  # a side this many times longer or shorter than usual
-_FLAT = 3.0  # a volume this many times longer than thick hardly has cubic voxels
 _SHOWN = 5  # examples and kinds that are listed
+
+
+class _Loaded(NamedTuple):
+    """One file: its values as stored, without colour (of a DICOM file the middle frame), and what its header says."""
+
+    array: Array
+    shape: tuple[int, ...]
+    depth: str
+    spacing: tuple[float, ...] | None = None  # mm
+    doubt: str | None = None  # why the spacing is not to be trusted
 
 
 @dataclass(frozen=True)
 class _Read:
-    """What one file told: its axes as stored, without colour."""
+    """What is kept of an image."""
 
     shape: tuple[int, ...]
-    spacing: tuple[float, ...] | None  # mm
     depth: str
+    spacing: tuple[float, ...] | None
+    doubt: str | None
     low: float
     high: float
     digest: bytes
@@ -123,22 +138,22 @@ def render_check(report: Mapping[str, Any]) -> str:
 
 def _read(item: Mapping[str, Any]) -> _Read:
     files = [item["image"]] if isinstance(item["image"], str) else item["image"]
-    arrays = [_load(file, item, "image") for file in files]
-    array, spacing, depth = arrays[0]
-    whole = [np.asarray(one[0]) for one in arrays]
-    low, high = min(float(one.min()) for one in whole), max(float(one.max()) for one in whole)
+    loaded = [_load(file, item, "image") for file in files]
+    low, high = min(float(one.array.min()) for one in loaded), max(float(one.array.max()) for one in loaded)
     if not math.isfinite(low + high):
         raise ValueError("it holds values that are not finite")
-    digest = hashlib.blake2b(b"".join(np.ascontiguousarray(one).tobytes() for one in whole), digest_size=16).digest()
-    while array.ndim > 2:  # the middle slice
-        array = array.take(min(array.shape) // 2, axis=int(np.argmin(array.shape)))
-    return _Read(arrays[0][0].shape, spacing, depth, low, high, digest, perceptual_hash(array))
+    values = b"".join(np.ascontiguousarray(one.array).tobytes() for one in loaded)
+    first, plane = loaded[0], loaded[0].array
+    while plane.ndim > 2:  # the middle slice
+        plane = plane.take(min(plane.shape) // 2, axis=int(np.argmin(plane.shape)))
+    digest = hashlib.blake2b(values, digest_size=16).digest()
+    return _Read(first.shape, first.depth, first.spacing, first.doubt, low, high, digest, perceptual_hash(plane))
 
 
-def _load(file: str, item: Mapping[str, Any], key: str) -> tuple[Array, tuple[float, ...] | None, str]:
-    """The array as it is stored, grey, its spacing in mm where the file tells it, and the type of its values."""
+def _load(file: str, item: Mapping[str, Any], key: str) -> _Loaded:
     name = file.lower()
-    spacing: tuple[float, ...] | None = None
+    if is_dicom(file):
+        return _dicom(file)
     if name.endswith(".npz"):
         array = _npz(file, item[f"{key}_key"])
         array = array[item["image_index"]] if "image_index" in item else array
@@ -152,36 +167,38 @@ def _load(file: str, item: Mapping[str, Any], key: str) -> tuple[Array, tuple[fl
 
         with Image.open(file) as picture:
             array = np.asarray(picture if picture.mode[0] in "IF" else picture.convert("L"))
-    elif name.endswith((".nii", ".nii.gz")):
-        import nibabel
-
-        image = nibabel.load(file)
-        array, spacing = np.asanyarray(image.dataobj), tuple(map(float, image.header.get_zooms()))
-    elif name.endswith((".nrrd", ".mha")):
-        from monai.transforms import LoadImage
-
-        image = LoadImage("ITKReader", image_only=True)(file)
-        array, spacing = image.numpy(), tuple(map(float, image.pixdim))
     else:
-        return _dicom(file)
-    if "frame" in item:
-        array = array[..., item["frame"]]
-    if spacing is not None:
-        spacing = spacing[: array.ndim]
-    return array, spacing, str(array.dtype)
+        return _volume(file, item.get("frame"))
+    return _Loaded(array, array.shape, str(array.dtype))
 
 
-def _dicom(file: str) -> tuple[Array, tuple[float, ...] | None, str]:
-    """A file's size and spacing, and the values of its middle frame."""
-    import pydicom
-    from pydicom.pixels import pixel_array
+def _volume(file: str, frame: int | None) -> _Loaded:
+    image = _loader()(file)
+    image = image if frame is None else image[..., frame]
+    array = image.numpy()
+    spacing = tuple(float(step) for step in image.pixdim)
+    doubt = suspicious_spacing(image[..., 0] if image.ndim == 4 else image)  # channels or times come last
+    return _Loaded(array, array.shape, str(array.dtype), spacing, doubt)
 
-    tags = pydicom.dcmread(file, stop_before_pixels=True)
-    frames = int(tags.get("NumberOfFrames") or 1)
-    array = pixel_array(file, index=frames // 2)
+
+@cache
+def _loader() -> LoadImage:
+    logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
+    with warnings.catch_warnings():  # MONAI registers every reader it has, whichever are asked for
+        warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
+        return LoadImage(("ITKReader", "NibabelReader"), image_only=True, dtype=None)
+
+
+def _dicom(file: str) -> _Loaded:
+    about, frame = header(file), split_frame(file)[1]
+    several = about.frames > 1 and frame is None
+    array = read_frame(file, about.frames // 2 if several else frame, rescale=False)
     array = array.mean(axis=-1) if array.ndim == 3 else array
-    spacing = tags.get("PixelSpacing") or tags.get("ImagerPixelSpacing")
-    return array, tuple(map(float, spacing)) if spacing else None, f"{tags.BitsStored} bits"
+    shape = (*about.shape, about.frames) if several else about.shape
+    spacing = about.spacing
+    if several and spacing and about.slice_spacing:
+        spacing = (*spacing, about.slice_spacing)
+    return _Loaded(array, shape, f"{about.bits_stored} bits", spacing)
 
 
 @lru_cache(maxsize=1)
@@ -191,7 +208,7 @@ def _npz(file: str, key: str) -> Array:
 
 
 def _mask(item: Mapping[str, Any], image: _Read, name: str, doubts: dict[str, list[str]]) -> set[int]:
-    mask, *_ = _load(item["label"], item, "label")
+    mask = _load(item["label"], item, "label").array
     if mask.shape != image.shape:
         doubts["masks of another size than their image"].append(
             f"{name} ({_sides(mask.shape)}, not {_sides(image.shape)})"
@@ -214,9 +231,8 @@ def _doubt_images(cases: Cases, read: Mapping[int, _Read], doubts: dict[str, lis
             twins[one.digest].append(i)
         if max((one.shape / usual).max(), (usual / one.shape).max()) > _OUTLIER:
             doubts["images of an unusual size"].append(f"{name} ({_sides(one.shape)})")
-        cubic = one.spacing is not None and len(one.shape) == 3 and np.allclose(one.spacing, 1.0)
-        if cubic and max(one.shape) >= _FLAT * min(one.shape):
-            doubts["volumes whose spacing of 1.0 mm along all axes looks made up"].append(name)
+        if one.doubt:
+            doubts["volumes of doubtful spacing"].append(f"{name}: {one.doubt}")
     for group in twins.values():
         if len(group) > 1:
             items = [cases.items[i] for i in group]
@@ -229,10 +245,8 @@ def _doubt_images(cases: Cases, read: Mapping[int, _Read], doubts: dict[str, lis
 
 def _present(cases: Cases, values: Mapping[int, set[int]], doubts: dict[str, list[str]]) -> list[set[int]]:
     """The classes of each item."""
-    if cases.task == "classification":
-        present = [{item["label"]} for item in cases.items]
-    elif cases.task == "multilabel":
-        present = [{k for k, value in enumerate(item["label"]) if value == 1} for item in cases.items]
+    if cases.task != "segmentation":
+        present = [set(present_classes(item["label"])) for item in cases.items]
     else:
         present = []
         single = len(cases.classes) == 1 and len({value for found in values.values() for value in found}) == 1
@@ -257,7 +271,7 @@ def _leakage(cases: Cases, parts: Sequence[str | None], read: Mapping[int, _Read
     where = [str(parts[i]) for i in named]
     if len(set(where)) < 2:
         return None
-    items = [{**cases.items[i], "image": _first(cases.items[i]), "label": str(cases.items[i]["label"])} for i in named]
+    items = [{**cases.items[i], "image": _first(cases.items[i])} for i in named]
     hashes = {item["image"]: read[i].hash for item, i in zip(items, named, strict=True)}
     if len({(item["image"], part) for item, part in zip(items, where, strict=True)}) > len(hashes):
         # one file of several parts: images have no paths, by which the audit tells them

@@ -87,8 +87,10 @@ def test_unknown_findings_are_left_out(cli, cohorts, tmp_path):
     assert not np.isnan(predictions.labels[:, 0]).any()
 
 
-def test_two_processes_score_the_same_model_alike(cli, tmp_path):
-    args = ("--epochs", 1, "--image_size", 32, "--batch_size", 4, "--strategy_settings::partial_freeze::blocks", -1)
+def test_two_processes_score_the_same_model_alike(cli, runs, tmp_path):
+    # from a finished model, head and all, with a step that changes nothing
+    args = ("--epochs", 1, "--image_size", 32, "--batch_size", 4, "--strategy_settings::partial_freeze::blocks", -1,
+            "--weights", runs / "table" / "checkpoints" / "best.pt")  # fmt: skip
     launcher = ("-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29518", "-m")
     done = cli("train+multi_gpu_train", *args, "--lr", 1e-12, "--output_dir", tmp_path / "two", launcher=launcher)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -96,10 +98,10 @@ def test_two_processes_score_the_same_model_alike(cli, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     one, two = (json.loads((tmp_path / n / "metrics.json").read_text()) for n in ("one", "two"))
     for metric, entry in one["val"]["metrics"].items():
-        assert two["val"]["metrics"][metric]["value"] == pytest.approx(entry["value"], abs=0.02), metric
+        assert two["val"]["metrics"][metric]["value"] == pytest.approx(entry["value"], abs=1e-4), metric
     for key in ("val_auc", "val_accuracy", "val_loss"):
         values = [metrics["training"]["epochs"][0][key] for metrics in (one, two)]
-        assert values[0] == pytest.approx(values[1], abs=0.02), key
+        assert values[0] == pytest.approx(values[1], abs=1e-4), key
 
 
 def test_a_resumed_run_equals_the_uninterrupted_one(cli, tmp_path):
@@ -117,7 +119,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one(cli, tmp_path):
 
 BAD = [
     (("--label_column", "['Nodule','lable']"), "no column 'Nodule'"),
-    (("--weights", "txrv"), "no weight file txrv|did you mean"),
+    (("--weights", "imagenet"), "imagenet.*did you mean|no weight"),
     (("--epoch", 1), r"no key 'epoch': did you mean --epochs\?"),
 ]
 

@@ -2,5 +2,13 @@
 
 from .brain import brain_cohort, make_brain_cohort
 from .chest import chest_cohort, make_chest_cohort
+from .dbt import dbt_cohort, make_dbt_cohort
 
-__all__ = ["brain_cohort", "chest_cohort", "make_brain_cohort", "make_chest_cohort"]
+__all__ = [
+    "brain_cohort",
+    "chest_cohort",
+    "dbt_cohort",
+    "make_brain_cohort",
+    "make_chest_cohort",
+    "make_dbt_cohort",
+]
