@@ -1,6 +1,7 @@
 """Data: folders into datalists, upright slices, splits by patient, leakage, phantoms."""
 
 from .cases import Cases, present_classes, write_datalist
+from .check import check_cases, render_check
 from .datasets import EXTENSIONS, load_cases, unlabelled
 from .dicom import DicomReader, Header, header, is_dicom, read_frame, read_series, split_frame
 from .layouts import LAYOUTS
@@ -29,6 +30,7 @@ __all__ = [
     "ToSliced",
     "audit",
     "brain_cohort",
+    "check_cases",
     "check_readable",
     "chest_cohort",
     "dbt_cohort",
@@ -44,6 +46,7 @@ __all__ = [
     "read_frame",
     "read_grey",
     "read_series",
+    "render_check",
     "split_frame",
     "split_patients",
     "suspicious_spacing",
