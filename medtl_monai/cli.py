@@ -33,31 +33,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _add_networks(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser("networks", help="list the backbones")
+    command.add_argument("--spatial_dims", type=int, default=2, choices=(1, 2, 3), help="for the parameters")
     command.set_defaults(run=_networks)
 
 
-def network_rows() -> Iterator[tuple[str, int, int, int, list[str]]]:
-    """Of every backbone: name, parameters in 2D and in 3D (1000 classes), input size in pixels, weights by name."""
+def network_rows(spatial_dims: int = 2) -> Iterator[tuple[str, int, int, list[str]]]:
+    """Of every backbone: name, parameters (1000 classes), input size in pixels, weights by name."""
     import torch
 
     from .backbones import BACKBONES, INPUT_SIZES, build
     from .weights import SOURCES
 
     for name in BACKBONES:
-        parameters = []
-        for dims in (2, 3):
-            with torch.device("meta"):
-                network = build(name, spatial_dims=dims, num_classes=1000)
-            parameters.append(sum(p.numel() for p in network.parameters()))
+        with torch.device("meta"):
+            network = build(name, spatial_dims=spatial_dims, num_classes=1000)
         weights = [source.name for source in SOURCES.values() if source.architecture == name]
-        yield name, parameters[0], parameters[1], INPUT_SIZES[name], weights
+        yield name, sum(p.numel() for p in network.parameters()), INPUT_SIZES[name], weights
 
 
 def _networks(options: argparse.Namespace) -> None:
-    print("Each in 1, 2 or 3 dimensions and for any number of channels; parameters with 1000 classes.")
-    print(f"{'name':<22}{'2D':>14}{'3D':>14}{'input':>7}  weights")
-    for name, flat, deep, size, weights in network_rows():
-        print(f"{name:<22}{flat:>14,}{deep:>14,}{size:>7}  {', '.join(weights)}", flush=True)
+    print("Each in 1, 2 or 3 dimensions and for any number of channels.")
+    print(f"{'name':<22}{f'parameters, {options.spatial_dims}D':>15}{'input':>7}  weights")
+    for name, parameters, size, weights in network_rows(options.spatial_dims):
+        print(f"{name:<22}{parameters:>15,}{size:>7}  {', '.join(weights)}", flush=True)
 
 
 def _add_weights(commands: argparse._SubParsersAction) -> None:
