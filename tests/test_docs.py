@@ -19,6 +19,7 @@ LAYERS = [  # bottom to top; modules of one layer do not import each other
     {"strategies", "figures"},
     {"bundle"},
     {"cli"},
+    {"__main__"},
 ]
 RANK = {name: i for i, layer in enumerate(LAYERS) for name in layer}
 
