@@ -1,7 +1,4 @@
-"""The command line: ``python -m medtl_monai {networks, weights, ...}``.
-
-What a command needs is imported inside it, so that help and the catalogue answer at once.
-"""
+"""The command line: ``python -m medtl_monai``. Each command imports what it needs when it runs."""
 
 from __future__ import annotations
 
@@ -11,6 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from .utils import UserError
 
@@ -19,8 +17,8 @@ __all__ = ["main", "network_rows"]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status: 0, or 1 after a mistake that the user can put right."""
-    parser = argparse.ArgumentParser(prog="python -m medtl_monai", description="Transfer learning on MONAI.")
-    commands = parser.add_subparsers(required=True, metavar="command")
+    parser = argparse.ArgumentParser(prog="python -m medtl_monai", description="Transfer learning for medical imaging.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_networks(commands)
     _add_weights(commands)
     options = parser.parse_args(arguments)
@@ -31,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _add_networks(commands: argparse._SubParsersAction) -> None:
+def _add_networks(commands: Any) -> None:
     command = commands.add_parser("networks", help="list the backbones")
     command.add_argument("--spatial_dims", type=int, default=2, choices=(1, 2, 3), help="for the parameters")
     command.set_defaults(run=_networks)
@@ -58,9 +56,9 @@ def _networks(options: argparse.Namespace) -> None:
         print(f"{name:<22}{parameters:>15,}{size:>7}  {', '.join(weights)}", flush=True)
 
 
-def _add_weights(commands: argparse._SubParsersAction) -> None:
+def _add_weights(commands: Any) -> None:
     group = commands.add_parser("weights", help="list, show, verify and adapt pretrained weights")
-    actions = group.add_subparsers(required=True, metavar="action")
+    actions = group.add_subparsers(required=True, metavar="ACTION")
     actions.add_parser("list", help="the catalogue").set_defaults(run=_weights_list)
 
     show = actions.add_parser("show", help="one entry, or the tensors of a file")
@@ -81,9 +79,7 @@ def _add_weights(commands: argparse._SubParsersAction) -> None:
     adapt.add_argument("--inflation", default="mean", choices=("mean", "centre", "acs"))
     adapt.add_argument("--resize_kernels", action="store_true", help="take convolutions with other kernel sizes")
     adapt.add_argument("--classes", nargs="+", help="names of the classes: known ones keep the source's rows")
-    adapt.add_argument(
-        "--option", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="of the network"
-    )
+    adapt.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="of the network")
     adapt.add_argument("--min_coverage", type=float, default=0.9)
     adapt.add_argument("--half", action="store_true", help="store weights in 16 bits")
     adapt.set_defaults(run=_weights_adapt)
@@ -146,13 +142,14 @@ def _weights_adapt(options: argparse.Namespace) -> None:
     backbone = options.backbone or (known.architecture if known else None)
     if backbone is None:
         raise UserError(f"{options.source} does not say what network it is of: give --backbone.")
+    given = {key: _value(text) for key, text in map(_pair, options.option)}
     classes = options.classes
     network = build(
         backbone,
         spatial_dims=options.spatial_dims,
         in_channels=options.in_channels,
         num_classes=len(classes) if classes else options.num_classes,
-        **{**(known.options if known else {}), **{name: _value(text) for name, text in options.option}},
+        **{**(known.options if known else {}), **given},
     )
     parts = anatomy(network)
     report = load_weights(
@@ -168,6 +165,13 @@ def _weights_adapt(options: argparse.Namespace) -> None:
     save_weights(network.state_dict(), options.output, half=options.half)
     report.save(options.output.with_suffix(".json"))
     print(report)
+
+
+def _pair(entry: str) -> tuple[str, str]:
+    key, equals, text = entry.partition("=")
+    if not equals:
+        raise UserError(f"--option {entry}: expected KEY=VALUE.")
+    return key, text
 
 
 def _value(text: str) -> object:
