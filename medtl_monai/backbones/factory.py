@@ -12,6 +12,8 @@ from monai.networks.layers.utils import get_norm_layer
 from torch import nn
 
 from ..utils import UserError
+from .efficientnet import VARIANTS as EFFICIENTNETS
+from .efficientnet import EfficientNet
 from .efficientnet_lite import VARIANTS as LITE
 from .efficientnet_lite import EfficientNetLite
 from .heads import set_head
@@ -53,11 +55,11 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "inception_resnet_v2": InceptionResNetV2,
     "mobilenet_v2": MobileNetV2,
     **{f"mobilenet_v3_{size}": partial(MobileNetV3, size) for size in ("small", "large")},
+    **{f"efficientnet_b{i}": partial(EfficientNet, i) for i in range(8)},
     **{f"efficientnet_lite{i}": partial(EfficientNetLite, i) for i in range(5)},
     **{f"resnet{n}": partial(_monai_resnet, getattr(nets, f"resnet{n}")) for n in (10, 18, 34, 50, 101, 152)},
     **{f"resnet{n}_v2": partial(PreActResNet, n) for n in (18, 34, 50, 101, 152)},
     **{f"densenet{n}": partial(_monai_densenet, getattr(nets, f"DenseNet{n}")) for n in (121, 169, 201, 264)},
-    **{f"efficientnet_b{i}": partial(nets.EfficientNetBN, f"efficientnet-b{i}", pretrained=False) for i in range(8)},
     "senet154": nets.SENet154,
     **{f"seresnet{n}": getattr(nets, f"SEResNet{n}") for n in (50, 101, 152)},
     "seresnext50": nets.SEResNext50,
@@ -86,7 +88,7 @@ INPUT_SIZES: dict[str, int] = {
     "lenet5": 32,
     **dict.fromkeys(("inception_v3", "inception_v4", "inception_resnet_v2"), 299),
     **{f"efficientnet_lite{i}": size for i, (_, _, size, _) in enumerate(LITE)},
-    **{f"efficientnet_b{i}": size for i, size in enumerate((224, 240, 260, 300, 380, 456, 528, 600))},
+    **{f"efficientnet_b{i}": size for i, (_, _, size, _) in enumerate(EFFICIENTNETS)},
 }
 """Side of the square images, in pixels, that each backbone was designed for."""
 

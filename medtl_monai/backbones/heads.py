@@ -14,14 +14,14 @@ from ..utils import UserError
 from .efficientnet_lite import EfficientNetLite
 from .inception import GoogLeNet, InceptionResNetV2, InceptionV3, InceptionV4
 from .layers import average
-from .mobilenet import MobileNetV2, MobileNetV3
+from .mobilenet import MobileNet
 from .plain import VGG, AlexNet, LeNet5
 from .preact_resnet import PreActResNet
 
 __all__ = ["HEADS", "POOLS", "Head", "SpatialPyramidPool", "set_head"]
 
 HEADS: dict[type[nn.Module], tuple[str, str]] = {
-    **dict.fromkeys((LeNet5, AlexNet, VGG, MobileNetV2, MobileNetV3), ("avgpool", "classifier")),
+    **dict.fromkeys((LeNet5, AlexNet, VGG, MobileNet), ("avgpool", "classifier")),
     **dict.fromkeys((GoogLeNet, InceptionV3, nets.ResNet, PreActResNet), ("avgpool", "fc")),
     **dict.fromkeys((InceptionV4, InceptionResNetV2), ("avgpool", "last_linear")),
     **dict.fromkeys((EfficientNetLite, nets.EfficientNet), ("_avg_pooling", "_fc")),

