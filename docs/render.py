@@ -84,6 +84,32 @@ def results() -> str:
     return "\n".join(lines) + f"\n\nMeasured on {machine['cores']} cores of an {machine['cpu']}.\n"
 
 
+def dicom_frames() -> str:
+    """The table of docs/data.md, from its benchmark."""
+    found = json.loads((ROOT / "benchmarks" / "results" / "dicom" / "frames.json").read_text())["seconds"]
+    ways = [name for name in next(iter(found.values())) if name != "megabytes"]
+    lines = [f"| file | {' | '.join(ways)} |", "|---" * (len(ways) + 1) + "|"]
+    lines += [f"| {kind} | {' | '.join(f'{row[way]:.3f}' for way in ways)} |" for kind, row in found.items()]
+    return "\n".join(lines) + "\n"
+
+
+def draw_phantoms() -> None:
+    """The phantoms' pictures, which follow from code and seed."""
+    import numpy as np
+    from PIL import Image
+
+    from medtl_monai.data.phantoms.dbt import VIEWS, Lesion, draw_breast
+
+    cancer = Lesion("Cancer", 12, (0.5, 0.4), 0.08, 3)
+    volumes = {
+        view: draw_breast((24, 192, 160), view, cancer if view[0] == "r" else None, np.random.default_rng(5))
+        for view in VIEWS
+    }
+    rows = [[volume[12] for volume in volumes.values()], [volumes["rcc"][z] for z in (6, 10, 12, 16)]]
+    picture = np.vstack([np.hstack(row) for row in rows]) / 36_000
+    Image.fromarray(np.clip(255 * picture, 0, 255).astype(np.uint8)).save(ROOT / "docs" / "images" / "phantom_dbt.png")
+
+
 def between(text: str, name: str, content: str) -> str:
     """``text`` with ``content`` between the two comments of that name."""
     start, end = f"<!-- {name} -->\n", f"<!-- end {name} -->"
@@ -93,10 +119,11 @@ def between(text: str, name: str, content: str) -> str:
 
 def pages() -> dict[Path, str]:
     """Every rendered page and what should stand there."""
-    readme = ROOT / "README.md"
+    readme, data = ROOT / "README.md", ROOT / "docs" / "data.md"
     return {
         ROOT / "docs" / "strategies.md": strategies(),
         ROOT / "docs" / "weights.md": weights(),
+        data: between(data.read_text(encoding="utf-8"), "dicom frames", dicom_frames()),
         readme: between(readme.read_text(encoding="utf-8"), "results", results()),
     }
 
@@ -104,3 +131,4 @@ def pages() -> dict[Path, str]:
 if __name__ == "__main__":
     for path, content in pages().items():
         path.write_text(content, encoding="utf-8")
+    draw_phantoms()

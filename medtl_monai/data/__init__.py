@@ -1,6 +1,8 @@
 """Data: folders into datalists, upright slices, splits by patient, leakage, phantoms."""
 
+from .breast import FaceBreastd, face_breast
 from .datasets import EXTENSIONS, Cases, load_cases, unlabelled
+from .dbt import GROUPS, View, breast_slices, load_breasts, read_bcs_dbt, repeat_minority, select_slices
 from .dicom import DicomReader, Header, header, is_dicom, read_frame, read_series, split_frame
 from .leakage import LeakageReport, audit, perceptual_hash, raise_on_shared_patients
 from .phantoms import (
@@ -17,29 +19,38 @@ from .split import split_patients, write_split_csv
 
 __all__ = [
     "EXTENSIONS",
+    "GROUPS",
     "READERS",
     "Cases",
     "CheckSpacingd",
     "DicomReader",
+    "FaceBreastd",
     "Header",
     "LeakageReport",
     "ToSliced",
+    "View",
     "audit",
     "brain_cohort",
+    "breast_slices",
     "check_readable",
     "chest_cohort",
     "dbt_cohort",
+    "face_breast",
     "header",
     "is_dicom",
+    "load_breasts",
     "load_cases",
     "make_brain_cohort",
     "make_chest_cohort",
     "make_dbt_cohort",
     "perceptual_hash",
     "raise_on_shared_patients",
+    "read_bcs_dbt",
     "read_frame",
     "read_grey",
     "read_series",
+    "repeat_minority",
+    "select_slices",
     "split_frame",
     "split_patients",
     "suspicious_spacing",
