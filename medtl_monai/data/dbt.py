@@ -59,7 +59,7 @@ class View:
 def load_breasts(
     dataset_dir: str | Path,
     *,
-    data_strategy: int = 2,
+    data_strategy: int | str = 2,
     normal_share: float = 0.15,
     seed: int = 0,
     groups: Mapping[str, Sequence[str]] | None = None,
@@ -142,24 +142,26 @@ def select_slices(
     views: Sequence[View],
     groups: Mapping[str, Sequence[str]] = GROUPS,
     *,
-    data_strategy: int = 2,
+    data_strategy: int | str = 2,
     normal_share: float = 0.15,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """Slices of views as datalist items, by one of the two strategies of the Duke study.
+    """Slices of views as datalist items: by one of the two strategies of the Duke study, or all.
 
     Strategy 1: of every view with a tumour all slices; of the views of healthy patients a random share of the slices.
     Strategy 2: one slice a patient. With a tumour, the slice of the largest box (the middle one where there is none).
     Healthy patients get the view and the relative depth of a box that is drawn at random, so that neither view nor
     depth tells the classes apart.
 
-    A patient is healthy if all his views are; normal views of other patients are left out, and so are views whose
-    state is in no group.
+    ``all``: every slice of every view, by one rule for all patients, as scores of patients need it.
+
+    A patient is healthy if all his views are. Normal views of other patients are left out (with ``all``: of those who
+    have a view of no group), and so are views whose state is in no group.
 
     Args:
         views: of :func:`read_bcs_dbt`.
         groups: classes and their states, the healthy class first.
-        data_strategy: 1 or 2.
+        data_strategy: 1, 2 or ``all``.
         normal_share: of the slices of healthy patients, above 0 and at most 1; for strategy 1.
         seed: of the draws; each patient's are his own, whatever other patients there are.
 
@@ -169,27 +171,31 @@ def select_slices(
     Raises:
         UserError: another strategy or share, or no view is left.
     """
-    if data_strategy not in (1, 2):
-        raise UserError(f"data_strategy must be 1 (many slices a view) or 2 (one a patient), got {data_strategy!r}.")
+    if data_strategy not in (1, 2, "all"):
+        raise UserError(f"data_strategy must be 1 (many slices), 2 (one a patient) or all, got {data_strategy!r}.")
     if not 0 < normal_share <= 1:
         raise UserError(f"normal_share must be above 0 and at most 1, got {normal_share!r}.")
     patients: dict[str, list[tuple[View, int | None]]] = defaultdict(list)
     for view in views:
         patients[view.patient].append((view, _group(view.state, groups)))
-    healthy = {name: [v for v, _ in pairs] for name, pairs in patients.items() if all(g == 0 for _, g in pairs)}
-    ill = {name: [pair for pair in pairs if pair[1]] for name, pairs in patients.items()}
-    boxes = sorted((v.name, box[0] / box[2]) for pairs in ill.values() for v, _ in pairs for box in v.boxes)
+    boxes = sorted(
+        (v.name, at / n) for pairs in patients.values() for v, group in pairs if group for at, _, n in v.boxes
+    )
     items = []
-    for name in patients:
+    for name, pairs in patients.items():
         rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
-        if name in healthy:
-            pick = _some_slices if data_strategy == 1 else _like_a_box
-            chosen = [(v, number, 0) for v, number in pick(healthy[name], rng, normal_share, boxes)]
-        elif data_strategy == 1:
-            chosen = [(v, number, group) for v, group in ill[name] for number in range(header(v.image).frames)]
-        else:
-            first = sorted(ill[name], key=lambda pair: -pair[0].area)[:1]
-            chosen = [(v, v.slice if v.boxes else header(v.image).frames // 2, group) for v, group in first]
+        ill = [pair for pair in pairs if pair[1]]
+        healthy = all(group == 0 for _, group in pairs)
+        chosen: list[tuple[View, int, int]] = []
+        if data_strategy == 2 and healthy:
+            chosen = [(*_like_a_box([v for v, _ in pairs], boxes, rng), 0)]
+        elif data_strategy == 2 and ill:
+            view, group = max(ill, key=lambda pair: pair[0].area)
+            chosen = [(view, header(view.image).frames // 2 if view.slice is None else view.slice, group)]
+        elif healthy or ill:
+            used = [pair for pair in pairs if pair[1] is not None] if data_strategy == "all" else ill or pairs
+            share = normal_share if data_strategy == 1 and healthy else 1.0
+            chosen = [(v, number, group) for v, group in used for number in _some_slices(v, share, rng)]
         items += [
             {"image": f"{v.image}#{number}", "label": label, "patient": name, "view": v.name,
              "laterality": v.name[0].upper()}
@@ -228,22 +234,17 @@ def repeat_minority(items: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any
     return [*items, *(group[i % len(group)] for group in classes.values() for i in range(len(group), most))]
 
 
-def _some_slices(
-    views: Sequence[View], rng: np.random.Generator, share: float, boxes: Sequence[tuple[str, float]]
-) -> list[tuple[View, int]]:
-    chosen = []
-    for view in views:
-        frames = header(view.image).frames
-        chosen += [(view, int(i)) for i in sorted(rng.choice(frames, max(1, round(share * frames)), replace=False))]
-    return chosen
+def _some_slices(view: View, share: float, rng: np.random.Generator) -> list[int]:
+    frames = header(view.image).frames
+    return sorted(rng.choice(frames, max(1, round(share * frames)), replace=False).tolist())
 
 
 def _like_a_box(
-    views: Sequence[View], rng: np.random.Generator, share: float, boxes: Sequence[tuple[str, float]]
-) -> list[tuple[View, int]]:
-    name, depth = boxes[int(rng.integers(len(boxes)))] if boxes else (views[0].name, 0.5)
+    views: Sequence[View], boxes: Sequence[tuple[str, float]], rng: np.random.Generator
+) -> tuple[View, int]:
+    name, depth = boxes[int(rng.integers(len(boxes)))] if boxes else ("", 0.5)
     view = next((view for view in views if view.name == name), views[int(rng.integers(len(views)))])
-    return [(view, int(depth * header(view.image).frames))]
+    return view, int(depth * header(view.image).frames)
 
 
 def _group(label: str, groups: Mapping[str, Sequence[str]]) -> int | None:
