@@ -3,6 +3,7 @@
 from .calibrate import Calibration
 from .cases import Parts, read_parts
 from .handlers import Checkpoints, EpochSeed, History, Resume, SavePredictions, as_handler
+from .levels import score_patients, suspicion
 from .report import Predicted, Report, open_output, predict
 from .scores import accuracy, log_loss, mean_auc
 from .start import check_keys, check_values, find_root, new_output_dir, start, write_config
@@ -34,7 +35,9 @@ __all__ = [
     "open_output",
     "predict",
     "read_parts",
+    "score_patients",
     "start",
+    "suspicion",
     "transfer",
     "write_config",
 ]

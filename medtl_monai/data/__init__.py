@@ -1,8 +1,10 @@
 """Data: folders into datalists, upright slices, splits by patient, leakage, phantoms."""
 
+from .breast import FaceBreastd, face_breast
 from .cases import Cases, present_classes, write_datalist
 from .check import check_cases, render_check
 from .datasets import EXTENSIONS, load_cases, unlabelled
+from .dbt import GROUPS, View, breast_slices, load_breasts, read_bcs_dbt, repeat_minority, select_slices
 from .dicom import DicomReader, Header, header, is_dicom, read_frame, read_series, split_frame
 from .layouts import LAYOUTS
 from .leakage import LeakageReport, audit, perceptual_hash, raise_on_shared_patients
@@ -20,22 +22,28 @@ from .split import split_patients, write_split_csv
 
 __all__ = [
     "EXTENSIONS",
+    "GROUPS",
     "LAYOUTS",
     "READERS",
     "Cases",
     "CheckSpacingd",
     "DicomReader",
+    "FaceBreastd",
     "Header",
     "LeakageReport",
     "ToSliced",
+    "View",
     "audit",
     "brain_cohort",
+    "breast_slices",
     "check_cases",
     "check_readable",
     "chest_cohort",
     "dbt_cohort",
+    "face_breast",
     "header",
     "is_dicom",
+    "load_breasts",
     "load_cases",
     "make_brain_cohort",
     "make_chest_cohort",
@@ -43,10 +51,13 @@ __all__ = [
     "perceptual_hash",
     "present_classes",
     "raise_on_shared_patients",
+    "read_bcs_dbt",
     "read_frame",
     "read_grey",
     "read_series",
     "render_check",
+    "repeat_minority",
+    "select_slices",
     "split_frame",
     "split_patients",
     "suspicious_spacing",
