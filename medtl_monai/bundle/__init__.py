@@ -3,6 +3,7 @@
 from .cases import Parts, read_parts
 from .handlers import Checkpoints, EpochSeed, History, Resume, SavePredictions, accuracy, as_handler, log_loss
 from .report import Predicted, Report, open_output, predict
+from .segmentation import SaveMasks, SegmentationReport, read_stacks, segment, structure_classes
 from .start import check_keys, check_values, find_root, new_output_dir, start, write_config
 from .transfer import Transfer, build_network, image_statistics, load_model, model_settings, transfer
 
@@ -14,7 +15,9 @@ __all__ = [
     "Predicted",
     "Report",
     "Resume",
+    "SaveMasks",
     "SavePredictions",
+    "SegmentationReport",
     "Transfer",
     "accuracy",
     "as_handler",
@@ -30,7 +33,10 @@ __all__ = [
     "open_output",
     "predict",
     "read_parts",
+    "read_stacks",
+    "segment",
     "start",
+    "structure_classes",
     "transfer",
     "write_config",
 ]

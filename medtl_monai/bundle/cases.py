@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,14 +60,9 @@ def read_parts(
         UserError: an unreadable image, a class with too few patients, patients shared by parts.
     """
     hashes = check_readable(cases.items)
-    names = (
-        [part] * len(cases.items)
-        if part
-        else split_patients(cases.items, classes=cases.classes, val_fraction=val_fraction, fold=fold, seed=seed)
-    )
-    leakage = audit(cases.items, names, hashes)
-    if not allow_shared_patients:
-        raise_on_shared_patients(leakage)
+    settings = {"classes": cases.classes, "val_fraction": val_fraction, "fold": fold, "seed": seed}
+    names = [part] * len(cases.items) if part else split_patients(cases.items, **settings)
+    leakage = audited(cases.items, names, hashes, allow_shared_patients)
     for name in dict.fromkeys(names):
         chosen = [item for item, where in zip(cases.items, names, strict=True) if where == name]
         counts = Counter(item["label"] for item in chosen)
@@ -75,5 +71,15 @@ def read_parts(
         missing = [label for i, label in enumerate(cases.classes) if not counts[i]]
         if missing and name == "train":
             raise UserError(f"the training part has no image of {', '.join(missing)}: give each class two patients.")
-    _log.info(f"leakage: {leakage.verdict}")
     return Parts(cases.classes, cases.items, names, leakage)
+
+
+def audited(
+    items: Sequence[dict[str, Any]], names: Sequence[str], hashes: Mapping[str, int], allow_shared_patients: bool
+) -> LeakageReport:
+    """What the parts share; a shared patient ends the run, unless that is allowed."""
+    leakage = audit(items, names, hashes)
+    if not allow_shared_patients:
+        raise_on_shared_patients(leakage)
+    _log.info(f"leakage: {leakage.verdict}")
+    return leakage

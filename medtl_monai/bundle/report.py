@@ -148,18 +148,7 @@ class Report:
         if not _first_process():
             return
         trainable = sum(p.numel() for p in unwrap(self.network).parameters() if p.requires_grad)
-        network = load_model(unwrap(self.network), self.checkpoint, device=self.device)
-        found = {}
-        for name, loader in self.loaders.items():
-            probabilities = predict(network, loader, self.prepare_batch, self.inferer, device=self.device, name=name)
-            found[name] = Predicted(loader, probabilities)
-        metrics = {
-            name: part_metrics(part.probabilities, part.labels, part.patients, self.classes, seed=self.seed)
-            for name, part in found.items()
-        }
-        self._write_predictions(found)
-        for name, part in found.items():
-            self._draw(name, part, metrics[name], network)
+        metrics = self.score(load_model(unwrap(self.network), self.checkpoint, device=self.device))
         if self.history is not None and self.history.rows:
             best = torch.load(self.checkpoint, map_location="cpu", weights_only=True).get("epoch")
             figures.learning_curves(self.history.rows, self.folder / "figures" / "learning_curves.png", best_epoch=best)
@@ -171,6 +160,21 @@ class Report:
             _log.info(f"the model is at {self.save_to}")
         print(f"\n{render_metrics(metrics)}\n")
         _log.info(f"metrics: {self.folder / 'metrics.json'}; figures: {self.folder / 'figures'}")
+
+    def score(self, network: nn.Module) -> dict[str, Any]:
+        """The metrics of every part; its tables and figures are written on the way."""
+        found = {}
+        for name, loader in self.loaders.items():
+            probabilities = predict(network, loader, self.prepare_batch, self.inferer, device=self.device, name=name)
+            found[name] = Predicted(loader, probabilities)
+        metrics = {
+            name: part_metrics(part.probabilities, part.labels, part.patients, self.classes, seed=self.seed)
+            for name, part in found.items()
+        }
+        self._write_predictions(found)
+        for name, part in found.items():
+            self._draw(name, part, metrics[name], network)
+        return metrics
 
     def _write_predictions(self, found: Mapping[str, Predicted]) -> None:
         items = [item for part in found.values() for item in part.items]

@@ -2,25 +2,34 @@
 
 from .datasets import EXTENSIONS, Cases, load_cases, unlabelled
 from .leakage import LeakageReport, audit, perceptual_hash, raise_on_shared_patients
-from .phantoms import brain_cohort, make_brain_cohort
+from .phantoms import brain_cohort, cardiac_cohort, make_brain_cohort, make_cardiac_cohort
 from .readers import READERS, ToSliced, check_readable, read_grey
 from .split import split_patients, write_split_csv
+from .stacks import CentreSquared, LoadStackd, SelectStructuresd, SliceDataset, read_stack, tells_spacing
 
 __all__ = [
     "EXTENSIONS",
     "READERS",
     "Cases",
+    "CentreSquared",
     "LeakageReport",
+    "LoadStackd",
+    "SelectStructuresd",
+    "SliceDataset",
     "ToSliced",
     "audit",
     "brain_cohort",
+    "cardiac_cohort",
     "check_readable",
     "load_cases",
     "make_brain_cohort",
+    "make_cardiac_cohort",
     "perceptual_hash",
     "raise_on_shared_patients",
     "read_grey",
+    "read_stack",
     "split_patients",
+    "tells_spacing",
     "unlabelled",
     "write_split_csv",
 ]
