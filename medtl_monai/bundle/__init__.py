@@ -3,7 +3,7 @@
 from .cases import Parts, read_parts
 from .handlers import Checkpoints, EpochSeed, History, Resume, SavePredictions, accuracy, as_handler, log_loss
 from .report import Predicted, Report, open_output, predict
-from .segmentation import SaveMasks, SegmentationReport, read_stacks, segment, structure_classes
+from .segmentation import SaveMasks, SegmentationReport, read_stacks, segment, structure_classes, unmasked
 from .start import check_keys, check_values, find_root, new_output_dir, start, write_config
 from .transfer import Transfer, build_network, image_statistics, load_model, model_settings, transfer
 
@@ -38,5 +38,6 @@ __all__ = [
     "start",
     "structure_classes",
     "transfer",
+    "unmasked",
     "write_config",
 ]

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from .. import figures
-from ..data import Cases, perceptual_hash, read_stack, split_patients, tells_spacing
+from ..data import Cases, perceptual_hash, read_stack, split_patients, tells_spacing, unlabelled
 from ..segmentation_metrics import METRICS, ejection_fractions, measure, summarize, volumes_ml
 from ..utils import UserError, atomic_path
 from .cases import Parts, audited
 from .report import Report
 
-__all__ = ["SaveMasks", "SegmentationReport", "Segmented", "read_stacks", "segment", "structure_classes"]
+__all__ = ["SaveMasks", "SegmentationReport", "Segmented", "read_stacks", "segment", "structure_classes", "unmasked"]
 
 _log = logging.getLogger("medtl_monai")
 
@@ -75,7 +75,7 @@ def read_stacks(
     failed = []
     for item in tqdm(cases.items, desc="reading images and masks", leave=False):
         try:
-            image, mask = (read_stack(item[key], item.get(f"{key}_key")) for key in ("image", "label"))
+            image, mask = (read_stack(item[key], item.get(f"{key}_key", key)) for key in ("image", "label"))
         except UserError:
             raise
         except Exception as error:  # every reader has its own kinds
@@ -111,7 +111,17 @@ def read_stacks(
 
 
 def _mask_values(item: Mapping[str, Any]) -> Tensor:
-    return read_stack(item["label"], item.get("label_key")).unique()
+    return read_stack(item["label"], item.get("label_key", "label")).unique()
+
+
+def unmasked(path: str | Path) -> list[dict[str, str]]:
+    """Images for inference: one file, or all below a folder that are neither masks (``_gt``) nor whole beats (``_4d``).
+
+    Raises:
+        UserError: there is none.
+    """
+    left_out = ("_gt", "_4d")
+    return [item for item in unlabelled(path) if not Path(item["image"]).name.split(".")[0].endswith(left_out)]
 
 
 def segment(
@@ -274,7 +284,7 @@ class SegmentationReport(Report):
         for index, z in (part.where[i] for i in slices):
             case = self._case(network, self.loaders[name].dataset, index)
             item = part.items[index]
-            image = read_stack(item["image"], item.get("image_key"))
+            image = read_stack(item["image"], item.get("image_key", "image"))
             images.append(image[0, ..., z].numpy().T)
             masks.append([case[key][0, ..., z].numpy().T for key in ("label", "pred")])
             dice = part.slices[part.where.index((index, z)), :, _DICE]

@@ -23,7 +23,7 @@ _PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 _SHOWN = np.diag([-1.0, -1.0, 1.0, 1.0])  # x towards the patient's left, y towards the back: as pictures are shown
 
 
-def read_stack(path: str | Path, key: str | None = None) -> MetaTensor:
+def read_stack(path: str | Path, key: str = "image") -> MetaTensor:
     """A slice or a stack of slices as ``(1, X, Y, Z)``, float32, with its affine.
 
     Pictures (JPG, PNG, ...) become grey; their slice, and HDF5 data sets ``(Z, H, W)`` or ``(H, W)``, are taken as
@@ -72,13 +72,16 @@ def tells_spacing(path: str | Path) -> bool:
 
 
 class LoadStackd(MapTransform):
-    """Read each key's file with :func:`read_stack`; ``<key>_key`` names the data set in HDF5 files."""
+    """Read each key's file with :func:`read_stack`.
+
+    In HDF5 files the data set is named by the item's ``<key>_key``, else it is called as the key.
+    """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """The same item, with tensors."""
         result = dict(data)
         for key in self.key_iterator(result):
-            result[key] = read_stack(result[key], result.get(f"{key}_key"))
+            result[key] = read_stack(result[key], result.get(f"{key}_key", str(key)))
         return result
 
 
@@ -170,7 +173,7 @@ def _loader() -> LoadImage:
     return LoadImage(READERS, image_only=True)
 
 
-def _read_hdf5(path: str | Path, key: str | None) -> np.ndarray:
+def _read_hdf5(path: str | Path, key: str) -> np.ndarray:
     import h5py
 
     with h5py.File(path) as file:
