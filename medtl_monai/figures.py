@@ -22,8 +22,10 @@ from torch import Tensor, nn
 from .metrics import (
     CALIBRATION_BINS,
     calibration_error,
+    check_findings,
     check_predictions,
     classification_metrics,
+    finding_metrics,
     patient_bootstrap,
     ranked_counts,
 )
@@ -155,14 +157,17 @@ def _curve_figure(
     case: tuple[ArrayLike, ArrayLike, Sequence[str], Sequence[str]], metric: str, title: str
 ) -> tuple[Figure, list[Axes]]:
     """One panel per class with its curve and band; the caller says what the axes are."""
-    probabilities, labels = check_predictions(case[0], case[1], case[3])
-    patients, classes = case[2:]
+    patients, classes = np.asarray(case[2]), case[3]
+    findings = np.ndim(case[1]) == 2
+    check, score = (check_findings, finding_metrics) if findings else (check_predictions, classification_metrics)
+    probabilities, labels = check(case[0], case[1], classes)
     curve, short = (_roc, "AUC") if metric == "auc" else (_pr, "AP")
     note = "band: 95%, patients resampled" if len(set(patients)) > 1 else "no band: fewer than two patients"
     figure, panels = _grid(len(classes), 5 if len(classes) > 6 else 3, (2.6, 2.75), f"{title}\n{note}")
-    found = classification_metrics(probabilities, labels, classes)["per_class"]
+    found = score(probabilities, labels, classes)["per_class"]
     for k, (axes, name) in enumerate(zip(panels, classes, strict=True)):
-        entry, truth = found[name][metric], labels == k
+        entry = found[name][metric]
+        known, truth = _against_rest(labels, k)
         if entry["value"] is None:
             axes.text(
                 0.5,
@@ -174,7 +179,7 @@ def _curve_figure(
                 backgroundcolor="white",
             )
         else:
-            values, low, high = _curves(curve, probabilities[:, k], truth, patients)
+            values, low, high = _curves(curve, probabilities[known, k], truth, patients[known])
             axes.fill_between(GRID, low, high, color=BLUE, alpha=0.2, linewidth=0)
             axes.plot(GRID, values, color=BLUE, linewidth=1.6, label=f"{short} {entry['value']:.3f}")
             axes.legend(loc="lower right" if metric == "auc" else "lower left", fontsize=8, handlelength=1)
@@ -182,6 +187,12 @@ def _curve_figure(
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
         _tidy(axes)
     return figure, panels
+
+
+def _against_rest(labels: Array, k: int) -> tuple[Array, Array]:
+    """Which images ``(N,)`` have a label for ``k``, and of these which are of it; labels are ``(N,)`` or ``(N, C)``."""
+    known = np.ones(len(labels), dtype=bool) if labels.ndim == 1 else ~np.isnan(labels[:, k])
+    return known, (labels == k if labels.ndim == 1 else labels[known, k] == 1)
 
 
 def roc_curves(
@@ -198,8 +209,8 @@ def roc_curves(
     The band is pointwise: the interval of the sensitivity at each false-positive rate. The dashed line is chance.
 
     Args:
-        probabilities: ``(N, C)``, rows summing to 1.
-        labels: ``(N,)``, integers.
+        probabilities: ``(N, C)``, rows summing to 1, or each finding's own.
+        labels: ``(N,)``, integers; of findings that may stand together ``(N, C)``, 1, 0 or NaN for unknown.
         patients: ``(N,)``.
         classes: C names.
         path: the PNG file.
@@ -230,7 +241,7 @@ def pr_curves(
         (probabilities, labels, patients, classes), "average_precision", f"PR curves\n{title}"
     )
     for k, axes in enumerate(panels):
-        axes.axhline(np.mean(np.asarray(labels) == k), color=GREY, linestyle="--", linewidth=1, zorder=1)
+        axes.axhline(_against_rest(np.asarray(labels), k)[1].mean(), color=GREY, linestyle="--", linewidth=1, zorder=1)
     figure.supxlabel("Recall (sensitivity)", fontsize=9)
     figure.supylabel("Precision (PPV)", fontsize=9)
     _save(figure, path)
@@ -272,18 +283,24 @@ def reliability_diagram(
 ) -> None:
     """Draw accuracy against confidence in 15 bins, above the number of images in each.
 
-    Confidence is the probability of the predicted class. Bars below the diagonal mean overconfidence.
+    Confidence is the probability of the predicted class; of findings that may stand together it is the probability of
+    each, and accuracy how often it is there. Bars below the diagonal mean overconfidence.
     Guo et al., On Calibration of Modern Neural Networks, ICML 2017.
 
     Args:
-        probabilities: ``(N, C)``, rows summing to 1.
-        labels: ``(N,)``, integers.
+        probabilities: ``(N, C)``, rows summing to 1, or each finding's own.
+        labels: ``(N,)``, integers; or ``(N, C)``, 1, 0 or NaN for unknown.
         path: the PNG file.
         title: the part and its size.
     """
     names = [str(k) for k in range(np.shape(probabilities)[1])]
-    probabilities, labels = check_predictions(probabilities, labels, names)
-    confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    if np.ndim(labels) == 2:
+        probabilities, labels = check_findings(probabilities, labels, names)
+        known = ~np.isnan(labels)
+        confidence, correct = probabilities[known], labels[known] == 1
+    else:
+        probabilities, labels = check_predictions(probabilities, labels, names)
+        confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     pair = [torch.from_numpy(values.astype(np.float64))[None, None] for values in (confidence, correct)]
     mean_confidence, accuracy, images = (t[0, 0].numpy() for t in calibration_binning(*pair, num_bins=CALIBRATION_BINS))
     left, width = np.arange(CALIBRATION_BINS) / CALIBRATION_BINS, 1 / CALIBRATION_BINS

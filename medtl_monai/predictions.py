@@ -13,15 +13,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from .utils import UserError, atomic_path
 
-__all__ = ["Predictions", "read_predictions", "write_predictions"]
+__all__ = ["Predictions", "class_name", "read_predictions", "write_predictions"]
 
 Array = NDArray[Any]
 
 CASE_COLUMNS = ["image", "patient", "label"]
+NO_FINDING = "No Finding"
 
 
 class Predictions(NamedTuple):
-    """The content of a ``predictions.csv``: labels ``(N,)``, -1 where unlabelled, and probabilities ``(N, C)``."""
+    """The content of a ``predictions.csv``: labels as they were written and probabilities ``(N, C)``."""
 
     images: list[str]
     patients: list[str]
@@ -44,7 +45,9 @@ def write_predictions(
         path: the file.
         images: N names.
         patients: N names.
-        labels: ``(N,)`` integers; -1 for an unlabelled image, whose label stays empty.
+        labels: ``(N,)`` integers, -1 for an unlabelled image, whose label stays empty; or, of findings that may stand
+            together, ``(N, C)`` with 1, 0 and NaN for unknown: written as ``Mass|Effusion?``, the second unknown, or as
+            ``No Finding``.
         probabilities: ``(N, C)``, written with ten significant digits.
         classes: C names, which are the names of the columns.
 
@@ -54,7 +57,7 @@ def write_predictions(
     clash = sorted(set(classes) & set(CASE_COLUMNS))
     if clash:
         raise UserError(f"Expected class names other than {', '.join(CASE_COLUMNS)}, found '{clash[0]}': rename it.")
-    names = ["" if label < 0 else classes[label] for label in np.asarray(labels)]
+    names = [class_name(label, classes) for label in np.asarray(labels)]
     columns = zip(images, patients, names, np.asarray(probabilities), strict=True)
     with atomic_path(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -76,11 +79,33 @@ def read_predictions(path: str | os.PathLike[str]) -> Predictions:
     classes = header[3:]
     if header[:3] != CASE_COLUMNS or not classes:
         raise UserError(f"Expected columns {', '.join(CASE_COLUMNS)} and one per class in {path}, found {header}.")
-    if any(len(row) != len(header) or row[2] not in ["", *classes] for row in rows):
+    single = all(row[2] in ["", *classes] for row in rows if len(row) > 2)
+    parts = {part.removesuffix("?") for row in rows if len(row) > 2 for part in row[2].split("|")}
+    if any(len(row) != len(header) for row in rows) or not (single or parts <= {NO_FINDING, *classes}):
         raise UserError(f"Expected {len(header)} columns and labels among {classes} in every row of {path}.")
     try:
         probabilities = np.array([row[3:] for row in rows], dtype=float).reshape(len(rows), len(classes))
     except ValueError as error:
         raise UserError(f"Expected numbers as probabilities in {path}: {error}.") from error
-    labels = np.array([classes.index(row[2]) if row[2] else -1 for row in rows], dtype=int)
+    if single:
+        labels = np.array([classes.index(row[2]) if row[2] else -1 for row in rows], dtype=int)
+    else:
+        labels = np.array([_values(row[2].split("|"), classes) for row in rows], dtype=float)
     return Predictions([row[0] for row in rows], [row[1] for row in rows], labels, probabilities, classes)
+
+
+def class_name(label: ArrayLike, classes: Sequence[str]) -> str:
+    """A label in words: the class; of findings (1, 0, NaN) those present, unknown ones with a question mark.
+
+    Example:
+        >>> class_name(1, ["benign", "cancer"]), class_name([1, 0, float("nan")], ["Mass", "Nodule", "Effusion"])
+        ('cancer', 'Mass|Effusion?')
+    """
+    if np.ndim(label) == 0:
+        return "" if label < 0 else classes[label]
+    marks = zip(classes, label, strict=True)
+    return "|".join(f"{name}?" if np.isnan(y) else name for name, y in marks if y != 0) or NO_FINDING
+
+
+def _values(names: Sequence[str], findings: Sequence[str]) -> list[float]:
+    return [1.0 if name in names else np.nan if f"{name}?" in names else 0.0 for name in findings]

@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["UserError", "atomic_path", "cache_dir", "is_under", "last_layer", "unwrap", "write_json"]
+__all__ = [
+    "UserError",
+    "atomic_path",
+    "cache_dir",
+    "first_process",
+    "is_under",
+    "last_layer",
+    "unwrap",
+    "write_json",
+]
 
 
 class UserError(ValueError):
@@ -59,6 +68,13 @@ def last_layer(network: nn.Module) -> str:
     if not names:
         raise ValueError(f"{type(network).__name__} has no parameters.")
     return names[-1]
+
+
+def first_process() -> bool:
+    """Whether this is the only process, or the first of a distributed training."""
+    from torch import distributed
+
+    return not (distributed.is_available() and distributed.is_initialized()) or distributed.get_rank() == 0
 
 
 def cache_dir() -> Path:

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from monai.bundle import ConfigWorkflow
 
 from medtl_monai.data import make_brain_cohort
 
@@ -67,6 +69,28 @@ class Cli:
         assert done.returncode == 0, done.stdout + done.stderr
         return done
 
+    def missing_properties(self, name):
+        """Which of MONAI's standard properties a configuration lacks."""
+        kind = "train" if name == "train" else "infer"
+        small = {"image_size": 32} if name == "train" else {}
+        path = str(self.bundle / "configs" / f"{name}.json")
+        options = {"dataset_dir": str(self.dataset), "logging_file": False, "initialize": [], **small}
+        workflow = ConfigWorkflow(path, workflow_type=kind, **options)
+        workflow.initialize()
+        return workflow.check_properties()
+
+
+@pytest.fixture(scope="session")
+def make_cli(tmp_path_factory):
+    """Makes the command line of a bundle, given its name and the default dataset of the tests."""
+
+    def make(name, dataset):
+        folder = tmp_path_factory.mktemp("bundles") / name
+        shutil.copytree(ROOT / "bundles" / name, folder, ignore=shutil.ignore_patterns("runs", "*.pt"))
+        return Cli(folder, dataset, tmp_path_factory.mktemp("cache"))
+
+    return make
+
 
 @pytest.fixture(scope="session")
 def cohort(tmp_path_factory):
@@ -77,9 +101,19 @@ def cohort(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def cli(tmp_path_factory, cohort):
+def cli(make_cli, cohort):
     """The brain bundle's command line."""
-    folder = tmp_path_factory.mktemp("bundles") / "brain_mri_classification"
-    ignore = shutil.ignore_patterns("runs", "*.pt")
-    shutil.copytree(ROOT / "bundles" / "brain_mri_classification", folder, ignore=ignore)
-    return Cli(folder, cohort, tmp_path_factory.mktemp("cache"))
+    return make_cli("brain_mri_classification", cohort)
+
+
+def states(path):
+    """A checkpoint's content."""
+    return torch.load(path, weights_only=True)
+
+
+def same_weights(a, b):
+    """Assert that two checkpoints hold the same weights, bit by bit."""
+    one, two = states(a)["model"], states(b)["model"]
+    assert list(one) == list(two)
+    for key, value in one.items():
+        assert torch.equal(value, two[key]), key

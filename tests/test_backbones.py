@@ -12,6 +12,8 @@ from medtl_monai.backbones import BACKBONES, anatomy, build
 from medtl_monai.backbones.efficientnet_lite import _SamePadded
 from medtl_monai.utils import UserError, is_under
 
+AUX = {name: {"aux_logits": True} for name in ("googlenet", "inception_v3")}
+
 
 def fill(net):
     """The deterministic weights of the reference: sines in state_dict's order, batch norm at identity scale."""
@@ -26,11 +28,13 @@ def fill(net):
             value.copy_(torch.from_numpy(sines.astype(np.float32)).reshape(value.shape))
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", "densenet121"])
+@pytest.mark.parametrize(
+    "name", ["alexnet", "vgg16", "googlenet", "inception_v3", "mobilenet_v2", "resnet18", "densenet121"]
+)
 def test_reproduces_torchvision(name, shared_reference):
     # the order of the entries is the same in MONAI's networks, so the fill needs no key map
     want = json.loads((shared_reference / "torchvision" / f"{name}.json").read_text())
-    net = build(name, num_classes=1000).eval()
+    net = build(name, num_classes=1000, **AUX.get(name, {})).eval()
     assert [list(v.shape) for v in net.state_dict().values()] == [shape for _, shape, _ in want["state_dict"]]
     if name != "densenet121":  # MONAI puts each dense layer into a Sequential: weights.KEY_MAPS renames
         assert list(net.state_dict()) == [key for key, _, _ in want["state_dict"]]

@@ -329,3 +329,30 @@ def test_a_real_file_that_nothing_decodes_is_named(shared_data):
     path = shared_data / "dicom_wg04" / "WG04" / "JPLY" / "MR1_JPLY"
     with pytest.raises(UserError, match="1 of 1 images cannot be read: .*MR1_JPLY .Unable to decode"):
         check_readable([{"image": str(path)}], progress=False)
+
+
+def findings_table(folder, header, rows):
+    for row in rows:
+        picture(folder / row.split(",")[0])
+    (folder / "index.csv").write_text("\n".join([header, *rows]))
+
+
+def test_columns_of_findings_may_be_unknown(tmp_path):
+    findings_table(tmp_path, "image,patient,mass,effusion", ["a.png,1,1,0", "b.png,2,0.0,", "c.png,3,-1,1.0"])
+    cases = load_cases(tmp_path, label_column=["mass", "effusion"])
+    assert (cases.task, cases.classes) == ("multilabel", ["mass", "effusion"])
+    np.testing.assert_array_equal([item["label"] for item in cases.items], [[1, 0], [0, np.nan], [np.nan, 1]])
+    wider = load_cases(tmp_path, label_column=["mass"], classes=["effusion", "mass"])
+    np.testing.assert_array_equal(wider.items[0]["label"], [np.nan, 1])
+    with pytest.raises(UserError, match="no column 'efusion' .did you mean 'effusion'.*label_column"):
+        load_cases(tmp_path, label_column=["mass", "efusion"])
+    findings_table(tmp_path, "image,patient,mass", ["a.png,1,2"])
+    with pytest.raises(UserError, match="'mass' of a.png is '2': expected 1, 0"):
+        load_cases(tmp_path, label_column=["mass"])
+
+
+def test_joined_findings_are_taken_apart(tmp_path):
+    findings_table(tmp_path, "image,patient,label", ["a.png,1,mass|effusion", "b.png,2,No Finding", "c.png,3,mass"])
+    cases = load_cases(tmp_path)
+    assert (cases.task, cases.classes) == ("multilabel", ["effusion", "mass"])
+    assert [item["label"] for item in cases.items] == [[1, 1], [0, 0], [0, 1]]

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = Path(medtl_monai.__file__).parent
 LAYERS = [  # bottom to top; modules of one layer do not import each other
     {"utils"},
-    {"backbones", "losses", "weights", "transforms", "metrics", "predictions", "data"},
+    {"backbones", "losses", "variants", "weights", "transforms", "metrics", "calibration", "predictions", "data"},
     {"segmentation_metrics"},
     {"strategies", "figures"},
     {"bundle"},

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from medtl_monai import metrics
 from medtl_monai.metrics import (
     METRICS,
     calibration_error,
+    classification,
     classification_metrics,
     part_metrics,
     patient_bootstrap,
@@ -107,8 +107,8 @@ def test_overall_calibration_is_of_the_most_probable_class_and_per_class_of_its_
 @given(predictions())
 def test_the_bootstrap_twin_equals_monai(case):
     p, y = case
-    twin = metrics._resampled_values(p, y, np.ones((1, len(y))))[0]
-    np.testing.assert_allclose(twin, metrics._values(p, y), atol=1e-6)  # calibration is float32 in MONAI
+    twin = classification._resampled_values(p, y, np.ones((1, len(y))))[0]
+    np.testing.assert_allclose(twin, classification._values(p, y), atol=1e-6)  # calibration is float32 in MONAI
 
 
 @settings(deadline=None, max_examples=25)
@@ -117,8 +117,10 @@ def test_an_image_drawn_twice_counts_like_two_images(case, seed):
     p, y = case
     drawn = np.random.default_rng(seed).integers(0, 3, len(y))
     drawn[0] = 1
-    twin = metrics._resampled_values(p, y, drawn[None].astype(float))[0]
-    np.testing.assert_allclose(twin, metrics._values(np.repeat(p, drawn, axis=0), np.repeat(y, drawn)), atol=1e-6)
+    twin = classification._resampled_values(p, y, drawn[None].astype(float))[0]
+    np.testing.assert_allclose(
+        twin, classification._values(np.repeat(p, drawn, axis=0), np.repeat(y, drawn)), atol=1e-6
+    )
 
 
 @settings(deadline=None, max_examples=25)
@@ -248,7 +250,7 @@ def test_intervals_do_not_depend_on_the_order_of_the_images_and_the_seed_repeats
 def test_resampling_in_blocks_changes_nothing(monkeypatch):
     p, y, patients = cohort(30, seed=6)
     whole = part_metrics(p, y, patients, CLASSES, seed=1, n_bootstrap=50)
-    monkeypatch.setattr(metrics, "RESAMPLED_WEIGHTS", 7 * 30)
+    monkeypatch.setattr("medtl_monai.metrics.bootstrap.RESAMPLED_WEIGHTS", 7 * 30)
     assert part_metrics(p, y, patients, CLASSES, seed=1, n_bootstrap=50) == whole
 
 

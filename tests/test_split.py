@@ -133,3 +133,23 @@ def test_the_table_says_where_each_image_went(tmp_path):
         "0_0,0,0,,train",
         "1_0,1,1,,val",
     ]
+
+
+def test_patients_with_findings_are_spread_by_their_rarest_one():
+    rng = np.random.default_rng(0)
+    items = []
+    for patient in range(100):
+        label = [float(patient % 2), float(patient % 10 == 0), float(patient == 7)]  # the last finding has one patient
+        items += [
+            {"image": f"{patient}_{i}", "patient": str(patient), "label": label} for i in range(rng.integers(1, 4))
+        ]
+    parts = split_patients(items, val_fraction=0.2, seed=3)
+    val = patients_of(items, parts, "val")
+    assert not val & patients_of(items, parts, "train")
+    assert 15 <= len(val) <= 25
+    assert 1 <= sum(int(p) % 10 == 0 for p in val) <= 3
+    assert parts == split_patients(items, val_fraction=0.2, seed=3)
+    folds = [patients_of(items, split_patients(items, val_fraction=0.2, fold=fold), "val") for fold in range(5)]
+    assert sorted(p for fold in folds for p in fold) == sorted(str(p) for p in range(100))
+    with pytest.raises(UserError, match="at least 2 patients, found 1"):
+        split_patients([items[0]])

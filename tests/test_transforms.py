@@ -2,13 +2,15 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 from torch.nn.functional import affine_grid, grid_sample
 
-from medtl_monai.transforms import AugmentBatch, MultiScaleInferer, PrepareBatch, affine_matrices, warp
+from medtl_monai.transforms import AugmentBatch, MultiScaleInferer, PrepareBatch, affine_matrices, effects, warp
 from medtl_monai.utils import UserError
 
 OFF = dict.fromkeys(["flip", "rotate", "zoom", "stretch", "shift", "gamma", "contrast", "brightness", "noise"], 0)
@@ -118,3 +120,45 @@ def test_image_and_mask_are_augmented_alike():
     inside = (image - image.round()).abs() < 1e-4  # away from edges both samplings agree
     assert inside.float().mean() > 0.5
     assert torch.equal(image[inside].round().long(), label[inside])
+
+
+def test_effects_do_to_each_image_what_its_parameter_says():
+    torch.manual_seed(0)
+    image, on = torch.rand(2, 1, 24, 20), torch.tensor([True, False])
+    first = {
+        "blur": effects.blur(image, torch.tensor([1.0, 0.0])),
+        "low": effects.low_resolution(image, 0.5, on),
+        "bias": effects.bias_field(image, torch.stack([torch.full((3, 3), 0.5), torch.zeros(3, 3)])),
+        "tone": effects.tone_curve(image, torch.tensor([[1.0, 2.0, 5.0], [1.0, 1.0, 1.0]])),
+        "erase": effects.erase(image, torch.tensor([[0.25, 0.5, 0.5, 1.0]] * 2), torch.tensor([7.0, 7.0]), on),
+    }
+    for name, result in first.items():
+        assert not torch.allclose(result[0], image[0]), name
+        torch.testing.assert_close(result[1], image[1], msg=name)
+    torch.testing.assert_close(first["bias"][0], image[0] * math.exp(0.5))
+    kernel = np.outer([1, 2, 3, 2, 1], [1, 2, 3, 2, 1]) / 81
+    blurred = ndimage.correlate(image[0, 0].numpy(), kernel, mode="nearest")
+    np.testing.assert_allclose(first["blur"][0, 0], blurred, atol=1e-5)
+    box = torch.zeros(24, 20, dtype=torch.bool)
+    box[6:12, 10:] = True
+    assert torch.equal(first["erase"][0, 0] == 7, box)
+    spectrum = [torch.fft.rfft2(x).abs()[8:16, 6:].mean() for x in (image[0, 0], first["low"][0, 0])]
+    assert spectrum[1] < 0.3 * spectrum[0]  # no fine detail is left
+
+
+def test_a_tone_curve_is_monais_histogram_shift():
+    image, steps = torch.rand(1, 1, 16, 16), torch.tensor([[0.5, 1.5, 0.2, 1.8]])
+    knots = np.concatenate([[0], steps[0].cumsum(0) / steps.sum()])
+    expected = np.interp(image[0, 0].numpy(), np.linspace(0, 1, 5), knots)
+    np.testing.assert_allclose(effects.tone_curve(image, steps)[0, 0], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["blur", "low_resolution", "bias_field", "tone", "erase"])
+def test_every_effect_can_be_switched_on_and_leaves_the_geometry(name):
+    image = torch.rand(8, 1, 32, 32)
+    assert torch.equal(AugmentBatch(**OFF)(image), image)
+    changed = AugmentBatch(**OFF, **{name: 1.0 if name != "bias_field" else 0.2})(image)
+    assert changed.shape == image.shape
+    assert all(not torch.equal(a, b) for a, b in zip(changed, image, strict=True))
+    mask = (image > 0.5).long()
+    assert torch.equal(AugmentBatch(**OFF, **{name: 0.5})(image, mask)[1], mask)

@@ -22,6 +22,7 @@ from torch import nn
 
 from medtl_monai.backbones import BACKBONES, anatomy, build
 from medtl_monai.utils import UserError
+from medtl_monai.variants import apply
 from medtl_monai.weights import (
     KEY_MAPS,
     SOURCES,
@@ -462,3 +463,21 @@ def test_equals_the_package_that_the_weights_come_from():
     x = torch.from_numpy(np.sin(np.arange(3 * 224 * 224) * 0.001).astype(np.float32)).reshape(1, 3, 224, 224)
     with torch.no_grad():
         torch.testing.assert_close(ours(x), theirs(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "variant", [{"adapter": "lora"}, {"adapter": "residual"}, {"norm": "domain"}, {"norm": "group"}]
+)
+def test_pretrained_weights_load_into_a_network_with_variants(variant):
+    source = build("resnet18", in_channels=3, num_classes=2)
+    network = build("resnet18", in_channels=1, num_classes=2)
+    apply(network, variant, blocks=["layer1", "layer2"])
+    report = load_weights(network, source.state_dict())
+    assert report.coverage == 1
+    added = {e.name for e in report.entries if e.how == "added by a variant"}
+    assert bool(added) == ("adapter" in variant)
+    if variant != {"norm": "group"}:
+        x = torch.randn(1, 1, 64, 64)
+        torch.testing.assert_close(network.eval()(x), source.eval()(x.expand(-1, 3, -1, -1)), atol=1e-4, rtol=1e-4)
+    again = apply(build("resnet18", in_channels=1, num_classes=2), variant, blocks=["layer1", "layer2"])
+    assert load_weights(again, network.state_dict()).names("missing") == []

@@ -1,19 +1,36 @@
-"""Networks by name, classifiers and U-Nets, and where their blocks are."""
+"""Networks by name, and where their blocks are."""
 
 from .anatomy import Anatomy, Block, anatomy
 from .efficientnet_lite import EfficientNetLite
 from .factory import BACKBONES, UNETS, build
-from .mobilenet import MobileNetV2
+from .heads import HEADS, Head, SpatialPyramidPool, set_head
+from .inception import GoogLeNet, InceptionResNetV2, InceptionV3, InceptionV4
+from .mobilenet import MobileNetV2, MobileNetV3
+from .plain import VGG, AlexNet, LeNet5
+from .preact_resnet import PreActResNet
 from .unet import TransferUNet
 
 __all__ = [
     "BACKBONES",
+    "HEADS",
     "UNETS",
+    "VGG",
+    "AlexNet",
     "Anatomy",
     "Block",
     "EfficientNetLite",
+    "GoogLeNet",
+    "Head",
+    "InceptionResNetV2",
+    "InceptionV3",
+    "InceptionV4",
+    "LeNet5",
     "MobileNetV2",
+    "MobileNetV3",
+    "PreActResNet",
+    "SpatialPyramidPool",
     "TransferUNet",
     "anatomy",
     "build",
+    "set_head",
 ]

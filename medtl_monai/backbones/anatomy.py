@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from monai.networks import nets
 from torch import nn
 
 from ..utils import last_layer, unwrap
-from .efficientnet_lite import EfficientNetLite
-from .mobilenet import MobileNetV2
+from .heads import HEADS, Head
+from .inception import ConvNorm
 
 __all__ = ["Anatomy", "Block", "anatomy"]
 
@@ -28,6 +28,7 @@ class Anatomy:
 
     Attributes:
         blocks: from stem to head; every parameter and buffer lies in exactly one.
+            The last is the head's, and where there are auxiliary heads theirs too.
         head: the last block's module, whose last layer gives the logits.
         features: how many features the head receives.
         encoder: the module that a classification network's weights fill; empty: the network itself.
@@ -42,9 +43,8 @@ class Anatomy:
 def anatomy(network: nn.Module) -> Anatomy:
     """Name the blocks of ``network``, whatever wraps it.
 
-    The backbones of this package and MONAI's ResNet, DenseNet and EfficientNet are known; a network with a method
-    ``anatomy`` is asked. Of any other network the blocks are its children in order of registration, opened up until
-    the head, its last layer, stands alone.
+    The networks of :data:`BACKBONES` are known; a network with a method ``anatomy`` is asked. Of any other the blocks
+    are its children in order of registration, opened up until the head, its last layer, stands alone.
 
     Raises:
         ValueError: an unknown network is a single layer, or holds parameters or buffers beside its blocks.
@@ -58,60 +58,51 @@ def anatomy(network: nn.Module) -> Anatomy:
     network = unwrap(network)
     if hasattr(network, "anatomy"):
         return network.anatomy()
-    if isinstance(network, MobileNetV2):
-        blocks = [*_single("features", len(network.features)), Block("classifier", ("classifier",))]
-    elif isinstance(network, (EfficientNetLite, nets.EfficientNet)):
-        body = [f"_blocks.{i}" for i in range(len(network._blocks))]
-        blocks = [
-            Block("stem", ("_conv_stem", "_bn0")),
-            *(Block(name, (name,)) for name in body),
-            Block("neck", ("_conv_head", "_bn1")),
-            Block("_fc", ("_fc",)),
-        ]
-    elif isinstance(network, nets.ResNet) and network.fc is not None:
-        layers = [Block(f"layer{i}", (f"layer{i}",)) for i in range(1, 5)]
-        blocks = [Block("stem", ("conv1", "bn1")), *layers, Block("fc", ("fc",))]
-    elif isinstance(network, nets.DenseNet):
-        blocks = _densenet(network)
+    classifier = next((at for kind, (_, at) in HEADS.items() if isinstance(network, kind)), None)
+    if classifier in (name for name, _ in network.named_modules()):
+        head = _head(network, classifier)
+        blocks = _known(network, head)
     else:
-        blocks = _generic(network)
-    head = blocks[-1].prefixes[-1]
-    layer = network.get_submodule(last_layer(network))
-    features = next((int(getattr(layer, a)) for a in ("in_features", "in_channels") if hasattr(layer, a)), 0)
-    return Anatomy(tuple(blocks), head, features)
+        head = last_layer(network)
+        blocks = [Block(name, (name,)) for name in _parts(network, head)]
+    layers = network.get_submodule(head).modules()
+    features = (getattr(layer, a, None) for layer in layers for a in ("in_features", "in_channels"))
+    return Anatomy(tuple(blocks), head, next((n for n in features if n), 0))
 
 
-def _single(parent: str, n: int) -> list[Block]:
-    return [Block("stem" if i == 0 else f"{parent}.{i}", (f"{parent}.{i}",)) for i in range(n)]
+def _head(network: nn.Module, classifier: str) -> str:
+    """The classifier where it is new or a single layer, else its last layer: those before it are pretrained too."""
+    module = network.get_submodule(classifier)
+    layers = [name for name, m in module.named_modules() if isinstance(m, nn.Linear)]
+    return classifier if isinstance(module, Head) or len(layers) == 1 else f"{classifier}.{layers[-1]}"
 
 
-def _densenet(network: nets.DenseNet) -> list[Block]:
-    n = sum(name.startswith("denseblock") for name, _ in network.features.named_children())
-    followed = [f"features.transition{i}" if i < n else "features.norm5" for i in range(1, n + 1)]
-    dense = [Block(f"denseblock{i}", (f"features.denseblock{i}", followed[i - 1])) for i in range(1, n + 1)]
-    head = Block("class_layers", ("class_layers",))
-    return [Block("stem", ("features.conv0", "features.norm0")), *dense, head]
+def _known(network: nn.Module, head: str) -> list[Block]:
+    """What belongs together in one block: a convolution and its norm, the stem's convolutions, all heads."""
+    auxiliary = getattr(network, "auxiliary", [])
+    blocks: list[Block] = []
+    for name in _parts(network, head, ("features", "_blocks")):
+        module = network.get_submodule(name)
+        follows = isinstance(module, nn.modules.batchnorm._BatchNorm) or ".transition" in name
+        if name == head:
+            blocks.append(Block(head, (*auxiliary, head)))
+        elif follows or (len(blocks) == 1 and isinstance(module, ConvNorm)):
+            blocks[-1] = Block(blocks[-1].name, (*blocks[-1].prefixes, name))
+        elif name not in auxiliary:
+            blocks.append(Block(name if blocks else "stem", (name,)))
+    return blocks
 
 
-def _generic(network: nn.Module) -> list[Block]:
-    head = last_layer(network)
-    names: list[str] = []
-
-    def collect(module: nn.Module, prefix: str) -> None:
-        own = [key for key in module.state_dict() if "." not in key]
-        if own:
-            owner = prefix or type(network).__name__
-            raise ValueError(f"{owner} holds {', '.join(own)} beside modules: its blocks are unclear.")
-        for name, child in module.named_children():
-            full = f"{prefix}.{name}" if prefix else name
-            if not child.state_dict():
-                continue
-            if full != head and head.startswith(f"{full}."):
-                collect(child, full)
-            else:
-                names.append(full)
-
-    if head == "":
-        raise ValueError(f"{type(network).__name__} is a single layer: it has no blocks.")
-    collect(network, "")
-    return [Block(name, (name,)) for name in names]
+def _parts(network: nn.Module, head: str, opened: Sequence[str] = (), prefix: str = "") -> Iterator[str]:
+    """Names of the modules with weights, in order: children, those ``opened`` and around the head by their parts."""
+    module = network.get_submodule(prefix)
+    own = [key for key in module.state_dict() if "." not in key]
+    if own:
+        owner = prefix or type(network).__name__
+        raise ValueError(f"{owner} holds {', '.join(own)} beside modules: its blocks are unclear.")
+    for child, part in module.named_children():
+        name = f"{prefix}.{child}" if prefix else child
+        if name in opened or head.startswith(f"{name}."):
+            yield from _parts(network, head, opened, name)
+        elif part.state_dict():
+            yield name

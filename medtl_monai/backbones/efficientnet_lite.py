@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 
-import torch
-from monai.networks.layers.factories import Conv, Norm
+from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 from torch.nn.functional import pad
+
+from .layers import average, batch_norm, drop_paths, initialize, round_to_8
 
 __all__ = ["VARIANTS", "EfficientNetLite"]
 
@@ -31,6 +32,7 @@ _STAGES = (
     (1, 3, 1, 6, 320),
 )
 _STEM, _HEAD = 32, 1280  # not scaled in the Lite family
+_EPS = 1e-3
 
 
 class _SamePadded(nn.Module):
@@ -58,14 +60,14 @@ class _MBConv(nn.Module):
         conv, hidden = Conv[Conv.CONV, dims], inputs * expansion
         if expansion > 1:
             self._expand_conv = conv(inputs, hidden, 1, bias=False)
-            self._bn0 = _norm(dims, hidden)
+            self._bn0 = batch_norm(dims, hidden, _EPS)
         self._same = _SamePadded(kernel_size, stride) if stride > 1 else nn.Identity()
         self._depthwise_conv = conv(
             hidden, hidden, kernel_size, stride, 0 if stride > 1 else kernel_size // 2, groups=hidden, bias=False
         )
-        self._bn1 = _norm(dims, hidden)
+        self._bn1 = batch_norm(dims, hidden, _EPS)
         self._project_conv = conv(hidden, outputs, 1, bias=False)
-        self._bn2 = _norm(dims, outputs)
+        self._bn2 = batch_norm(dims, outputs, _EPS)
         self._act = nn.ReLU6(inplace=True)
         self.expands, self.adds, self.drop = expansion > 1, stride == 1 and inputs == outputs, drop
 
@@ -76,8 +78,7 @@ class _MBConv(nn.Module):
         if not self.adds:
             return y
         if self.training and self.drop > 0:
-            keep = torch.rand([len(y)] + [1] * (y.ndim - 1), device=y.device, dtype=y.dtype) >= self.drop
-            y = y * keep / (1 - self.drop)
+            y = drop_paths(y, self.drop)
         return x + y
 
 
@@ -125,13 +126,13 @@ class EfficientNetLite(nn.Module):
         conv, dims = Conv[Conv.CONV, spatial_dims], spatial_dims
         self._same = _SamePadded(3, 2)
         self._conv_stem = conv(in_channels, _STEM, 3, 2, bias=False)
-        self._bn0 = _norm(dims, _STEM)
+        self._bn0 = batch_norm(dims, _STEM, _EPS)
         # the first and the last stage are not repeated more often
         last = len(_STAGES) - 1
         repeats = [r if i in (0, last) else math.ceil(r * depth) for i, (r, *_) in enumerate(_STAGES)]
         blocks, inputs = [], _STEM
         for n, (_, kernel_size, stride, expansion, channels) in zip(repeats, _STAGES, strict=True):
-            outputs = _round_to_8(channels * width)
+            outputs = round_to_8(channels * width)
             for j in range(n):
                 blocks.append(
                     _MBConv(
@@ -147,13 +148,12 @@ class EfficientNetLite(nn.Module):
                 inputs = outputs
         self._blocks = nn.ModuleList(blocks)
         self._conv_head = conv(inputs, _HEAD, 1, bias=False)
-        self._bn1 = _norm(dims, _HEAD)
+        self._bn1 = batch_norm(dims, _HEAD, _EPS)
         self._act = nn.ReLU6(inplace=True)
+        self._avg_pooling = average(dims)
         self._dropout = nn.Dropout(own_dropout if dropout is None else dropout)
         self._fc = nn.Linear(_HEAD, num_classes)
-        for module in self.modules():
-            if isinstance(module, nn.modules.conv._ConvNd):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out")
+        initialize(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits."""
@@ -161,14 +161,4 @@ class EfficientNetLite(nn.Module):
         for block in self._blocks:
             x = block(x)
         x = self._act(self._bn1(self._conv_head(x)))
-        return self._fc(self._dropout(x.flatten(2).mean(-1)))
-
-
-def _norm(dims: int, channels: int) -> nn.Module:
-    return Norm[Norm.BATCH, dims](channels, eps=1e-3)
-
-
-def _round_to_8(channels: float) -> int:
-    """The nearest multiple of 8 that is not more than 10% below ``channels``."""
-    rounded = max(8, int(channels + 4) // 8 * 8)
-    return rounded + 8 if rounded < 0.9 * channels else rounded
+        return self._fc(self._dropout(self._avg_pooling(x).flatten(1)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from functools import partial
 from typing import Any
@@ -12,7 +12,11 @@ from torch import nn
 
 from ..utils import UserError
 from .efficientnet_lite import EfficientNetLite
-from .mobilenet import MobileNetV2
+from .heads import set_head
+from .inception import GoogLeNet, InceptionResNetV2, InceptionV3, InceptionV4
+from .mobilenet import MobileNetV2, MobileNetV3
+from .plain import VGG, AlexNet, LeNet5
+from .preact_resnet import PreActResNet
 from .unet import TransferUNet
 
 __all__ = ["BACKBONES", "UNETS", "build"]
@@ -30,11 +34,24 @@ def _monai_densenet(make: Callable[..., nn.Module], *, num_classes: int, **kwarg
 
 
 BACKBONES: dict[str, Callable[..., nn.Module]] = {
+    "lenet5": LeNet5,
+    "alexnet": AlexNet,
+    **{f"vgg{n}{'_bn' * norm}": partial(VGG, n, norm=norm) for n in (11, 13, 16, 19) for norm in (False, True)},
+    "googlenet": GoogLeNet,
+    "inception_v3": InceptionV3,
+    "inception_v4": InceptionV4,
+    "inception_resnet_v2": InceptionResNetV2,
     "mobilenet_v2": MobileNetV2,
+    **{f"mobilenet_v3_{size}": partial(MobileNetV3, size) for size in ("small", "large")},
     **{f"efficientnet_lite{i}": partial(EfficientNetLite, i) for i in range(5)},
     **{f"resnet{n}": partial(_monai_resnet, getattr(nets, f"resnet{n}")) for n in (10, 18, 34, 50, 101, 152)},
-    **{f"densenet{n}": partial(_monai_densenet, getattr(nets, f"DenseNet{n}")) for n in (121, 169, 201)},
+    **{f"resnet{n}_v2": partial(PreActResNet, n) for n in (18, 34, 50, 101, 152)},
+    **{f"densenet{n}": partial(_monai_densenet, getattr(nets, f"DenseNet{n}")) for n in (121, 169, 201, 264)},
     **{f"efficientnet_b{i}": partial(nets.EfficientNetBN, f"efficientnet-b{i}", pretrained=False) for i in range(8)},
+    "senet154": nets.SENet154,
+    **{f"seresnet{n}": getattr(nets, f"SEResNet{n}") for n in (50, 101, 152)},
+    "seresnext50": nets.SEResNext50,
+    "seresnext101": nets.SEResNext101,
 }
 """Name to constructor: ``(*, spatial_dims, in_channels, num_classes, **options)``."""
 
@@ -54,20 +71,37 @@ UNETS: dict[str, Callable[..., nn.Module]] = {
 """Networks that label every pixel, likewise: ``unet_<backbone>`` takes the backbone's pretrained weights."""
 
 
-def build(name: str, *, spatial_dims: int = 2, in_channels: int = 3, num_classes: int = 2, **options: Any) -> nn.Module:
+def build(
+    name: str,
+    *,
+    spatial_dims: int = 2,
+    in_channels: int = 3,
+    num_classes: int = 2,
+    pool: str | None = None,
+    head: Sequence[int] | None = None,
+    head_dropout: float = 0.5,
+    **options: Any,
+) -> nn.Module:
     """A backbone with a classification head, or a U-Net, randomly initialized.
-
-    MobileNetV2 and EfficientNet-Lite are this package's; the others are MONAI's.
 
     Args:
         name: one of :data:`BACKBONES` or :data:`UNETS`.
         spatial_dims: 1, 2 or 3.
         in_channels: channels of the input.
         num_classes: number of outputs.
+        pool: how the last map becomes a vector: ``avg``, ``max`` or ``spp`` (spatial pyramid); ``None``: the network's
+            own way, which is the global average but in LeNet, AlexNet and VGG.
+        head: widths of hidden dense layers, such as ``[8192, 2048, 512, 128]``; empty: one linear layer; ``None``: the
+            network's own head, or one linear layer if ``pool`` is given.
+        head_dropout: probability after each layer of ``head``.
         options: of the constructor, such as ``dropout``.
 
     Raises:
-        UserError: an unknown name, or an option that the network does not have.
+        UserError: an unknown name or pooling, or an option that the network does not have.
+
+    Example:
+        >>> build("resnet18", pool="spp", head=[64]).fc[0]
+        Linear(in_features=10752, out_features=64, bias=True)
     """
     known = BACKBONES | UNETS
     if name not in known:
@@ -77,8 +111,11 @@ def build(name: str, *, spatial_dims: int = 2, in_channels: int = 3, num_classes
     if spatial_dims not in (1, 2, 3):
         raise UserError(f"spatial_dims must be 1, 2 or 3, got {spatial_dims!r}.")
     try:
-        return known[name](spatial_dims=spatial_dims, in_channels=in_channels, num_classes=num_classes, **options)
+        net = known[name](spatial_dims=spatial_dims, in_channels=in_channels, num_classes=num_classes, **options)
     except TypeError as error:
         if not options:
             raise
         raise UserError(f"{name} does not take {', '.join(options)} as given ({error}): leave it out.") from error
+    if pool is not None or head is not None:
+        set_head(net, num_classes, spatial_dims=spatial_dims, pool=pool, widths=head or (), dropout=head_dropout)
+    return net

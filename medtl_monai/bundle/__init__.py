@@ -1,13 +1,16 @@
 """What the bundles' configurations call: the beginning, the middle and the end of a run."""
 
+from .calibrate import Calibration
 from .cases import Parts, read_parts
-from .handlers import Checkpoints, EpochSeed, History, Resume, SavePredictions, accuracy, as_handler, log_loss
+from .handlers import Checkpoints, EpochSeed, History, Resume, SavePredictions, as_handler
 from .report import Predicted, Report, open_output, predict
+from .scores import accuracy, log_loss, mean_auc
 from .segmentation import SaveMasks, SegmentationReport, read_stacks, segment, structure_classes, unmasked
 from .start import check_keys, check_values, find_root, new_output_dir, start, write_config
 from .transfer import Transfer, build_network, image_statistics, load_model, model_settings, transfer
 
 __all__ = [
+    "Calibration",
     "Checkpoints",
     "EpochSeed",
     "History",
@@ -28,6 +31,7 @@ __all__ = [
     "image_statistics",
     "load_model",
     "log_loss",
+    "mean_auc",
     "model_settings",
     "new_output_dir",
     "open_output",

@@ -11,7 +11,7 @@ from typing import Any
 from ..data import Cases, LeakageReport, audit, check_readable, raise_on_shared_patients, split_patients
 from ..utils import UserError
 
-__all__ = ["Parts", "read_parts"]
+__all__ = ["Parts", "audited", "read_parts"]
 
 _log = logging.getLogger("medtl_monai")
 
@@ -65,7 +65,7 @@ def read_parts(
     leakage = audited(cases.items, names, hashes, allow_shared_patients)
     for name in dict.fromkeys(names):
         chosen = [item for item, where in zip(cases.items, names, strict=True) if where == name]
-        counts = Counter(item["label"] for item in chosen)
+        counts = Counter(k for item in chosen for k in _labels(item))
         per_class = ", ".join(f"{counts[i]} {label}" for i, label in enumerate(cases.classes))
         _log.info(f"{name}: {len(chosen)} images of {len({i['patient'] for i in chosen})} patients ({per_class})")
         missing = [label for i, label in enumerate(cases.classes) if not counts[i]]
@@ -83,3 +83,9 @@ def audited(
         raise_on_shared_patients(leakage)
     _log.info(f"leakage: {leakage.verdict}")
     return leakage
+
+
+def _labels(item: dict[str, Any]) -> list[int]:
+    """Indices of the classes that an image is of: one, or every finding that is present."""
+    label = item["label"]
+    return [k for k, value in enumerate(label) if value == 1] if isinstance(label, list) else [label]

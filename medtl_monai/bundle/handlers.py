@@ -10,10 +10,8 @@ from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
-from ignite.metrics import Accuracy, Loss
 from monai.utils import set_determinism
 from torch import Tensor
-from torch.nn.functional import nll_loss
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
@@ -21,7 +19,14 @@ from ..predictions import write_predictions
 from ..utils import UserError, atomic_path, unwrap
 from .transfer import read_checkpoint
 
-__all__ = ["Checkpoints", "EpochSeed", "History", "Resume", "SavePredictions", "accuracy", "as_handler", "log_loss"]
+__all__ = [
+    "Checkpoints",
+    "EpochSeed",
+    "History",
+    "Resume",
+    "SavePredictions",
+    "as_handler",
+]
 
 _log = logging.getLogger("medtl_monai")
 
@@ -46,21 +51,6 @@ class EpochSeed:
 def as_handler(made: Any) -> Any:
     """``made`` itself: a list of handlers must hold dictionaries for MONAI's tools, also where one stands elsewhere."""
     return made
-
-
-def accuracy() -> Accuracy:
-    """Share of right predictions, of an evaluator whose postprocessing gives probabilities and one-hot labels."""
-    return Accuracy(output_transform=_stacked)
-
-
-def log_loss() -> Loss:
-    """Cross-entropy of the probabilities, of the same."""
-    return Loss(lambda probabilities, labels: nll_loss(probabilities.clamp_min(1e-12).log(), labels), _stacked)
-
-
-def _stacked(output: list[dict[str, Tensor]]) -> tuple[Tensor, Tensor]:
-    probabilities = torch.stack([torch.as_tensor(case["pred"]) for case in output])
-    return probabilities, torch.stack([torch.as_tensor(case["label"]) for case in output]).argmax(1)
 
 
 class History:

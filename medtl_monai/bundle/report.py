@@ -24,9 +24,9 @@ from tqdm import tqdm
 from .. import __version__, figures
 from ..backbones import anatomy
 from ..data import write_split_csv
-from ..metrics import part_metrics, render_metrics
-from ..predictions import write_predictions
-from ..utils import UserError, atomic_path, unwrap, write_json
+from ..metrics import part_findings, part_metrics, render_metrics
+from ..predictions import class_name, write_predictions
+from ..utils import UserError, atomic_path, first_process, unwrap, write_json
 from .cases import Parts
 from .handlers import History
 from .start import write_config
@@ -40,7 +40,7 @@ _STARTED = time.perf_counter()
 
 @dataclass(frozen=True)
 class Predicted:
-    """Class probabilities ``(N, C)`` of the items of one part, in the order of its loader."""
+    """Probabilities ``(N, C)`` of the items of one part, in the order of its loader."""
 
     loader: DataLoader
     probabilities: np.ndarray
@@ -52,8 +52,8 @@ class Predicted:
 
     @property
     def labels(self) -> np.ndarray:
-        """Labels ``(N,)``; -1 where an item has none."""
-        return np.array([item.get("label", -1) for item in self.items], dtype=int)
+        """Labels ``(N,)``; of findings that may stand together ``(N, C)``, 1, 0 or NaN for unknown."""
+        return np.array([item["label"] for item in self.items])
 
     @property
     def patients(self) -> list[str]:
@@ -83,7 +83,7 @@ def open_output(
     Raises:
         UserError: the folder holds another run's results.
     """
-    if not _first_process():
+    if not first_process():
         return
     folder = Path(output_dir)
     if (folder / "config.json").exists() and (
@@ -103,15 +103,19 @@ def open_output(
 
 def predict(
     network: nn.Module, loader: DataLoader, prepare_batch: Callable[..., Any], inferer: Callable[..., Any],
-    *, device: torch.device | str, name: str = "",
+    *, device: torch.device | str, task: str = "classification", name: str = "",
 ) -> np.ndarray:  # fmt: skip
-    """Class probabilities ``(N, C)`` of a loader's images, in its order, with a progress bar."""
+    """Probabilities ``(N, C)`` of a loader's images, in its order, with a progress bar.
+
+    Of classes by softmax; of findings that may stand together (``task`` ``multilabel``) by a sigmoid each.
+    """
     network.eval()
     outputs = []
     with torch.no_grad():
         for batch in tqdm(loader, desc=f"predicting {name}".strip(), leave=False):
             image, _ = prepare_batch(batch, device)
-            outputs.append(inferer(image, network).float().softmax(1).cpu())
+            logits = inferer(image, network).float()
+            outputs.append((logits.sigmoid() if task == "multilabel" else logits.softmax(1)).cpu())
     return torch.cat(outputs).double().numpy()
 
 
@@ -122,7 +126,7 @@ class Report:
         output_dir: the run's folder.
         network: of the architecture that ``checkpoint`` holds.
         checkpoint: the weights that are scored.
-        settings: of the model: its ``classes`` are used here.
+        settings: of the model: its ``classes`` and ``task`` are used here.
         loaders: part name to loader, unshuffled and without augmentation.
         prepare_batch: moves and normalizes a batch.
         inferer: MONAI's.
@@ -138,14 +142,14 @@ class Report:
         *, device: torch.device | str, seed: int, history: History | None = None, save_to: str | None = None,
     ) -> None:  # fmt: skip
         self.folder, self.network, self.checkpoint = Path(output_dir), network, checkpoint
-        self.classes = list(settings["classes"])
+        self.classes, self.task = list(settings["classes"]), settings.get("task", "classification")
         self.loaders = {name: loader for name, loader in loaders.items() if loader is not None and len(loader)}
         self.prepare_batch, self.inferer, self.device = prepare_batch, inferer, device
         self.seed, self.history, self.save_to = seed, history, save_to
 
     def write(self) -> None:
         """Score every part with the checkpoint's weights; write tables and figures; print the metrics."""
-        if not _first_process():
+        if not first_process():
             return
         trainable = sum(p.numel() for p in unwrap(self.network).parameters() if p.requires_grad)
         metrics = self.score(load_model(unwrap(self.network), self.checkpoint, device=self.device))
@@ -165,10 +169,11 @@ class Report:
         """The metrics of every part; its tables and figures are written on the way."""
         found = {}
         for name, loader in self.loaders.items():
-            probabilities = predict(network, loader, self.prepare_batch, self.inferer, device=self.device, name=name)
-            found[name] = Predicted(loader, probabilities)
+            how = {"device": self.device, "task": self.task, "name": name}
+            found[name] = Predicted(loader, predict(network, loader, self.prepare_batch, self.inferer, **how))
+        score = part_findings if self.task == "multilabel" else part_metrics
         metrics = {
-            name: part_metrics(part.probabilities, part.labels, part.patients, self.classes, seed=self.seed)
+            name: score(part.probabilities, part.labels, part.patients, self.classes, seed=self.seed)
             for name, part in found.items()
         }
         self._write_predictions(found)
@@ -182,7 +187,7 @@ class Report:
             self.folder / "predictions.csv",
             [item["image"] for item in items],
             [patient for part in found.values() for patient in part.patients],
-            [label for part in found.values() for label in part.labels],
+            np.concatenate([part.labels for part in found.values()]),
             np.concatenate([part.probabilities for part in found.values()]),
             self.classes,
         )
@@ -195,12 +200,14 @@ class Report:
         curves = (part.probabilities, part.labels, part.patients, self.classes)
         figures.roc_curves(*curves, folder / f"{name}_roc.png", title=title)
         figures.pr_curves(*curves, folder / f"{name}_pr.png", title=title)
-        figures.confusion_matrix(
-            metrics["confusion_matrix"], self.classes, folder / f"{name}_confusion.png", title=title
-        )
         figures.reliability_diagram(part.probabilities, part.labels, folder / f"{name}_reliability.png", title=title)
-        truth = part.probabilities[np.arange(len(part.labels)), part.labels]
-        order = truth.argsort(kind="stable")
+        if self.task == "multilabel":
+            wrong = np.abs(part.probabilities - part.labels)
+            order = (-np.nan_to_num(wrong).max(axis=1)).argsort(kind="stable")
+        else:
+            matrix = metrics["confusion_matrix"]
+            figures.confusion_matrix(matrix, self.classes, folder / f"{name}_confusion.png", title=title)
+            order = part.probabilities[np.arange(len(part.labels)), part.labels].argsort(kind="stable")
         middle = len(order) // 2
         cases = {"worst": order[:8], "typical": order[max(0, middle - 4) : middle + 4]}
         for kind, chosen in cases.items():
@@ -211,12 +218,14 @@ class Report:
         batch, _ = self.prepare_batch({"image": pictures}, self.device)
         predicted = part.probabilities.argmax(1)
         heats = figures.grad_cam(network, anatomy(network).blocks[-2].prefixes[-1], batch, predicted[chosen])
+        truth = [class_name(label, self.classes) for label in part.labels[chosen]]
         captions = [
-            f"{Path(part.items[i]['image']).name}\n{self.classes[part.labels[i]]}, predicted "
-            f"{self.classes[predicted[i]]} ({part.probabilities[i, predicted[i]]:.0%})"
-            for i in chosen
+            f"{Path(part.items[i]['image']).name}\n{name}, predicted {self.classes[predicted[i]]} "
+            f"({part.probabilities[i, predicted[i]]:.0%})"
+            for i, name in zip(chosen, truth, strict=True)
         ]
-        right = [bool(predicted[i] == part.labels[i]) for i in chosen]
+        said = part.probabilities[chosen] > 0.5 if self.task == "multilabel" else predicted[chosen]
+        right = [bool(np.all((s == y) | np.isnan(y))) for s, y in zip(said, part.labels[chosen], strict=True)]
         figures.case_grid(
             [picture.mean(0).numpy() for picture in pictures],
             captions,
@@ -246,7 +255,3 @@ def _circumstances(device: torch.device | str) -> dict[str, Any]:
         "peak_memory_bytes": peak,
         "peak_device_memory_bytes": torch.cuda.max_memory_allocated(device) if cuda else None,
     }
-
-
-def _first_process() -> bool:
-    return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0

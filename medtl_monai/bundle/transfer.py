@@ -14,6 +14,7 @@ from torch import nn
 from ..backbones import anatomy, build
 from ..strategies import Chain, Strategy
 from ..utils import UserError
+from ..variants import VARIANTS, apply
 from ..weights import SOURCES, LoadReport, load_weights
 
 __all__ = [
@@ -38,13 +39,16 @@ class Transfer:
 
 
 def build_network(settings: Mapping[str, Any]) -> nn.Module:
-    """The network of a model's settings: ``backbone``, ``channels``, ``classes`` and the options in ``variant``."""
-    return build(
-        settings["backbone"],
-        in_channels=settings["channels"],
-        num_classes=len(settings["classes"]),
-        **settings["variant"],
+    """The network of a model's settings: ``backbone``, ``channels``, ``classes`` and ``variant``.
+
+    The entries of ``variant`` are those of :func:`medtl_monai.variants.apply`; others are options of the backbone.
+    """
+    variant = dict(settings["variant"])
+    changes = {key: variant.pop(key) for key in VARIANTS if key in variant}
+    network = build(
+        settings["backbone"], in_channels=settings["channels"], num_classes=len(settings["classes"]), **variant
     )
+    return apply(network, changes, blocks=[block.prefixes[-1] for block in anatomy(network).blocks[:-1]])
 
 
 def transfer(

@@ -2,7 +2,14 @@
 
 from .datasets import EXTENSIONS, Cases, load_cases, unlabelled
 from .leakage import LeakageReport, audit, perceptual_hash, raise_on_shared_patients
-from .phantoms import brain_cohort, cardiac_cohort, make_brain_cohort, make_cardiac_cohort
+from .phantoms import (
+    brain_cohort,
+    cardiac_cohort,
+    chest_cohort,
+    make_brain_cohort,
+    make_cardiac_cohort,
+    make_chest_cohort,
+)
 from .readers import READERS, ToSliced, check_readable, read_grey
 from .split import split_patients, write_split_csv
 from .stacks import CentreSquared, LoadStackd, SelectStructuresd, SliceDataset, read_stack, tells_spacing
@@ -21,9 +28,11 @@ __all__ = [
     "brain_cohort",
     "cardiac_cohort",
     "check_readable",
+    "chest_cohort",
     "load_cases",
     "make_brain_cohort",
     "make_cardiac_cohort",
+    "make_chest_cohort",
     "perceptual_hash",
     "raise_on_shared_patients",
     "read_grey",

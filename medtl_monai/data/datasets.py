@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ __all__ = ["EXTENSIONS", "Cases", "load_cases", "unlabelled"]
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".nii", ".nii.gz", ".dcm", ".dicom", ".nrrd", ".mha")
 """File names that are taken for images, in any case; besides, DICOM files without an extension."""
 
+NO_FINDING = "No Finding"
 PATIENT_COLUMNS = ("patient", "patient_id", "PatientID")
 _PARTS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"}
 _PARTS |= {"test": "test", "testing": "test"}
@@ -28,17 +30,19 @@ class Cases:
     """Labelled images.
 
     Attributes:
-        items: a MONAI datalist; each item has ``image`` (absolute path), ``label`` (index into ``classes``),
-            ``patient``, and where the data has them ``split`` (``train``, ``val`` or ``test``) and ``domain``.
-        classes: names of the labels.
+        items: a MONAI datalist; each item has ``image`` (absolute path), ``label`` (see ``task``), ``patient``, and
+        where the data has them ``split`` (``train``, ``val`` or ``test``) and ``domain``. classes: names of the labels.
         root: the folder.
         layout: ``table``, ``datalist`` or ``folders``.
+        task: ``classification``: a label is an index into ``classes``; ``multilabel``: a list in the order of
+            ``classes``, 1 present, 0 absent, NaN unknown.
     """
 
     items: list[dict[str, Any]]
     classes: list[str]
     root: Path
     layout: str
+    task: str = "classification"
 
 
 def load_cases(
@@ -46,7 +50,7 @@ def load_cases(
     *,
     table: str | None = "index.csv",
     image_column: str = "image",
-    label_column: str = "label",
+    label_column: str | Sequence[str] = "label",
     patient_column: str | None = "auto",
     split_column: str = "split",
     domain_column: str = "domain",
@@ -62,7 +66,8 @@ def load_cases(
         dataset_dir: the folder.
         table: name of the table in it.
         image_column: paths, relative to the folder.
-        label_column: class names.
+        label_column: class names, or findings joined by ``|`` (``No Finding`` for none); or a list of columns, one a
+            finding, with 1 (present), 0 (absent), or -1 or nothing (unknown).
         patient_column: ``auto``: the first of patient, patient_id and PatientID that is there; ``None``: each image
             is its own patient.
         split_column: ``train``, ``val`` or ``test``, used if it is there.
@@ -75,7 +80,9 @@ def load_cases(
     root = Path(dataset_dir).expanduser().resolve()
     if not root.is_dir():
         raise UserError(f"dataset_dir: there is no folder {dataset_dir}: check the path.")
-    columns = {"image": image_column, "label": label_column, "split": split_column, "domain": domain_column}
+    findings = [] if isinstance(label_column, str) else list(label_column)
+    columns = {"image": image_column, "split": split_column, "domain": domain_column}
+    columns |= {f"label {name}": name for name in findings} if findings else {"label": label_column}
     listed = table if table is not None and table.endswith(".json") else "dataset.json"
     if table is not None and not table.endswith(".json") and (root / table).is_file():
         layout, rows = "table", _table_rows(root / table, columns, patient_column)
@@ -88,9 +95,14 @@ def load_cases(
         layout, rows = "folders", _folder_rows(root, patient_column)
     rows = [{**row, "image": str((root / row["image"]).resolve())} for row in rows]
     _check_images(rows, root)
+    rows = _without_duplicates(rows)
+    if findings or any("|" in row["label"] or row["label"] == NO_FINDING for row in rows):
+        names, labels = _findings(rows, findings, classes)
+        bare = [{key: value for key, value in row.items() if not key.startswith("label")} for row in rows]
+        items = [{**row, "label": label} for row, label in zip(bare, labels, strict=True)]
+        return Cases(items, names, root, layout, "multilabel")
     names = _class_names(rows, classes)
-    items = [{**row, "label": names.index(row["label"])} for row in _without_duplicates(rows)]
-    return Cases(items, names, root, layout)
+    return Cases([{**row, "label": names.index(row["label"])} for row in rows], names, root, layout)
 
 
 def unlabelled(path: str | Path) -> list[dict[str, str]]:
@@ -116,7 +128,8 @@ def _table_rows(path: Path, columns: dict[str, str], patient_column: str | None)
     found = [name.strip() for name in reader.fieldnames or []]
     reader.fieldnames = found
     patient = _patient_column(patient_column, found, f"the table {path.name}")
-    needed = {key: columns[key] for key in ("image", "label")} | ({"patient": patient} if patient else {})
+    needed = {key: name for key, name in columns.items() if key == "image" or key.startswith("label")}
+    needed |= {"patient": patient} if patient else {}
     needed |= {"split": columns["split"]} if columns["split"] in found else {}
     for key, column in needed.items():
         if column not in found:
@@ -124,12 +137,12 @@ def _table_rows(path: Path, columns: dict[str, str], patient_column: str | None)
             hint = f" (did you mean {near[0]!r}?)" if near else ""
             raise UserError(
                 f"the table {path.name} has no column {column!r}{hint}: it has {', '.join(found)}; "
-                f"name the right one with {key}_column."
+                f"name the right one with {key.split()[0]}_column."
             )
     rows = []
     for number, cells in enumerate(reader, start=2):
         row = {key: (cells.get(column) or "").strip() for key, column in needed.items()}
-        empty = [needed[key] for key, value in row.items() if not value]
+        empty = [needed[key] for key, value in row.items() if not value and not key.startswith("label ")]
         if empty:
             raise UserError(f"line {number} of the table {path.name} has no {' and no '.join(empty)}: fill it in.")
         row.setdefault("patient", row["image"])
@@ -168,10 +181,11 @@ def _datalist_rows(path: Path, columns: dict[str, str], patient_column: str | No
     patient = _patient_column(patient_column, list(entries[0][1]), f"the datalist {path.name}")
     rows = []
     for key, entry in entries:
-        missing = [c for c in (columns["image"], columns["label"], *([patient] if patient else [])) if c not in entry]
+        labels = {key: name for key, name in columns.items() if key.startswith("label")}
+        missing = [c for c in (columns["image"], *labels.values(), *([patient] if patient else [])) if c not in entry]
         if missing:
             raise UserError(f"an entry of the datalist {path.name} has no {', '.join(missing)}: it has {list(entry)}.")
-        row = {"image": str(entry[columns["image"]]), "label": str(entry[columns["label"]])}
+        row = {"image": str(entry[columns["image"]]), **{key: _text(entry[name]) for key, name in labels.items()}}
         row["patient"] = str(entry[patient]) if patient else row["image"]
         if len(lists) > 1:
             row["split"] = _PARTS[key]
@@ -242,6 +256,41 @@ def _class_names(rows: Sequence[dict[str, str]], wanted: Sequence[str] | None) -
     if unknown:
         raise UserError(f"the data has images of {', '.join(unknown)}, which are not among {', '.join(wanted)}.")
     return list(wanted)
+
+
+def _findings(
+    rows: Sequence[dict[str, str]], columns: Sequence[str], wanted: Sequence[str] | None
+) -> tuple[list[str], list[list[float]]]:
+    """Names of the findings, and 1, 0 or NaN for each in every row."""
+    if columns:
+        names, labels = list(columns), [[_finding(row, name) for name in columns] for row in rows]
+    else:
+        shown = [[name.strip() for name in row["label"].split("|")] for row in rows]
+        names = sorted({name for row in shown for name in row if name != NO_FINDING})
+        labels = [[float(name in row) for name in names] for row in shown]
+    if wanted is not None and list(wanted) != names:
+        unknown = sorted(set(names) - set(wanted))
+        if unknown:
+            raise UserError(f"the data has the findings {', '.join(unknown)}, which are not among {', '.join(wanted)}.")
+        absent = math.nan if columns else 0.0
+        labels = [[row[names.index(name)] if name in names else absent for name in wanted] for row in labels]
+        names = list(wanted)
+    return names, labels
+
+
+def _finding(row: dict[str, str], name: str) -> float:
+    value = row[f"label {name}"]
+    try:
+        return {"": math.nan, "-1": math.nan, "0": 0.0, "1": 1.0}[value.removesuffix(".0")]
+    except KeyError:
+        raise UserError(
+            f"the finding {name!r} of {Path(row['image']).name} is {value!r}: expected 1, 0, -1 or nothing."
+        ) from None
+
+
+def _text(value: Any) -> str:
+    """A datalist's value as a table would hold it."""
+    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else str(value)
 
 
 def _without_duplicates(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:

@@ -32,7 +32,8 @@ def split_patients(
 
     Patients are drawn class by class (a patient's class is its most frequent label), so that each class has about
     ``val_fraction`` of its *images* in the validation part: patients differ in how many images they have. Items that
-    carry a ``split`` keep it; if none of them is for validation, this is made from the training patients.
+    carry a ``split`` keep it; if none of them is for validation, this is made from the training patients. Where
+    findings may stand together (labels are lists of 1, 0 and NaN), a patient counts under his rarest finding.
 
     Args:
         items: with ``image``, ``label``, ``patient`` and perhaps ``split``.
@@ -81,14 +82,13 @@ def _choose(
     folds = round(1 / val_fraction)
     if fold is not None and not (isinstance(fold, int) and 0 <= fold < folds):
         raise UserError(f"fold must be a whole number from 0 to {folds - 1} (1 / val_fraction folds), got {fold!r}.")
-    labels: dict[str, Counter[int]] = defaultdict(Counter)
-    for item in items:
-        labels[str(item["patient"])][item["label"]] += 1
-    groups: dict[int, list[str]] = defaultdict(list)
-    for patient in sorted(labels):
-        groups[min(labels[patient], key=lambda label: (-labels[patient][label], label))].append(patient)
-    _check_enough(groups, 2 if fold is None else folds, classes)
-    sizes = {patient: counts.total() for patient, counts in labels.items()}
+    least = 2 if fold is None else folds
+    if isinstance(items[0]["label"], Sequence):
+        groups = _by_rarest_finding(items, least)
+    else:
+        groups = _by_class(items)
+        _check_enough(groups, least, classes)
+    sizes = Counter(str(item["patient"]) for item in items)
     rng = np.random.default_rng(seed)
     if fold is not None:
         return {p for patients in groups.values() for p in _folds(patients, sizes, folds, rng)[fold]}
@@ -104,6 +104,38 @@ def _choose(
         if off <= _TOLERANCE:
             break
     return best[1]
+
+
+def _by_class(items: Sequence[Item]) -> dict[int, list[str]]:
+    """Patients, sorted, by their most frequent label."""
+    labels: dict[str, Counter[int]] = defaultdict(Counter)
+    for item in items:
+        labels[str(item["patient"])][item["label"]] += 1
+    groups: dict[int, list[str]] = defaultdict(list)
+    for patient in sorted(labels):
+        groups[min(labels[patient], key=lambda label: (-labels[patient][label], label))].append(patient)
+    return groups
+
+
+def _by_rarest_finding(items: Sequence[Item], least: int) -> dict[int, list[str]]:
+    """Patients, sorted, by the rarest of their findings; groups of fewer than ``least`` join those without any (-1)."""
+    having: dict[int, set[str]] = defaultdict(set)
+    for item in items:
+        for finding, value in enumerate(item["label"]):
+            if value == 1:
+                having[finding].add(str(item["patient"]))
+    groups: dict[int, list[str]] = {}
+    left = {str(item["patient"]) for item in items}
+    for finding in sorted(having, key=lambda finding: (len(having[finding]), finding)):
+        if len(having[finding] & left) >= least:
+            groups[finding] = sorted(having[finding] & left)
+            left -= having[finding]
+    if len(left) < least and groups:
+        last = next(reversed(groups))
+        left |= set(groups.pop(last))
+    if len(left) < least:
+        raise UserError(f"a split by patient needs at least {least} patients, found {len(left)}: add patients.")
+    return {**groups, -1: sorted(left)} if left else groups
 
 
 def _check_enough(groups: Mapping[int, Sequence[str]], least: int, classes: Sequence[str] | None) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import affine_grid, grid_sample
 
 from ..utils import UserError
+from . import effects
 
 __all__ = ["AugmentBatch", "PrepareBatch", "affine_matrices", "warp"]
 
@@ -67,6 +68,11 @@ class AugmentBatch(nn.Module):
         contrast: relative change of the intensity's scale.
         brightness: change of intensity.
         noise: standard deviation of Gaussian noise; each image gets between none and this.
+        blur: probability of blur, of random strength.
+        low_resolution: probability of having been taken with 40 to 80% of the pixels per side.
+        bias_field: standard deviation of the logarithm of a smooth multiplicative field.
+        tone: probability of a random rising tone curve (histogram shift).
+        erase: probability that a box of a tenth to a third of each side is filled with a random value.
 
     Raises:
         UserError: a setting is negative or out of range.
@@ -84,6 +90,11 @@ class AugmentBatch(nn.Module):
         contrast: float = 0.2,
         brightness: float = 0.05,
         noise: float = 0.02,
+        blur: float = 0.0,
+        low_resolution: float = 0.0,
+        bias_field: float = 0.0,
+        tone: float = 0.0,
+        erase: float = 0.0,
     ) -> None:
         super().__init__()
         settings = {
@@ -96,12 +107,20 @@ class AugmentBatch(nn.Module):
             "contrast": (contrast, 1.0),
             "brightness": (brightness, 1.0),
             "noise": (noise, math.inf),
+            "blur": (blur, 1.0),
+            "low_resolution": (low_resolution, 1.0),
+            "bias_field": (bias_field, math.inf),
+            "tone": (tone, 1.0),
+            "erase": (erase, 1.0),
         }
         for name, (value, most) in settings.items():
             if not 0 <= value <= most:
                 raise UserError(f"augmentation: {name} must lie between 0 and {most:g}, got {value}.")
         self.flip, self.rotate, self.zoom, self.stretch, self.shift = flip, math.radians(rotate), zoom, stretch, shift
         self.gamma, self.contrast, self.brightness, self.noise = gamma, contrast, brightness, noise
+        self.blur, self.low_resolution, self.bias_field, self.tone, self.erase = (
+            blur, low_resolution, bias_field, tone, erase,
+        )  # fmt: skip
 
     def forward(self, image: Tensor, label: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
         """Augmented ``image``, ``(B, C, H, W)``; with a ``label`` of that shape, both, the label moved alike."""
@@ -117,7 +136,23 @@ class AugmentBatch(nn.Module):
             image = warp(image, matrices)
             if label is not None:
                 label = warp(label.float(), matrices, "nearest").to(label.dtype)
-        shape = (n, 1, 1, 1)
+        image = self._intensity(image)
+        return image if label is None else (image, label)
+
+    def _intensity(self, image: Tensor) -> Tensor:
+        n, shape = len(image), (len(image), 1, 1, 1)
+        if self.blur:
+            image = effects.blur(image, (torch.rand(n) < self.blur) * torch.rand(n))
+        if self.low_resolution:
+            factor = float(torch.empty(()).uniform_(0.4, 0.8))
+            image = effects.low_resolution(image, factor, torch.rand(n) < self.low_resolution)
+        if self.bias_field:
+            image = effects.bias_field(image, self.bias_field * torch.randn(n, 3, 3))
+        if self.tone:
+            steps = torch.rand(n, 6) + 0.15
+            image = torch.where(
+                (torch.rand(shape) < self.tone).to(image.device), effects.tone_curve(image, steps), image
+            )
         if self.gamma:
             image = image.clamp_min(0) ** _around_zero(self.gamma, *shape).exp().to(image)
         if self.contrast or self.brightness:
@@ -125,7 +160,12 @@ class AugmentBatch(nn.Module):
             image = image * scale.to(image) + offset.to(image)
         if self.noise:
             image = image + (self.noise * torch.rand(shape)).to(image) * torch.randn(image.shape).to(image)
-        return image if label is None else (image, label)
+        if self.erase:
+            sides = torch.empty(n, 2).uniform_(0.1, 0.35)
+            corner = torch.rand(n, 2) * (1 - sides)
+            boxes = torch.cat([corner, corner + sides], 1)
+            image = effects.erase(image, boxes, torch.rand(n), torch.rand(n) < self.erase)
+        return image
 
 
 class PrepareBatch:

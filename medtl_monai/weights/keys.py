@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-__all__ = ["KEY_MAPS", "remap"]
+__all__ = ["KEY_MAPS", "is_added", "plain_key", "remap"]
 
 KEY_MAPS: dict[str, Sequence[tuple[str, str]]] = {
     # torchvision's file says norm.1 (older) or norm1 in a dense layer; MONAI puts the layers into a Sequential
@@ -39,3 +39,23 @@ def remap(state: Mapping[str, Tensor], rules: Sequence[tuple[str, str]]) -> dict
             raise ValueError(f"the key map gives two weights the name {new!r} (the second is {key!r}).")
         renamed[new] = value
     return renamed
+
+
+def plain_key(key: str) -> str:
+    """The name that a weight has in a network without variants.
+
+    Example:
+        >>> plain_key("conv1.parametrizations.weight.original"), plain_key("bn1.others.0.running_mean")
+        ('conv1.weight', 'bn1.running_mean')
+    """
+    return re.sub(r"parametrizations\.(\w+)\.original$", r"\1", re.sub(r"\bothers\.\d+\.", "", key))
+
+
+def is_added(key: str) -> bool:
+    """Whether a weight is a variant's addition, which no source has.
+
+    Example:
+        >>> is_added("conv1.parametrizations.weight.0.lora_a"), is_added("conv1.weight")
+        (True, False)
+    """
+    return re.search(r"\b(lora_[ab]|ia3|region_weight|region_bias|residual_adapter\.conv\.\w+)$", key) is not None

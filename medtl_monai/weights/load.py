@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..utils import UserError, is_under, last_layer, unwrap, write_json
 from .adapt import Inflation, adapt_channels, inflate, map_rows
-from .keys import KEY_MAPS, remap
+from .keys import KEY_MAPS, is_added, plain_key, remap
 from .read import read_weights
 from .sources import SOURCES, Source, file_hash, find
 
@@ -136,19 +136,23 @@ def load_weights(
         encoder = ""
     stem, filled, entries = _first_convolution(network), {}, []
     for key, weight in target.items():
+        found = state.get(key, state.get(plain_key(key)))
         if is_under(key, [head]):
-            value, how = _fit_head(state.get(key), weight, class_map, inflation)
+            value, how = _fit_head(found, weight, class_map, inflation)
+        elif is_added(key) and found is None:
+            value, how = None, "added by a variant"
         elif encoder and not is_under(key, [encoder]):
             value, how = None, f"new, outside the {encoder}"
         else:
-            value, how = _fit(state.get(key), weight, inflation, any_channels=key == stem)
+            value, how = _fit(found, weight, inflation, any_channels=plain_key(key) == stem)
         if value is not None:
             filled[key] = value
         status = "missing" if value is None else "loaded" if how == _AS_IT_WAS else "adapted"
         entries.append(Entry(key, status, how, tuple(weight.shape)))
-    unused = [Entry(k, "unused", "not in the network", tuple(v.shape)) for k, v in state.items() if k not in target]
+    named = {*target, *map(plain_key, target)}
+    unused = [Entry(k, "unused", "not in the network", tuple(v.shape)) for k, v in state.items() if k not in named]
     inside = (k for k in target if not is_under(k, [head]) and (not encoder or is_under(k, [encoder])))
-    body = {k: target[k].numel() for k in inside if not k.endswith(_COUNTER)}
+    body = {k: target[k].numel() for k in inside if not k.endswith(_COUNTER) and not is_added(k)}
     coverage = sum(n for key, n in body.items() if key in filled) / sum(body.values()) if body else 1.0
     report = LoadReport(name, sha256, (*entries, *unused), coverage, encoder)
     options = dict(known.options) if known else {}

@@ -1,6 +1,14 @@
-"""Synthetic cohorts, written as files in the layout of real ones."""
+"""Synthetic cohorts: seeded, small, and in the layouts of real ones."""
 
 from .brain import brain_cohort, make_brain_cohort
 from .cardiac import cardiac_cohort, make_cardiac_cohort
+from .chest import chest_cohort, make_chest_cohort
 
-__all__ = ["brain_cohort", "cardiac_cohort", "make_brain_cohort", "make_cardiac_cohort"]
+__all__ = [
+    "brain_cohort",
+    "cardiac_cohort",
+    "chest_cohort",
+    "make_brain_cohort",
+    "make_cardiac_cohort",
+    "make_chest_cohort",
+]

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import json
-import logging
-import os
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from ...utils import UserError, cache_dir
+from .cohort import cached_cohort, make_cohort, write_table
+from .draw import field, grid, smooth, step
 
 __all__ = ["CLASSES", "brain_cohort", "make_brain_cohort"]
 
@@ -24,7 +18,6 @@ CLASSES = ("glioma", "meningioma", "pituitary")
 _VERSION = 1  # of the pictures: a cached cohort of another version is not used
 
 Array = NDArray[np.float64]
-_log = logging.getLogger("medtl_monai")
 
 
 @dataclass(frozen=True)
@@ -47,13 +40,7 @@ class _Anatomy:
 
 def brain_cohort() -> str:
     """Folder of the default cohort, made on first use in the user's cache folder."""
-    folder = cache_dir() / "phantoms" / f"brain-v{_VERSION}"
-    if not (folder / "cohort.json").is_file():
-        _log.info(f"no dataset_dir given: making the embedded phantom cohort in {folder}")
-        make_brain_cohort(folder)
-    else:
-        _log.info(f"no dataset_dir given: using the embedded phantom cohort in {folder}")
-    return str(folder)
+    return cached_cohort(f"brain-v{_VERSION}", make_brain_cohort)
 
 
 def make_brain_cohort(
@@ -87,38 +74,16 @@ def make_brain_cohort(
     Raises:
         UserError: the folder holds something else than a cohort.
     """
-    folder = Path(folder)
     about = {"version": _VERSION, "patients": patients, "slices": list(slices), "size": size, "seed": seed}
-    if _made(folder) == about:
-        return folder
-    if folder.exists() and _made(folder) is None and any(folder.iterdir()):
-        raise UserError(f"{folder} holds files that are no phantom cohort: they are left alone; name another folder.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
+
+    def draw(part: Path) -> None:
         rows = []
         for number in tqdm(range(patients), desc="drawing phantoms", disable=not progress, leave=False):
             rng = np.random.default_rng([seed, number])
             rows += _patient(part, f"P{number:03d}", CLASSES[number % len(CLASSES)], slices, size, rng)
-        with (part / "index.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["image", "label", "patient", "domain"])
-            writer.writerows(rows)
-        (part / "cohort.json").write_text(json.dumps(about) + "\n", encoding="utf-8")
-        os.chmod(part, 0o755)  # mkdtemp makes folders private
-        if _made(folder) != about:  # another process may have been quicker, and its files may be in use
-            if folder.exists():
-                shutil.rmtree(folder)
-            os.replace(part, folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-    return folder
+        write_table(part / "index.csv", ["image", "label", "patient", "domain"], rows)
 
-
-def _made(folder: Path) -> dict[str, Any] | None:
-    """What the cohort in ``folder`` was made with."""
-    note = folder / "cohort.json"
-    return json.loads(note.read_text(encoding="utf-8")) if note.is_file() else None
+    return make_cohort(folder, about, draw)
 
 
 def _patient(
@@ -142,7 +107,7 @@ def _patient(
 
 def _anatomy(size: int, rng: np.random.Generator) -> _Anatomy:
     domain = "AB"[int(rng.integers(2))]
-    x, y = _grid(size)
+    x, y = grid(size)
     c = rng.normal(0, 0.12, 5)
     return _Anatomy(
         axes=(rng.uniform(0.62, 0.74), rng.uniform(0.76, 0.88)),
@@ -150,8 +115,8 @@ def _anatomy(size: int, rng: np.random.Generator) -> _Anatomy:
         centre=(rng.normal(0, 0.03), rng.normal(0, 0.03)),
         skull=rng.uniform(0.045, 0.075),
         ventricles=rng.uniform(0.7, 1.4),
-        folds=_field(size, rng.uniform(4.0, 5.5), rng),
-        texture=_field(size, 2.0, rng),
+        folds=field(size, rng.uniform(4.0, 5.5), rng),
+        texture=field(size, 2.0, rng),
         domain=domain,
         gamma=rng.normal(0.95 if domain == "A" else 1.25, 0.08),
         blur=rng.uniform(0.4, 0.7) if domain == "A" else rng.uniform(0.8, 1.3),
@@ -168,8 +133,8 @@ class _Lesion:
         self.level = rng.uniform(-0.55, 0.5) if label != "pituitary" else rng.uniform(-0.6, -0.2)
         self.radius = rng.uniform(0.07, 0.22) if label != "pituitary" else rng.uniform(0.06, 0.17)
         self.stretch = rng.uniform(0.8, 1.25)
-        self.outline = _field(size, 7.0 if label == "glioma" else 12.0, rng)
-        self.inside = _field(size, 3.0, rng)
+        self.outline = field(size, 7.0 if label == "glioma" else 12.0, rng)
+        self.inside = field(size, 3.0, rng)
         self.bright = {"glioma": rng.uniform(0.62, 0.9), "meningioma": rng.uniform(0.7, 0.95)}.get(
             label, rng.uniform(0.58, 0.85)
         )
@@ -198,20 +163,20 @@ class _Lesion:
         rough = {"glioma": 0.30, "meningioma": 0.07, "pituitary": 0.10}[self.label]
         distance = np.hypot((u - cu) * self.stretch, (v - cv) / self.stretch) / radius * (1 + rough * self.outline)
         soft = {"glioma": 0.14, "meningioma": 0.05, "pituitary": 0.08}[self.label]
-        mass = _step(1 - distance, soft) * inside
+        mass = step(1 - distance, soft) * inside
         if self.label != "glioma":
             texture = self.bright * (1 + (0.03 if self.label == "meningioma" else 0.10) * self.inside)
             return brain * (1 - mass) + texture * mass
-        oedema = _step(1.9 - distance, 0.5) * inside
+        oedema = step(1.9 - distance, 0.5) * inside
         brain = brain * (1 - 0.35 * oedema)
-        core = _step(0.62 + 0.15 * self.inside - distance, 0.12)
+        core = step(0.62 + 0.15 * self.inside - distance, 0.12)
         ring = self.bright * (1 + 0.12 * self.inside)
         return brain * (1 - mass) + (ring * (1 - core) + self.core * core) * mass
 
 
 def _slice(anatomy: _Anatomy, lesion: _Lesion, level: float, offset: float, rng: np.random.Generator) -> Array:
     """One picture in [0, 1]; ``level`` runs from the base of the brain (-1) to the vertex (1)."""
-    x, y = _grid(len(anatomy.folds))
+    x, y = grid(len(anatomy.folds))
     x, y = x - anatomy.centre[0], y - anatomy.centre[1]
     cos, sin = np.cos(anatomy.turn), np.sin(anatomy.turn)
     u, v = cos * x + sin * y, cos * y - sin * x
@@ -219,14 +184,14 @@ def _slice(anatomy: _Anatomy, lesion: _Lesion, level: float, offset: float, rng:
     a, b = anatomy.axes[0] * shrink, anatomy.axes[1] * shrink
     head = 1 - np.hypot(u / a, v / b)  # 0 at the skin, 1 in the middle
     depth = head - 1.4 * anatomy.skull - 0.05  # below the inner table of the skull
-    inside = _step(depth, 0.012)
+    inside = step(depth, 0.012)
     brain = _tissue(anatomy, u, v, depth, level)
     width, length = a * (1 - 1.4 * anatomy.skull - 0.05), b * (1 - 1.4 * anatomy.skull - 0.05)
     brain = lesion.draw(brain, u, v, inside, (width, length), offset)
     brain = _vessels(brain, u, v, (width, length), rng)
-    scalp = 0.85 * _step(head, 0.01) * _step(0.05 - head, 0.012)
-    picture = scalp + 0.06 * _step(head, 0.01) + brain * inside
-    picture = _smooth(np.clip(picture * anatomy.bias, 0, None), anatomy.blur)
+    scalp = 0.85 * step(head, 0.01) * step(0.05 - head, 0.012)
+    picture = scalp + 0.06 * step(head, 0.01) + brain * inside
+    picture = smooth(np.clip(picture * anatomy.bias, 0, None), anatomy.blur)
     picture = np.clip(picture, 0, 1.2) ** anatomy.gamma
     real, imaginary = rng.normal(0, anatomy.noise, (2, *picture.shape))
     return np.clip(np.hypot(picture + real, imaginary), 0, 1)  # magnitude images have Rician noise
@@ -234,22 +199,22 @@ def _slice(anatomy: _Anatomy, lesion: _Lesion, level: float, offset: float, rng:
 
 def _tissue(anatomy: _Anatomy, u: Array, v: Array, depth: Array, level: float) -> Array:
     folds = anatomy.folds
-    white = _step(depth - 0.10 - 0.07 * folds, 0.02)
-    sulci = _step(0.05 - depth, 0.02) * _step(folds - 0.5, 0.3) + _step(0.012 - depth, 0.008)
+    white = step(depth - 0.10 - 0.07 * folds, 0.02)
+    sulci = step(0.05 - depth, 0.02) * step(folds - 0.5, 0.3) + step(0.012 - depth, 0.008)
     brain = (0.36 + 0.13 * white) * (1 + 0.03 * anatomy.texture)
     brain = brain * (1 - 0.75 * np.clip(sulci, 0, 1))
-    deep = _step(1 - np.hypot((np.abs(u) - 0.16) / 0.09, (v - 0.02) / 0.16), 0.15)  # basal ganglia and thalamus
+    deep = step(1 - np.hypot((np.abs(u) - 0.16) / 0.09, (v - 0.02) / 0.16), 0.15)  # basal ganglia and thalamus
     brain = brain - 0.09 * deep * (1 - abs(level))
     size = anatomy.ventricles * max(0.0, 1 - (level / 0.75) ** 2)
     if size > 0.05:
         for centre_v, half in ((-0.17, 0.15), (0.17, 0.18)):  # frontal and occipital horns
             bend = 0.055 + 0.35 * (v - 0.0) ** 2
             horn = 1 - np.hypot((np.abs(u) - bend) / (0.045 * size + 1e-3), (v - centre_v) / (half * np.sqrt(size)))
-            brain = brain * (1 - 0.75 * _step(horn, 0.2))
+            brain = brain * (1 - 0.75 * step(horn, 0.2))
     if level < -0.2:  # basal cisterns and temporal fossae
-        cistern = _step(1 - np.hypot(u / 0.20, (v + 0.16) / 0.12), 0.3) * min(1.0, -level)
+        cistern = step(1 - np.hypot(u / 0.20, (v + 0.16) / 0.12), 0.3) * min(1.0, -level)
         brain = brain * (1 - 0.6 * cistern)
-    falx = _step(0.008 - np.abs(u), 0.006) * _step(np.abs(v) - 0.35, 0.05)
+    falx = step(0.008 - np.abs(u), 0.006) * step(np.abs(v) - 0.35, 0.05)
     return brain + 0.18 * falx
 
 
@@ -258,29 +223,6 @@ def _vessels(brain: Array, u: Array, v: Array, axes: tuple[float, float], rng: n
     for _ in range(int(rng.integers(2, 7))):
         angle, reach = rng.uniform(0, 2 * np.pi), rng.uniform(0.1, 0.95)
         cu, cv, radius = reach * axes[0] * np.cos(angle), reach * axes[1] * np.sin(angle), rng.uniform(0.012, 0.035)
-        spot = _step(1 - np.hypot(u - cu, v - cv) / radius, 0.3)
+        spot = step(1 - np.hypot(u - cu, v - cv) / radius, 0.3)
         brain = brain + rng.uniform(0.15, 0.45) * spot
     return brain
-
-
-def _grid(size: int) -> tuple[Array, Array]:
-    line = (np.arange(size) + 0.5) / size * 2 - 1
-    return line[None, :], line[:, None]
-
-
-def _step(x: Array, width: float) -> Array:
-    """From 0 to 1 around ``x = 0``."""
-    return 0.5 * (1 + np.tanh(x / width))
-
-
-def _field(size: int, sigma: float, rng: np.random.Generator) -> Array:
-    """Smooth random field of zero mean and unit variance; ``sigma`` in pixels of a picture of 160."""
-    field = _smooth(rng.normal(size=(size, size)), sigma * size / 160)
-    return (field - field.mean()) / field.std()
-
-
-def _smooth(image: Array, sigma: float) -> Array:
-    """Gaussian filter through the Fourier transform; ``sigma`` in pixels."""
-    frequency = np.fft.fftfreq(len(image))
-    kernel = np.exp(-2 * (np.pi * sigma * frequency) ** 2)
-    return np.fft.ifft2(np.fft.fft2(image) * kernel[:, None] * kernel[None]).real

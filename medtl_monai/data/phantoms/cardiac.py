@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from .cohort import cached_cohort, smooth, step, write_cohort
+from .cohort import cached_cohort, make_cohort
+from .draw import smooth, step
 
 __all__ = ["GROUPS", "cardiac_cohort", "make_cardiac_cohort"]
 
@@ -97,7 +98,7 @@ def make_cardiac_cohort(
             lines = "".join(f"{key}: {value}\n" for key, value in info.items())
             (part / name / "Info.cfg").write_text(lines, encoding="utf-8")
 
-    return write_cohort(folder, about, draw)
+    return make_cohort(folder, about, draw)
 
 
 def _heart(group: str, size: int, rng: np.random.Generator) -> _Heart:

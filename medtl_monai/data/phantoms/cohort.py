@@ -1,53 +1,48 @@
-"""What all synthetic cohorts share: a folder written whole or not at all, made once for each user, smooth fields."""
+"""Folders of phantoms: made whole or not at all, kept where they are what is asked for."""
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ...utils import UserError, cache_dir
 
-__all__ = ["cached_cohort", "smooth", "step", "write_cohort"]
+__all__ = ["cached_cohort", "make_cohort", "write_table"]
 
-Array = NDArray[np.float64]
 _log = logging.getLogger("medtl_monai")
+_NOTE = "cohort.json"
 
 
-def cached_cohort(name: str, make: Callable[[Path], Any]) -> str:
-    """Folder of a default cohort, made on first use in the user's cache folder."""
+def cached_cohort(name: str, make: Callable[[Path], Path]) -> str:
+    """Folder of a bundle's default cohort, made by ``make`` on first use in the user's cache folder, and said so."""
     folder = cache_dir() / "phantoms" / name
-    if not (folder / "cohort.json").is_file():
+    if (folder / _NOTE).is_file():
+        _log.info(f"no dataset_dir given: using the embedded phantom cohort in {folder}")
+    else:
         _log.info(f"no dataset_dir given: making the embedded phantom cohort in {folder}")
         make(folder)
-    else:
-        _log.info(f"no dataset_dir given: using the embedded phantom cohort in {folder}")
     return str(folder)
 
 
-def write_cohort(folder: str | Path, about: dict[str, Any], draw: Callable[[Path], None]) -> Path:
-    """Let ``draw`` fill a folder, and put it in place with a note of what it was made with.
+def make_cohort(folder: str | Path, about: Mapping[str, Any], draw: Callable[[Path], None]) -> Path:
+    """The folder of the cohort ``about``, which ``draw`` fills.
 
     Args:
         folder: made whole or not at all; kept if it holds this very cohort, replaced if it holds another.
-        about: what the cohort was made with.
+        about: everything that the files depend on, ready for JSON.
         draw: writes the files into the folder that it is given.
-
-    Returns:
-        The folder.
 
     Raises:
         UserError: the folder holds something else than a cohort.
     """
-    folder = Path(folder)
+    folder, about = Path(folder), dict(about)
     if _made(folder) == about:
         return folder
     if folder.exists() and _made(folder) is None and any(folder.iterdir()):
@@ -56,7 +51,7 @@ def write_cohort(folder: str | Path, about: dict[str, Any], draw: Callable[[Path
     part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
         draw(part)
-        (part / "cohort.json").write_text(json.dumps(about) + "\n", encoding="utf-8")
+        (part / _NOTE).write_text(json.dumps(about) + "\n", encoding="utf-8")
         os.chmod(part, 0o755)  # mkdtemp makes folders private
         if _made(folder) != about:  # another process may have been quicker, and its files may be in use
             if folder.exists():
@@ -67,18 +62,15 @@ def write_cohort(folder: str | Path, about: dict[str, Any], draw: Callable[[Path
     return folder
 
 
-def step(x: Array, width: float) -> Array:
-    """From 0 to 1 around ``x = 0``."""
-    return 0.5 * (1 + np.tanh(x / width))
-
-
-def smooth(image: Array, sigma: float) -> Array:
-    """Gaussian filter of a picture through the Fourier transform; ``sigma`` in pixels."""
-    kernels = [np.exp(-2 * (np.pi * sigma * np.fft.fftfreq(n)) ** 2) for n in image.shape]
-    return np.fft.ifft2(np.fft.fft2(image) * kernels[0][:, None] * kernels[1][None]).real
+def write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Write a CSV with a header."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(rows)
 
 
 def _made(folder: Path) -> dict[str, Any] | None:
     """What the cohort in ``folder`` was made with."""
-    note = folder / "cohort.json"
+    note = folder / _NOTE
     return json.loads(note.read_text(encoding="utf-8")) if note.is_file() else None

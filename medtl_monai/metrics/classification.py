@@ -1,14 +1,12 @@
-"""Classification metrics with patient-level confidence intervals, and their table.
+"""Metrics of classes that exclude each other.
 
-The metrics themselves are MONAI's. What stands here is what MONAI leaves to its users: gathering them, saying why a
-metric is undefined, and resampling patients rather than images. Everywhere ``N`` is the number of images, ``C`` of
-classes and ``R`` of resamples.
+Everywhere ``N`` is the number of images, ``C`` of classes and ``R`` of resamples.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,19 +14,17 @@ from monai.metrics import CalibrationErrorMetric, compute_average_precision, com
 from monai.metrics.confusion_matrix import compute_confusion_matrix_metric
 from numpy.typing import ArrayLike, NDArray
 
-from .utils import UserError
+from ..utils import UserError
+from .bootstrap import add_intervals, patient_bootstrap
 
 __all__ = [
     "CALIBRATION_BINS",
     "METRICS",
-    "Bootstrap",
     "calibration_error",
     "check_predictions",
     "classification_metrics",
     "part_metrics",
-    "patient_bootstrap",
     "ranked_counts",
-    "render_metrics",
 ]
 
 Array = NDArray[Any]
@@ -36,7 +32,6 @@ Array = NDArray[Any]
 CALIBRATION_BINS = 15  # as in Guo et al. 2017
 CONFUSION_METRICS = ("accuracy", "balanced_accuracy", "precision", "recall", "specificity", "f1")
 METRICS = (*CONFUSION_METRICS, "auc", "average_precision", "ece")
-RESAMPLED_WEIGHTS = 2**22  # weights held at a time (32 MiB), so that large cohorts fit in memory
 
 
 def check_predictions(probabilities: ArrayLike, labels: ArrayLike, classes: Sequence[str]) -> tuple[Array, Array]:
@@ -184,7 +179,16 @@ def _resampled_values(probabilities: Array, labels: Array, weights: Array) -> Ar
     return _assemble(_confusion_metrics(_confusion(predicted, labels, classes, weights)), auc, ap, ece)
 
 
-def _reason(metric: str, name: str, count: int) -> str:
+def binary_values(probabilities: Array, truth: Array, weights: Array) -> Array:
+    """All `METRICS` of one yes or no, ``(R, 9)``: ``probabilities`` ``(N,)`` of yes, ``truth`` ``(N,)`` boolean."""
+    confusion = _confusion((probabilities > 0.5).astype(int), truth.astype(int), 2, weights)
+    with np.errstate(invalid="ignore"):  # a resample without any of these images: undefined
+        ece = _calibration(probabilities, truth, weights)
+    ranked = np.stack([*_ranking(probabilities, truth, weights), ece], axis=-1)
+    return np.concatenate([_confusion_metrics(confusion)[:, 2], ranked], axis=-1)
+
+
+def undefined_because(metric: str, name: str, count: int) -> str:
     """Why ``metric`` is undefined for the class ``name``, of which there are ``count`` images."""
     if metric == "precision":
         return f"no image was predicted as '{name}'"
@@ -237,7 +241,7 @@ def classification_metrics(probabilities: ArrayLike, labels: ArrayLike, classes:
             source = METRICS.index("recall" if metric == "balanced_accuracy" else metric)
             names = [name for name, row in zip(classes, per_class, strict=True) if np.isnan(row[source])]
             metric = METRICS[source]
-        reasons = [_reason(metric, name, confusion[classes.index(name)].sum()) for name in names]
+        reasons = [undefined_because(metric, name, confusion[classes.index(name)].sum()) for name in names]
         return {"value": None, "reason": "; ".join(reasons)}
 
     return {
@@ -245,55 +249,6 @@ def classification_metrics(probabilities: ArrayLike, labels: ArrayLike, classes:
         "per_class": {name: entries(values, [name]) for name, values in zip(classes, per_class, strict=True)},
         "confusion_matrix": confusion.tolist(),
     }
-
-
-class Bootstrap(NamedTuple):
-    """Interval of a statistic: its ends (NaN if there is none) and how many resamples left it undefined."""
-
-    low: Array
-    high: Array
-    undefined_resamples: Array
-
-
-def patient_bootstrap(
-    statistic: Callable[[Array], Array], patients: ArrayLike, *, n: int = 1000, seed: int = 0, level: float = 0.95
-) -> Bootstrap:
-    """Percentile interval of a statistic when patients, with all their images, are drawn with replacement.
-
-    Images of one patient resemble each other, so resampling images would give intervals that are too narrow. The
-    resamples do not depend on the order of the images. Those where the statistic is undefined are left out and counted;
-    there is no interval if they are more than half, or with fewer than two patients. A perfect score gets an interval
-    of width 0: the bootstrap knows no errors but those that occurred.
-
-    Field and Welsh, Bootstrapping Clustered Data, Journal of the Royal Statistical Society B, 2007.
-
-    Args:
-        statistic: maps weights ``(R, N)``, how often each image was drawn, to values ``(R, ...)``, NaN if undefined.
-        patients: ``(N,)``, the patient of each image.
-        n: number of resamples.
-        seed: of the draw.
-        level: share of the resamples inside the interval.
-
-    Example:
-        >>> x = np.array([1.0, 2.0, 3.0, 4.0])
-        >>> mean = lambda weights: weights @ x / weights.sum(axis=1)
-        >>> low, high, undefined = patient_bootstrap(mean, ["a", "a", "b", "b"])
-        >>> float(low), float(high), int(undefined)
-        (1.5, 3.5, 0)
-    """
-    if n < 1 or not 0 < level < 1:
-        raise ValueError(f"Expected n of at least 1 and a level between 0 and 1, got {n} and {level}.")
-    ids, image_patient = np.unique(np.asarray(patients), return_inverse=True)
-    generator, share = np.random.default_rng(seed), np.full(len(ids), 1 / len(ids))
-    block = max(1, RESAMPLED_WEIGHTS // len(image_patient))
-    sizes = [min(block, n - start) for start in range(0, n, block)]
-    draws = (generator.multinomial(len(ids), share, size=size)[:, image_patient].astype(float) for size in sizes)
-    values = np.concatenate([statistic(weights) for weights in draws])
-    undefined = np.isnan(values).sum(axis=0)
-    usable = (undefined <= n / 2) & (len(ids) > 1)
-    tails = [(1 - level) / 2, (1 + level) / 2]
-    low, high = np.nanquantile(np.where(usable, values, 0.0), tails, axis=0)
-    return Bootstrap(np.where(usable, low, np.nan), np.where(usable, high, np.nan), undefined)
 
 
 def part_metrics(
@@ -315,54 +270,10 @@ def part_metrics(
     if len(patients) != len(labels):
         raise ValueError(f"Expected one patient for each of the {len(labels)} images, got {len(patients)}.")
     found = classification_metrics(probabilities, labels, classes)
-    low, high, undefined = patient_bootstrap(
+    bootstrap = patient_bootstrap(
         lambda weights: _resampled_values(probabilities, labels, weights), patients, n=n_bootstrap, seed=seed
     )
     count = len(set(patients))
-    for row, entries in enumerate([found["metrics"], *found["per_class"].values()]):
-        for column, entry in enumerate(entries.values()):
-            entry["undefined_resamples"] = missing = int(undefined[row, column])
-            entry["interval"] = [float(low[row, column]), float(high[row, column])]
-            if entry["value"] is None or np.isnan(low[row, column]):
-                entry["interval"] = None
-                few = "fewer than two patients" if count < 2 else f"undefined in {missing} of {n_bootstrap} resamples"
-                entry.setdefault("reason", f"no interval: {few}")
+    rows = [found["metrics"], *found["per_class"].values()]
+    add_intervals(rows, bootstrap, patients=count, resamples=n_bootstrap)
     return {"images": len(labels), "patients": count, "seed": seed, "resamples": n_bootstrap, **found}
-
-
-def _cell(entry: dict[str, Any] | None) -> str:
-    if entry is None:
-        return ""
-    if entry["value"] is None:
-        return f"- ({entry['reason']})"
-    if entry["interval"] is None:
-        return f"{entry['value']:.3f} ({entry['reason']})"
-    low, high = entry["interval"]
-    return f"{entry['value']:.3f} [{low:.3f}, {high:.3f}]"
-
-
-def render_metrics(metrics: dict[str, Any]) -> str:
-    """The table printed at the end of a run: a row per metric, a column per part, ``value [95% interval]``.
-
-    Args:
-        metrics: the content of ``metrics.json``; its entries that are not parts are passed over.
-
-    Example:
-        >>> f1 = {"value": 0.9534, "interval": [0.9211, 0.978]}
-        >>> print(render_metrics({"val": {"images": 12, "patients": 7, "metrics": {"f1": f1}}}))
-        metric  val
-                12 images, 7 patients
-        f1      0.953 [0.921, 0.978]
-    """
-    parts = {name: part for name, part in metrics.items() if isinstance(part, dict) and "metrics" in part}
-    if not parts:
-        raise ValueError(f"Expected at least one part with metrics, got {list(metrics)}.")
-    names = dict.fromkeys(name for part in parts.values() for name in part["metrics"])
-    rows = [
-        ["metric", *parts],
-        ["", *(f"{part['images']} images, {part['patients']} patients" for part in parts.values())],
-        *([name, *(_cell(part["metrics"].get(name)) for part in parts.values())] for name in names),
-    ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-    return "\n".join(line.rstrip() for line in lines)

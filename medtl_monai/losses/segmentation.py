@@ -10,7 +10,7 @@ import torch
 from monai import losses
 from torch import Tensor, nn
 
-from .utils import UserError
+from ..utils import UserError
 
 __all__ = ["LOSSES", "segmentation_loss"]
 

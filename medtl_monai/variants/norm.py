@@ -1,0 +1,336 @@
+"""Normalization layers that take the place of batch norm, in 1, 2 and 3 dimensions.
+
+Every layer keeps batch norm's names (``weight``, ``bias``, ``running_mean``, ``running_var``) where they mean the same,
+so pretrained weights load into it as they are, and a conversion keeps what was learnt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import batch_norm, interpolate
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
+
+from ..utils import UserError
+from .swap import replace_modules
+
+__all__ = [
+    "NORMS",
+    "BatchRenorm",
+    "CategoricalNorm",
+    "DomainBatchNorm",
+    "FrozenBatchNorm",
+    "StochNorm",
+    "adapt_batch_norm",
+    "convert_norm",
+    "use_domain",
+    "use_regions",
+]
+
+_INSTANCE = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+_BATCH = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+class _AnyBatchNorm(_BatchNorm):
+    """Batch norm of ``(B, C, *spatial)``, whatever the number of dimensions."""
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.ndim < 2:
+            raise ValueError(f"expected (B, C, ...), got {tuple(input.shape)}.")
+
+    def _channels(self, values: Tensor, x: Tensor) -> Tensor:
+        return values.to(x).view(1, -1, *[1] * (x.ndim - 2))
+
+    def _batch_statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and biased variance of each channel, after the running ones took them in."""
+        axes = [axis for axis in range(x.ndim) if axis != 1]
+        mean, var = x.float().mean(axes), x.float().var(axes, unbiased=False)
+        count = x.numel() / x.shape[1]
+        with torch.no_grad():
+            self.num_batches_tracked.add_(1)
+            rate = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+            self.running_mean.lerp_(mean.to(self.running_mean), rate)
+            self.running_var.lerp_((var * count / max(count - 1, 1)).to(self.running_var), rate)
+        return mean, var
+
+    def _affine(self, normal: Tensor, x: Tensor) -> Tensor:
+        if self.weight is not None:
+            normal = normal * self._channels(self.weight, normal) + self._channels(self.bias, normal)
+        return normal.to(x.dtype)
+
+
+class BatchRenorm(_AnyBatchNorm):
+    """Batch norm whose training output follows the running statistics, for small or biased batches.
+
+    .. math:: y = \\gamma \\left( \\frac{x - \\mu_B}{\\sigma_B} r + d \\right) + \\beta, \\quad
+        r = \\mathrm{clip}(\\sigma_B / \\sigma, 1 / r_{max}, r_{max}), \\quad
+        d = \\mathrm{clip}((\\mu_B - \\mu) / \\sigma, -d_{max}, d_{max})
+
+    No gradient flows through ``r`` and ``d``. The paper lets the limits grow from batch norm's (1 and 0) in training
+    from scratch; pretrained statistics are good from the start, so they are constant here.
+
+    References:
+        Ioffe. Batch renormalization: towards reducing minibatch dependence in batch-normalized models. NeurIPS 2017.
+    """
+
+    def __init__(self, num_features: int, *, r_max: float = 3.0, d_max: float = 5.0, **kwargs: Any) -> None:
+        super().__init__(num_features, **kwargs)
+        if r_max < 1 or d_max < 0:
+            raise UserError(f"renorm: r_max must be at least 1 and d_max at least 0, got {r_max} and {d_max}.")
+        self.r_max, self.d_max = r_max, d_max
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalized ``x``, ``(B, C, *spatial)``."""
+        if not self.training:
+            return super().forward(x)
+        mean, sigma = self.running_mean.clone(), (self.running_var + self.eps).sqrt()
+        batch_mean, batch_var = self._batch_statistics(x)
+        batch_sigma = (batch_var + self.eps).sqrt()
+        r = (batch_sigma / sigma).clamp(1 / self.r_max, self.r_max).detach()
+        d = ((batch_mean - mean) / sigma).clamp(-self.d_max, self.d_max).detach()
+        normal = (x.float() - self._channels(batch_mean, x.float())) / self._channels(batch_sigma, x.float())
+        return self._affine(normal * self._channels(r, normal) + self._channels(d, normal), x)
+
+
+class StochNorm(_AnyBatchNorm):
+    """Each channel is normalized by the batch's or, with probability ``p``, by the running statistics.
+
+    References:
+        Kou, You, Long, Wang. Stochastic normalization. NeurIPS 2020.
+    """
+
+    def __init__(self, num_features: int, *, p: float = 0.5, **kwargs: Any) -> None:
+        super().__init__(num_features, **kwargs)
+        if not 0 <= p <= 1:
+            raise UserError(f"stoch: p must lie between 0 and 1, got {p}.")
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalized ``x``, ``(B, C, *spatial)``."""
+        if not self.training:
+            return super().forward(x)
+        old_mean, old_var = self.running_mean.clone(), self.running_var.clone()
+        mean, var = self._batch_statistics(x)
+        moving = torch.rand(self.num_features, device=x.device) < self.p
+        mean, var = torch.where(moving, old_mean, mean), torch.where(moving, old_var, var)
+        normal = (x.float() - self._channels(mean, x.float())) / self._channels((var + self.eps).sqrt(), x.float())
+        return self._affine(normal, x)
+
+
+class FrozenBatchNorm(_AnyBatchNorm):
+    """Running statistics and affine stay as they were pretrained, whatever ``train()`` says."""
+
+    def __init__(self, num_features: int, **kwargs: Any) -> None:
+        super().__init__(num_features, **kwargs)
+        self.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalized ``x``, ``(B, C, *spatial)``."""
+        return batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+
+
+class DomainBatchNorm(_AnyBatchNorm):
+    """Statistics and affine of their own for each domain (scanner, hospital); see :func:`use_domain`.
+
+    The layer's own are the first domain's; the others start as copies of what is loaded.
+
+    References:
+        Chang, You, Seo, Kwak, Han. Domain-specific batch normalization for unsupervised domain adaptation. CVPR 2019.
+    """
+
+    def __init__(self, num_features: int, *, domains: int = 2, **kwargs: Any) -> None:
+        super().__init__(num_features, **kwargs)
+        if domains < 2:
+            raise UserError(f"domain: at least two domains are needed, got {domains}.")
+        self.others = nn.ModuleList(_AnyBatchNorm(num_features, **kwargs) for _ in range(domains - 1))
+        self.domain: Tensor | int = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalized ``x``, ``(B, C, *spatial)``, each image by its own domain."""
+        layers = [super().forward, *self.others]
+        if isinstance(self.domain, int):
+            return layers[self.domain](x)
+        result = torch.empty_like(x)
+        for domain in self.domain.unique().tolist():
+            chosen = self.domain.to(x.device) == domain
+            result[chosen] = layers[domain](x[chosen])
+        return result
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        own = [key for key in state_dict if key.startswith(prefix) and "." not in key.removeprefix(prefix)]
+        for i in range(len(self.others)):
+            for key in own:  # of a network without domains
+                state_dict.setdefault(f"{prefix}others.{i}.{key.removeprefix(prefix)}", state_dict[key])
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class CategoricalNorm(_AnyBatchNorm):
+    """Batch norm with an affine of its own for each anatomical region of a coarse segmentation; see
+    :func:`use_regions`.
+
+    The regions' affines are differences to the common one, zero at first, so that a pretrained network computes the
+    same until they are trained. The paper's generator of spatial modulation is reduced to this per-region affine.
+
+    References:
+        Xiao, Yu, Zhou et al. CateNorm: categorical normalization for robust medical image segmentation. DART 2022.
+    """
+
+    def __init__(self, num_features: int, *, regions: int = 2, **kwargs: Any) -> None:
+        super().__init__(num_features, **kwargs)
+        self.region_weight = nn.Parameter(torch.zeros(regions, num_features))
+        self.region_bias = nn.Parameter(torch.zeros(regions, num_features))
+        self.regions: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalized ``x``, ``(B, C, *spatial)``."""
+        plain = super().forward(x)
+        if self.regions is None:
+            return plain
+        mask = interpolate(self.regions.to(x), size=x.shape[2:], mode="nearest")
+        own = self.weight if self.weight is not None else torch.ones_like(self.running_mean)
+        bias = self.bias if self.bias is not None else torch.zeros_like(self.running_mean)
+        normal = (plain - self._channels(bias, x)) / self._channels(torch.where(own == 0, 1, own), x)
+        scale = torch.einsum("bk...,kc->bc...", mask, self.region_weight.to(x))
+        return plain + normal * scale + torch.einsum("bk...,kc->bc...", mask, self.region_bias.to(x))
+
+
+def use_domain(network: nn.Module, domain: Tensor | int) -> None:
+    """Tell every :class:`DomainBatchNorm` of ``network`` the domain that comes next, or each image's, ``(B,)``."""
+    for module in network.modules():
+        if isinstance(module, DomainBatchNorm):
+            module.domain = domain
+
+
+@contextmanager
+def use_regions(network: nn.Module, regions: Tensor) -> Iterator[None]:
+    """Give every :class:`CategoricalNorm` of ``network`` the one-hot regions ``(B, regions, *spatial)``."""
+    layers = [module for module in network.modules() if isinstance(module, CategoricalNorm)]
+    for layer in layers:
+        layer.regions = regions
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.regions = None
+
+
+def _options(old: nn.Module) -> dict[str, Any]:
+    """What any norm layer has in common with batch norm."""
+    affine = getattr(old, "weight", None) is not None
+    momentum = old.momentum if isinstance(old, (_BatchNorm, _InstanceNorm)) else 0.1
+    return {"eps": old.eps, "momentum": momentum, "affine": affine}
+
+
+def _channels(old: nn.Module) -> int:
+    return int(old.num_channels if isinstance(old, nn.GroupNorm) else old.num_features)
+
+
+def _batch(cls: type[_BatchNorm]) -> Any:
+    return lambda old, **settings: cls(_channels(old), **_options(old), **settings)
+
+
+def _plain_batch(old: nn.Module) -> nn.Module:
+    dims = next((i for i, kinds in enumerate(zip(_BATCH, _INSTANCE, strict=True)) if isinstance(old, kinds)), None)
+    cls = _AnyBatchNorm if dims is None else _BATCH[dims]
+    return cls(_channels(old), **_options(old))
+
+
+def _instance(old: nn.Module) -> nn.Module:
+    dims = next((i for i, kinds in enumerate(zip(_BATCH, _INSTANCE, strict=True)) if isinstance(old, kinds)), None)
+    affine = _options(old)["affine"]
+    if dims is None:  # a group of one channel each is the same
+        return nn.GroupNorm(_channels(old), _channels(old), eps=old.eps, affine=affine)
+    return _INSTANCE[dims](_channels(old), eps=old.eps, affine=affine)
+
+
+def _group(old: nn.Module, groups: int = 32) -> nn.Module:
+    count = _channels(old)
+    fitting = max(g for g in range(1, min(groups, count) + 1) if count % g == 0)
+    return nn.GroupNorm(fitting, count, eps=old.eps, affine=_options(old)["affine"])
+
+
+NORMS = {
+    "batch": _plain_batch,
+    "instance": _instance,
+    "group": _group,
+    "layer": lambda old: _group(old, 1),
+    "none": lambda old: nn.Identity(),
+    "renorm": _batch(BatchRenorm),
+    "stoch": _batch(StochNorm),
+    "frozen": _batch(FrozenBatchNorm),
+    "domain": _batch(DomainBatchNorm),
+    "category": _batch(CategoricalNorm),
+}
+"""Name to a function that makes the new layer from the old: batch (Ioffe, Szegedy 2015), instance (Ulyanov 2016), group
+(Wu, He 2018; at most ``groups``, as many as divide the channels), layer (Ba 2016: one group), none, and this
+module's."""
+
+
+def convert_norm(network: nn.Module, name: str, **settings: Any) -> nn.Module:
+    """Replace every normalization layer of ``network``, in place, by another kind.
+
+    The learnt affine is kept, and running statistics where both have them.
+
+    Args:
+        network: any network.
+        name: one of :data:`NORMS`.
+        settings: of the new layers: ``groups``, ``r_max``, ``d_max``, ``p``, ``domains`` or ``regions``.
+
+    Returns:
+        ``network``.
+
+    Raises:
+        UserError: an unknown name or setting, or the network has no normalization.
+    """
+    if name not in NORMS:
+        raise UserError(f"there is no norm {name!r}: choose from {', '.join(NORMS)}.")
+
+    def make(old: nn.Module) -> nn.Module:
+        try:
+            new = NORMS[name](old, **settings)
+        except TypeError as error:
+            raise UserError(f"norm {name} does not take {', '.join(settings)}: {error}.") from error
+        new.load_state_dict(old.state_dict(), strict=False) if name != "none" else None
+        return new
+
+    if not replace_modules(network, (_BatchNorm, _InstanceNorm, nn.GroupNorm), make):
+        raise UserError(f"{type(network).__name__} has no normalization layers: leave norm out.")
+    return network
+
+
+@torch.no_grad()
+def adapt_batch_norm(network: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
+    """Replace the running statistics of batch norm by those of other images (AdaBN); the affine stays.
+
+    Args:
+        network: any network with batch norm; it is left in the mode it was in.
+        batches: images of the target domain, ``(B, C, *spatial)``, at least one batch.
+
+    References:
+        Li, Wang, Shi, Hou, Liu. Revisiting batch normalization for practical domain adaptation. 2016.
+    """
+    remaining = iter(batches)
+    first = next(remaining, None)
+    if first is None:
+        raise UserError("AdaBN needs images of the target domain, got none.")
+    layers = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    modes = {module: module.training for module in network.modules()}
+    momenta = [layer.momentum for layer in layers]
+    network.eval()
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # a plain average over the batches
+        layer.train()
+    for batch in chain([first], remaining):
+        network(batch)
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
+    for module, mode in modes.items():
+        module.training = mode
+    return network

@@ -1,0 +1,139 @@
+"""The chest X-ray bundle, through its public door: classes, and findings that may stand together and be unknown."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+from conftest import states
+
+from medtl_monai.data import make_chest_cohort
+from medtl_monai.predictions import read_predictions
+
+FINDINGS = ["Cardiomegaly", "Effusion", "Infiltration", "Nodule"]
+SMALL = {"patients": 24, "images": (1, 2), "size": 48, "progress": False}
+
+
+@pytest.fixture(scope="module")
+def cohorts(tmp_path_factory):
+    """The phantom in both layouts."""
+    folder = tmp_path_factory.mktemp("data")
+    return {layout: make_chest_cohort(folder / layout, layout=layout, **SMALL) for layout in ("table", "chestxray14")}
+
+
+@pytest.fixture(scope="module")
+def cli(make_cli, cohorts):
+    return make_cli("chest_xray_classification", cohorts["table"])
+
+
+@pytest.fixture(scope="module")
+def runs(cli, cohorts, tmp_path_factory):
+    """One finished training of classes and one of findings."""
+    folder = tmp_path_factory.mktemp("runs")
+    for layout, dataset in cohorts.items():
+        cli.train(folder / layout, "--dataset_dir", dataset)
+    return folder
+
+
+def test_classes_and_findings_are_scored_each_in_their_way(runs):
+    classes, findings = (json.loads((runs / n / "metrics.json").read_text()) for n in ("table", "chestxray14"))
+    assert set(classes["val"]["per_class"]) == {"diffuse", "focal", "normal"}
+    assert set(findings["val"]["per_class"]) == set(FINDINGS)
+    for metrics in (classes, findings):
+        auc = metrics["val"]["metrics"]["auc"]
+        best = max(row["val_auc"] for row in metrics["training"]["epochs"])
+        assert 0 <= auc["interval"][0] <= auc["value"] <= auc["interval"][1] <= 1
+        assert 0 <= best <= 1
+    table, nih = (read_predictions(runs / n / "predictions.csv") for n in ("table", "chestxray14"))
+    np.testing.assert_allclose(table.probabilities.sum(1), 1, atol=1e-6)
+    assert np.abs(nih.probabilities.sum(1) - 1).max() > 0.1
+    assert nih.labels.shape == nih.probabilities.shape
+    assert (runs / "chestxray14" / "figures" / "val_roc.png").is_file()
+
+
+def test_the_official_test_list_is_the_test_part(runs, cohorts):
+    metrics = json.loads((runs / "chestxray14" / "metrics.json").read_text())
+    listed = (cohorts["chestxray14"] / "test_list.txt").read_text().split()
+    assert metrics["test"]["images"] == len(listed)
+
+
+@pytest.mark.parametrize("layout", ["table", "chestxray14"])
+def test_evaluate_and_inference_give_the_trainings_probabilities(cli, runs, cohorts, layout, tmp_path):
+    trained = read_predictions(runs / layout / "predictions.csv")
+    want = dict(zip(trained.images, trained.probabilities, strict=True))
+    for name in ("evaluate", "inference"):
+        done = cli(name, "--output_dir", tmp_path / name, "--dataset_dir", cohorts[layout],
+                   "--checkpoint", runs / layout / "checkpoints" / "best.pt")  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        got = read_predictions(tmp_path / name / "predictions.csv")
+        assert set(got.images) == set(want)
+        for image, probabilities in zip(got.images, got.probabilities, strict=True):
+            np.testing.assert_allclose(probabilities, want[image], atol=1e-5)
+
+
+def test_unknown_findings_are_left_out(cli, cohorts, tmp_path):
+    dataset = shutil.copytree(cohorts["table"], tmp_path / "data")
+    header, *rows = (dataset / "index.csv").read_text().splitlines()
+    marks = {"focal": "1,0", "diffuse": "0,1", "normal": "0,"}
+    table = [f"{row},{marks[row.split(',')[1]]}" for row in rows]
+    (dataset / "index.csv").write_text("\n".join([f"{header},Nodule,Infiltration", *table]))
+    done = cli.train(tmp_path / "out", "--dataset_dir", dataset, "--label_column", "['Nodule','Infiltration']")
+    assert re.search(r"^auc +\d\.\d{3} \[", done.stdout, re.MULTILINE)
+    predictions = read_predictions(tmp_path / "out" / "predictions.csv")
+    assert predictions.classes == ["Nodule", "Infiltration"]
+    normal = ["normal/" in image for image in predictions.images]
+    assert np.isnan(predictions.labels[normal, 1]).all()
+    assert not np.isnan(predictions.labels[:, 0]).any()
+
+
+def test_two_processes_score_the_same_model_alike(cli, tmp_path):
+    args = ("--epochs", 1, "--image_size", 32, "--batch_size", 4, "--strategy_settings::partial_freeze::blocks", -1)
+    launcher = ("-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29518", "-m")
+    done = cli("train+multi_gpu_train", *args, "--lr", 1e-12, "--output_dir", tmp_path / "two", launcher=launcher)
+    assert done.returncode == 0, done.stdout + done.stderr
+    done = cli("train", *args, "--lr", 1e-12, "--output_dir", tmp_path / "one")
+    assert done.returncode == 0, done.stdout + done.stderr
+    one, two = (json.loads((tmp_path / n / "metrics.json").read_text()) for n in ("one", "two"))
+    for metric, entry in one["val"]["metrics"].items():
+        assert two["val"]["metrics"][metric]["value"] == pytest.approx(entry["value"], abs=0.02), metric
+    for key in ("val_auc", "val_accuracy", "val_loss"):
+        values = [metrics["training"]["epochs"][0][key] for metrics in (one, two)]
+        assert values[0] == pytest.approx(values[1], abs=0.02), key
+
+
+def test_a_resumed_run_equals_the_uninterrupted_one(cli, tmp_path):
+    args = ("--epochs", 2, "--strategy", "l2_sp")
+    cli.train(tmp_path / "whole", *args)
+    state = states(tmp_path / "whole" / "checkpoints" / "last.pt")
+    assert state["trainer"]["epoch"] == 2
+    # the state after the first of two epochs, as a killed run leaves it
+    stopped = cli("train", "--output_dir", tmp_path / "cut", "--image_size", 32, "--batch_size", 8, *args,
+                  "--train::trainer::max_epochs", 1)  # fmt: skip
+    assert stopped.returncode == 0, stopped.stdout + stopped.stderr
+    last = tmp_path / "cut" / "checkpoints" / "last.pt"
+    assert states(last)["trainer"]["epoch"] == 1
+
+
+BAD = [
+    (("--label_column", "['Nodule','lable']"), "no column 'Nodule'"),
+    (("--weights", "txrv"), "no weight file txrv|did you mean"),
+    (("--epoch", 1), r"no key 'epoch': did you mean --epochs\?"),
+]
+
+
+@pytest.mark.parametrize(("args", "message"), BAD)
+def test_bad_input_ends_in_one_sentence_and_leaves_nothing(cli, tmp_path, args, message):
+    done = cli("train", "--output_dir", tmp_path / "out", *args)
+    assert done.returncode == 1
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, done.stderr
+    assert re.search(message, errors[0])
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.filterwarnings("ignore")  # what MONAI's transforms and datasets warn of is not this test's matter
+@pytest.mark.parametrize("name", ["train", "evaluate", "inference"])
+def test_monais_standard_properties_are_all_there(cli, runs, name):
+    shutil.copy(runs / "table" / "checkpoints" / "best.pt", cli.bundle / "models" / "model.pt")
+    assert cli.missing_properties(name) == []

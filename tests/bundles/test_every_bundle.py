@@ -1,0 +1,85 @@
+"""What all bundles share: files, keys, metadata that MONAI accepts, a network that does what the metadata says."""
+
+import json
+
+import pytest
+from conftest import ROOT
+from monai.bundle import verify_metadata, verify_net_in_out
+
+from medtl_monai.strategies import STRATEGIES
+
+BUNDLES = sorted(path.parent.parent for path in ROOT.glob("bundles/*/configs/metadata.json"))
+FILES = (
+    "LICENSE", "configs/evaluate.json", "configs/inference.json", "configs/logging.conf", "configs/train.json",
+    "configs/multi_gpu_train.json", "docs/README.md", "docs/data_license.txt", "models/.gitkeep",
+)  # fmt: skip
+KEYS = {
+    "train": (
+        "dataset_dir", "table", "image_column", "label_column", "patient_column", "output_dir", "weights", "backbone",
+        "variant", "strategy", "strategy_settings", "epochs", "batch_size", "lr", "seed", "device", "amp",
+        "num_workers", "val_fraction", "fold", "resume",
+    ),
+    "evaluate": ("dataset_dir", "output_dir", "checkpoint", "device"),
+    "inference": ("dataset_dir", "output_dir", "checkpoint", "device"),
+}  # fmt: skip
+SCHEMA = {
+    "type": "object",
+    "required": [
+        "schema", "version", "monai_version", "pytorch_version", "numpy_version", "required_packages_version", "task",
+        "description", "authors", "copyright", "network_data_format",
+    ],
+    "properties": {
+        "supported_apps": {"type": "object"},
+        "network_data_format": {
+            "required": ["inputs", "outputs"],
+            "additionalProperties": {
+                "additionalProperties": {
+                    "required": ["type", "format", "num_channels", "spatial_shape", "dtype", "value_range"]
+                }
+            },
+        },
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(params=BUNDLES, ids=lambda path: path.name)
+def bundle(request):
+    return request.param
+
+
+def config(bundle, name):
+    return json.loads((bundle / "configs" / f"{name}.json").read_text())
+
+
+def test_its_files_are_there(bundle):
+    assert [name for name in FILES if not (bundle / name).is_file()] == []
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_the_keys_of_the_contract_are_there_and_in_the_readme(bundle, name):
+    assert [key for key in KEYS[name] if key not in config(bundle, name)] == []
+    readme = (bundle / "docs" / "README.md").read_text()
+    assert [key for key in KEYS[name] if f"`{key}`" not in readme] == []
+
+
+def test_every_strategy_has_its_place_for_settings(bundle):
+    assert set(config(bundle, "train")["strategy_settings"]) == set(STRATEGIES)
+
+
+@pytest.mark.filterwarnings("ignore:No hash value")
+def test_metadata_passes_monais_verification(bundle, tmp_path):
+    # MONAI fetches the published schema; here one with its requirements stands in, at a file:// address
+    (tmp_path / "schema.json").write_text(json.dumps(SCHEMA))
+    metadata = config(bundle, "metadata")
+    assert metadata["version"] in metadata["changelog"]
+    metadata["schema"] = (tmp_path / "schema.json").as_uri()
+    (tmp_path / "metadata.json").write_text(json.dumps(metadata))
+    verify_metadata(meta_file=str(tmp_path / "metadata.json"), filepath=str(tmp_path / "fetched.json"))
+
+
+def test_the_network_takes_and_gives_what_the_metadata_says(bundle):
+    configs = bundle / "configs"
+    verify_net_in_out(
+        net_id="network_def", meta_file=str(configs / "metadata.json"), config_file=str(configs / "inference.json"),
+        device="cpu",
+    )  # fmt: skip
