@@ -192,6 +192,6 @@ def _reason(metric: str, structure: str) -> str:
     if metric == "volume_error_ml":
         return "the spacing is not known"
     if metric == "false_positives":
-        return f"every mask has the {structure}"
+        return "no mask is without the structure"
     where = "both label and prediction" if metric in ("hd95", "surface_distance") else "label or prediction"
     return f"no mask has the {structure} in {where}"
