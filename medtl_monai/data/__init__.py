@@ -1,6 +1,7 @@
 """Data: folders into datalists, upright slices, splits by patient, leakage, phantoms."""
 
-from .datasets import EXTENSIONS, Cases, load_cases, unlabelled
+from .cases import Cases, write_datalist
+from .datasets import EXTENSIONS, load_cases, unlabelled
 from .leakage import LeakageReport, audit, perceptual_hash, raise_on_shared_patients
 from .phantoms import (
     brain_cohort,
@@ -40,5 +41,6 @@ __all__ = [
     "split_patients",
     "tells_spacing",
     "unlabelled",
+    "write_datalist",
     "write_split_csv",
 ]
