@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from .. import figures
-from ..data import Cases, perceptual_hash, read_stack, split_patients, tells_spacing, unlabelled
+from ..data import Cases, perceptual_hash, read_stack, split_patients, tells_spacing, unlabelled, write_nifti
 from ..segmentation_metrics import METRICS, ejection_fractions, measure, summarize, volumes_ml
 from ..utils import UserError, atomic_path
 from .cases import Parts, audited
@@ -350,9 +350,5 @@ def _write_mask(folder: Path, image: Path, mask: np.ndarray, affine: np.ndarray)
         with atomic_path(folder / f"{stem}_mask.png") as part:
             Image.fromarray(mask[..., 0].T).save(part)
         return folder / f"{stem}_mask.png"
-    import nibabel as nib
-
-    path = folder / f"{stem}_mask.nii.gz"
-    with atomic_path(path) as part:
-        nib.save(nib.Nifti1Image(mask, affine), part)
-    return path
+    write_nifti(folder / f"{stem}_mask.nii.gz", mask, affine)
+    return folder / f"{stem}_mask.nii.gz"

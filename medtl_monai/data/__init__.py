@@ -13,7 +13,7 @@ from .phantoms import (
 )
 from .readers import READERS, ToSliced, check_readable, read_grey
 from .split import split_patients, write_split_csv
-from .stacks import CentreSquared, LoadStackd, SelectStructuresd, SliceDataset, read_stack, tells_spacing
+from .stacks import CentreSquared, LoadStackd, SelectStructuresd, SliceDataset, read_stack, tells_spacing, write_nifti
 
 __all__ = [
     "EXTENSIONS",
@@ -42,5 +42,6 @@ __all__ = [
     "tells_spacing",
     "unlabelled",
     "write_datalist",
+    "write_nifti",
     "write_split_csv",
 ]

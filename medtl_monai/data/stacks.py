@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -11,12 +12,21 @@ import numpy as np
 import torch
 from monai.data import CacheDataset, Dataset, MetaTensor
 from monai.transforms import CenterSpatialCrop, Crop, Cropd, LoadImage, MapTransform
+from numpy.typing import NDArray
 from torch import Tensor
 
-from ..utils import UserError
+from ..utils import UserError, atomic_path
 from .readers import READERS
 
-__all__ = ["CentreSquared", "LoadStackd", "SelectStructuresd", "SliceDataset", "read_stack", "tells_spacing"]
+__all__ = [
+    "CentreSquared",
+    "LoadStackd",
+    "SelectStructuresd",
+    "SliceDataset",
+    "read_stack",
+    "tells_spacing",
+    "write_nifti",
+]
 
 _HDF5 = (".h5", ".hdf5")
 _PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
@@ -69,6 +79,14 @@ def read_stack(path: str | Path, key: str = "image") -> MetaTensor:
 def tells_spacing(path: str | Path) -> bool:
     """Whether files of this kind hold the voxel's size: pictures and HDF5 do not."""
     return not str(path).lower().endswith((*_HDF5, *_PICTURES))
+
+
+def write_nifti(path: str | Path, array: NDArray[Any], affine: NDArray[Any]) -> None:
+    """Write ``array`` as ``.nii.gz``, whole or not at all, the same bytes for the same content."""
+    import nibabel as nib
+
+    with atomic_path(path) as part:
+        part.write_bytes(gzip.compress(nib.Nifti1Image(array, affine).to_bytes(), mtime=0))
 
 
 class LoadStackd(MapTransform):
@@ -173,7 +191,7 @@ def _loader() -> LoadImage:
     return LoadImage(READERS, image_only=True)
 
 
-def _read_hdf5(path: str | Path, key: str) -> np.ndarray:
+def _read_hdf5(path: str | Path, key: str) -> NDArray[Any]:
     import h5py
 
     with h5py.File(path) as file:

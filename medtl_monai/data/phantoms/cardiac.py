@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from ..stacks import write_nifti
 from .cohort import cached_cohort, make_cohort
 from .draw import smooth, step
 
@@ -81,8 +82,6 @@ def make_cardiac_cohort(
     about = {"version": _VERSION, "patients": patients, "slices": slices, "size": size, "seed": seed}
 
     def draw(part: Path) -> None:
-        import nibabel as nib
-
         for number in tqdm(range(patients), desc="drawing phantoms", disable=not progress, leave=False):
             rng = np.random.default_rng([seed, number])
             group, name = GROUPS[number % len(GROUPS)], f"patient{number + 1:03d}"
@@ -92,8 +91,7 @@ def make_cardiac_cohort(
             for frame, time in _FRAMES.items():
                 image, label = _stack(heart, slices, size, frame == "ES", rng)
                 for content, suffix in ((np.round(255 * image).astype(np.int16), ""), (label, "_gt")):
-                    path = part / name / f"{name}_frame{time:02d}{suffix}.nii.gz"
-                    nib.save(nib.Nifti1Image(content, affine), path)
+                    write_nifti(part / name / f"{name}_frame{time:02d}{suffix}.nii.gz", content, affine)
             info = {**_FRAMES, "Group": group, "Domain": heart.domain, "NbFrame": 20}
             lines = "".join(f"{key}: {value}\n" for key, value in info.items())
             (part / name / "Info.cfg").write_text(lines, encoding="utf-8")
