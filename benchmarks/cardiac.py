@@ -1,12 +1,12 @@
-"""Segment real hearts: the left ventricle of Sunnybrook slices, then three structures of ACDC stacks from these weights.
+"""Segment real hearts: the left ventricle on Sunnybrook slices, then three structures on ACDC stacks.
 
     python benchmarks/cardiac.py SUNNYBROOK ACDC [--seeds 0 1 2]
 
-``SUNNYBROOK`` is a folder with an ``index.csv`` whose columns are image, label (masks of 0 and 255) and patient, ``ACDC``
-one whose ``index.csv`` has file (HDF5 with the data sets image and label) and patient. For every seed, which chooses the
-split too, the stock command trains on Sunnybrook with the bundle's defaults, and on ACDC from random weights, from ImageNet
-weights and from that Sunnybrook run, for the same number of epochs. Each run's ``metrics.json`` and their summary go to
-``results/cardiac/``. The README's table is rendered from the summary (``make docs``).
+``SUNNYBROOK`` is a folder with an ``index.csv`` whose columns are image, label (masks of 0 and 255) and patient,
+``ACDC`` one whose ``index.csv`` has file (HDF5 with the data sets image and label) and patient. For every seed, which
+chooses the split too, the stock command trains on Sunnybrook with the bundle's defaults, and on ACDC from random
+weights, from ImageNet weights and from that Sunnybrook run, for the same number of epochs. Each run's ``metrics.json``
+and their summary go to ``results/cardiac/``. The README's table is rendered from the summary (``make docs``).
 """
 
 import argparse
