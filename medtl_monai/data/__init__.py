@@ -2,6 +2,7 @@
 
 from .cases import Cases, write_datalist
 from .datasets import EXTENSIONS, load_cases, unlabelled
+from .layouts import LAYOUTS
 from .leakage import LeakageReport, audit, perceptual_hash, raise_on_shared_patients
 from .phantoms import (
     brain_cohort,
@@ -17,6 +18,7 @@ from .stacks import CentreSquared, LoadStackd, SelectStructuresd, SliceDataset, 
 
 __all__ = [
     "EXTENSIONS",
+    "LAYOUTS",
     "READERS",
     "Cases",
     "CentreSquared",
