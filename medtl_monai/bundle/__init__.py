@@ -5,7 +5,7 @@ from .cases import Parts, read_parts
 from .handlers import Checkpoints, EpochSeed, History, Resume, SavePredictions, as_handler
 from .report import Predicted, Report, open_output, predict
 from .scores import accuracy, log_loss, mean_auc
-from .segmentation import SaveMasks, SegmentationReport, read_stacks, segment, structure_classes, unmasked
+from .segmentation import SaveMasks, SegmentationReport, read_stacks, segment, structure_values, unmasked
 from .start import check_keys, check_values, find_root, new_output_dir, start, write_config
 from .transfer import Transfer, build_network, image_statistics, load_model, model_settings, transfer
 
@@ -40,7 +40,7 @@ __all__ = [
     "read_stacks",
     "segment",
     "start",
-    "structure_classes",
+    "structure_values",
     "transfer",
     "unmasked",
     "write_config",

@@ -13,17 +13,17 @@ import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from monai.data import MetaTensor
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
 from .. import figures
-from ..data import Cases, perceptual_hash, read_stack, split_patients, tells_spacing, unlabelled, write_nifti
+from ..data import Cases, perceptual_hash, split_patients, stack_of, tells_spacing, unlabelled, write_nifti
 from ..segmentation_metrics import METRICS, ejection_fractions, measure, summarize, volumes_ml
 from ..utils import UserError, atomic_path
 from .cases import Parts, audited
 from .report import Report
 
-__all__ = ["SaveMasks", "SegmentationReport", "Segmented", "read_stacks", "segment", "structure_classes", "unmasked"]
+__all__ = ["SaveMasks", "SegmentationReport", "Segmented", "read_stacks", "segment", "structure_values", "unmasked"]
 
 _log = logging.getLogger("medtl_monai")
 
@@ -31,19 +31,37 @@ _RESAMPLES = 1000
 _DICE = METRICS.index("dice")
 
 
-def structure_classes(structures: Mapping[str, int]) -> list[str]:
-    """The classes of a model: the background, then the structures.
+def structure_values(
+    cases: Cases,
+    structures: Mapping[str, int] | Sequence[str] | None = None,
+    *,
+    model: Sequence[str] | None = None,
+) -> dict[str, int]:
+    """Each structure's value in the masks.
+
+    Args:
+        cases: with masks.
+        structures: names, where the data tells their values, or names with values; ``None``: all that the data has.
+        model: the structures of a trained model, which are wanted in this order.
 
     Raises:
-        UserError: no structure, or values that are not different whole numbers above 0.
+        UserError: a name whose value is not known, or values that are not different whole numbers above 0.
     """
-    values = list(structures.values()) if isinstance(structures, Mapping) else []
-    if not values or len(set(values)) < len(values) or not all(isinstance(v, int) and v > 0 for v in values):
+    values = dict(
+        structures if isinstance(structures, Mapping) else zip(cases.classes, cases.label_values, strict=True)
+    )
+    names = model or (values if structures is None or isinstance(structures, Mapping) else structures)
+    unknown = [name for name in names if name not in values]
+    if unknown:
         raise UserError(
-            f"structures must name each structure's value in the masks, such as {{'left ventricle': 3}}, "
-            f"whole numbers above 0, got {structures!r}."
+            f"the masks' value of {', '.join(map(str, unknown))} is not known: known are {', '.join(values)}; give "
+            f"structures with their values, such as {{'{unknown[0]}': 1}}."
         )
-    return ["background", *structures]
+    values = {name: values[name] for name in names}
+    whole = all(isinstance(value, int) and value > 0 for value in values.values())
+    if not values or len(set(values.values())) < len(values) or not whole:
+        raise UserError(f"structures must have different values, whole numbers above 0, got {values}.")
+    return values
 
 
 def read_stacks(
@@ -75,7 +93,7 @@ def read_stacks(
     failed = []
     for item in tqdm(cases.items, desc="reading images and masks", leave=False):
         try:
-            image, mask = (read_stack(item[key], item.get(f"{key}_key", key)) for key in ("image", "label"))
+            image, mask = (stack_of(item, key) for key in ("image", "label"))
         except UserError:
             raise
         except Exception as error:  # every reader has its own kinds
@@ -95,7 +113,7 @@ def read_stacks(
         )
     for name, count in zip(structures, found, strict=True):
         if not count:
-            values = sorted({int(v) for item in cases.items[:5] for v in _mask_values(item)} - {0})
+            values = sorted({int(v) for item in cases.items[:5] for v in stack_of(item, "label").unique()} - {0})
             raise UserError(
                 f"no mask holds the value {structures[name]} of the {name}: the first masks hold "
                 f"{', '.join(map(str, values)) or 'none'}; give the right values with structures."
@@ -107,11 +125,7 @@ def read_stacks(
     for name in dict.fromkeys(names):
         chosen = [item for item, where in zip(plain, names, strict=True) if where == name]
         _log.info(f"{name}: {len(chosen)} cases of {len({item['patient'] for item in chosen})} patients")
-    return Parts(structure_classes(structures), cases.items, names, leakage)
-
-
-def _mask_values(item: Mapping[str, Any]) -> Tensor:
-    return read_stack(item["label"], item.get("label_key", "label")).unique()
+    return Parts(["background", *structures], cases.items, names, leakage)
 
 
 def unmasked(path: str | Path) -> list[dict[str, str]]:
@@ -227,7 +241,7 @@ class SegmentationReport(Report):
     def _ejection(self, part: Segmented) -> dict[str, Any]:
         """True and predicted, of each structure but the myocardium, by patient."""
         result: dict[str, Any] = {}
-        frames = [(str(item["patient"]), str(item.get("frame", ""))) for item in part.items]
+        frames = [(str(item["patient"]), item.get("phase", "")) for item in part.items]
         for k, name in enumerate(self.structures):
             if "myocard" in name.lower():
                 continue
@@ -252,11 +266,11 @@ class SegmentationReport(Report):
         ):
             writer = csv.writer(file)
             writer.writerow(
-                ["image", "patient", "label", "frame", *(f"{name} {x}" for name in self.structures for x in per)]
+                ["image", "patient", "label", "phase", *(f"{name} {x}" for name in self.structures for x in per)]
             )
             for part in found.values():
                 for item, values, (true, pred) in zip(part.items, part.cases, part.volumes, strict=True):
-                    row = [item["image"], item["patient"], item["label"], item.get("frame", "")]
+                    row = [item["image"], item["patient"], item["label"], item.get("phase", "")]
                     for k in range(len(self.structures)):
                         numbers = [values[k, METRICS.index("dice")], values[k, METRICS.index("hd95")], pred[k], true[k]]
                         row += ["" if np.isnan(x) else f"{x:.6g}" for x in numbers]
@@ -284,7 +298,7 @@ class SegmentationReport(Report):
         for index, z in (part.where[i] for i in slices):
             case = self._case(network, self.loaders[name].dataset, index)
             item = part.items[index]
-            image = read_stack(item["image"], item.get("image_key", "image"))
+            image = stack_of(item, "image")
             images.append(image[0, ..., z].numpy().T)
             masks.append([case[key][0, ..., z].numpy().T for key in ("label", "pred")])
             dice = part.slices[part.where.index((index, z)), :, _DICE]
@@ -298,7 +312,7 @@ class SaveMasks:
 
     A picture's mask is a PNG, another's a NIfTI file with the image's affine; both hold the values that the structures
     had in the training's masks. ``predictions.csv`` has a line an image with each structure's volume, where the
-    spacing is known, and the ejection fraction where an ``Info.cfg`` beside the images tells ED and ES.
+    spacing is known.
 
     Args:
         folder: for the masks; the table goes beside it.

@@ -14,7 +14,16 @@ from .phantoms import (
 )
 from .readers import READERS, ToSliced, check_readable, read_grey
 from .split import split_patients, write_split_csv
-from .stacks import CentreSquared, LoadStackd, SelectStructuresd, SliceDataset, read_stack, tells_spacing, write_nifti
+from .stacks import (
+    CentreSquared,
+    LoadStackd,
+    SelectStructuresd,
+    SliceDataset,
+    read_stack,
+    stack_of,
+    tells_spacing,
+    write_nifti,
+)
 
 __all__ = [
     "EXTENSIONS",
@@ -41,6 +50,7 @@ __all__ = [
     "read_grey",
     "read_stack",
     "split_patients",
+    "stack_of",
     "tells_spacing",
     "unlabelled",
     "write_datalist",

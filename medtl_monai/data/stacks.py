@@ -24,6 +24,7 @@ __all__ = [
     "SelectStructuresd",
     "SliceDataset",
     "read_stack",
+    "stack_of",
     "tells_spacing",
     "write_nifti",
 ]
@@ -33,7 +34,7 @@ _PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 _SHOWN = np.diag([-1.0, -1.0, 1.0, 1.0])  # x towards the patient's left, y towards the back: as pictures are shown
 
 
-def read_stack(path: str | Path, key: str = "image") -> MetaTensor:
+def read_stack(path: str | Path, key: str = "image", frame: int | None = None) -> MetaTensor:
     """A slice or a stack of slices as ``(1, X, Y, Z)``, float32, with its affine.
 
     Pictures (JPG, PNG, ...) become grey; their slice, and HDF5 data sets ``(Z, H, W)`` or ``(H, W)``, are taken as
@@ -42,6 +43,7 @@ def read_stack(path: str | Path, key: str = "image") -> MetaTensor:
     Args:
         path: of a picture, an HDF5 file, or whatever MONAI's readers take.
         key: the data set in an HDF5 file.
+        frame: of a volume over time, from 0.
 
     Returns:
         With ``spacing`` among its metadata: the voxel's size in mm, or None where the file does not tell it.
@@ -62,6 +64,7 @@ def read_stack(path: str | Path, key: str = "image") -> MetaTensor:
     else:
         loaded = _loader()(str(path))
         array = loaded.numpy()
+        array = array[..., frame] if frame is not None and array.ndim == 4 else array
         while array.ndim > 3 and array.shape[-1] == 1:
             array = array[..., 0]
         array = array[..., None] if array.ndim == 2 else array
@@ -89,17 +92,23 @@ def write_nifti(path: str | Path, array: NDArray[Any], affine: NDArray[Any]) -> 
         part.write_bytes(gzip.compress(nib.Nifti1Image(array, affine).to_bytes(), mtime=0))
 
 
-class LoadStackd(MapTransform):
-    """Read each key's file with :func:`read_stack`.
+def stack_of(item: Mapping[Hashable, Any], key: str) -> MetaTensor:
+    """The stack in the file under ``key`` of a datalist item.
 
-    In HDF5 files the data set is named by the item's ``<key>_key``, else it is called as the key.
+    In HDF5 files the item's ``<key>_key`` names the data set, else it is called as the key; ``frame`` is the frame of
+    a volume over time.
     """
+    return read_stack(item[key], item.get(f"{key}_key", key), item.get("frame"))
+
+
+class LoadStackd(MapTransform):
+    """Read each key's file with :func:`stack_of`."""
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """The same item, with tensors."""
         result = dict(data)
         for key in self.key_iterator(result):
-            result[key] = read_stack(result[key], result.get(f"{key}_key", str(key)))
+            result[key] = stack_of(data, str(key))
         return result
 
 
