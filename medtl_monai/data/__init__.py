@@ -10,15 +10,27 @@ from .layouts import LAYOUTS
 from .leakage import LeakageReport, audit, perceptual_hash, raise_on_shared_patients
 from .phantoms import (
     brain_cohort,
+    cardiac_cohort,
     chest_cohort,
     dbt_cohort,
     make_brain_cohort,
+    make_cardiac_cohort,
     make_chest_cohort,
     make_dbt_cohort,
 )
 from .readers import READERS, ToSliced, check_readable, read_grey
 from .spacing import CheckSpacingd, suspicious_spacing
 from .split import split_patients, write_split_csv
+from .stacks import (
+    CentreSquared,
+    LoadStackd,
+    SelectStructuresd,
+    SliceDataset,
+    read_stack,
+    stack_of,
+    tells_spacing,
+    write_nifti,
+)
 
 __all__ = [
     "EXTENSIONS",
@@ -26,16 +38,21 @@ __all__ = [
     "LAYOUTS",
     "READERS",
     "Cases",
+    "CentreSquared",
     "CheckSpacingd",
     "DicomReader",
     "FaceBreastd",
     "Header",
     "LeakageReport",
+    "LoadStackd",
+    "SelectStructuresd",
+    "SliceDataset",
     "ToSliced",
     "View",
     "audit",
     "brain_cohort",
     "breast_slices",
+    "cardiac_cohort",
     "check_cases",
     "check_readable",
     "chest_cohort",
@@ -46,6 +63,7 @@ __all__ = [
     "load_breasts",
     "load_cases",
     "make_brain_cohort",
+    "make_cardiac_cohort",
     "make_chest_cohort",
     "make_dbt_cohort",
     "perceptual_hash",
@@ -55,13 +73,17 @@ __all__ = [
     "read_frame",
     "read_grey",
     "read_series",
+    "read_stack",
     "render_check",
     "repeat_minority",
     "select_slices",
     "split_frame",
     "split_patients",
+    "stack_of",
     "suspicious_spacing",
+    "tells_spacing",
     "unlabelled",
     "write_datalist",
+    "write_nifti",
     "write_split_csv",
 ]
