@@ -46,6 +46,34 @@ def strategies() -> str:
     return "\n".join(lines) + "\n"
 
 
+def variants() -> str:
+    """What each variant is, and on which backbones it works, from the contract test's own JSON."""
+    matrix = json.loads((ROOT / "benchmarks" / "results" / "variants" / "matrix.json").read_text())
+    columns = list(next(iter(matrix.values())))
+    reasons = list(
+        dict.fromkeys(re.sub(r"^\w+ ", "", a) for row in matrix.values() for a in row.values() if a != "yes")
+    )
+    lines = ["| backbone | applicable | not |", "|---|---|---|"]
+    for name, row in matrix.items():
+        missing: dict[str, list[str]] = {}
+        for column, answer in row.items():
+            if answer != "yes":
+                missing.setdefault(re.sub(r"^\w+ ", "", answer), []).append(column)
+        cells = [f"{_grouped(found)} <sup>{reasons.index(reason) + 1}</sup>" for reason, found in missing.items()]
+        good = sum(answer == "yes" for answer in row.values())
+        lines.append(f"| `{name}` | {good} of {len(columns)} | {'; '.join(cells)} |")
+    return "\n".join([*lines, "", *(f"{i}. {reason}" for i, reason in enumerate(reasons, 1))]) + "\n"
+
+
+def _grouped(columns: list[str]) -> str:
+    """``norm batch, norm group`` as ``norm (batch, group)``."""
+    groups: dict[str, list[str]] = {}
+    for column in columns:
+        kind, name = column.split()
+        groups.setdefault(kind, []).append(name)
+    return ", ".join(f"{kind} ({', '.join(names)})" for kind, names in groups.items())
+
+
 def weights() -> str:
     """The catalogue as a table."""
     lines = ["| name | dimensions, channels | input | licence | from |", "|---|---|---|---|---|"]
@@ -99,6 +127,7 @@ def pages() -> dict[Path, str]:
         docs / "strategies.md": strategies(),
         docs / "weights.md": between(docs / "weights.md", "weights", weights()),
         docs / "networks.md": between(docs / "networks.md", "networks", networks()),
+        docs / "variants.md": between(docs / "variants.md", "matrix", variants()),
         ROOT / "README.md": between(ROOT / "README.md", "results", results()),
     }
 

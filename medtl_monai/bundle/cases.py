@@ -81,7 +81,9 @@ def read_parts(
         per_class = ", ".join(f"{counts[i]} {label}" for i, label in enumerate(cases.classes))
         _log.info(f"{name}: {len(chosen)} images of {len({i['patient'] for i in chosen})} patients ({per_class})")
         missing = [label for i, label in enumerate(cases.classes) if not counts[i]]
-        if missing and name == "train":
+        if missing and name == "train" and cases.task == "multilabel":
+            _log.warning(f"no training image shows {', '.join(missing)}: the model cannot learn to find it")
+        elif missing and name == "train":
             raise UserError(f"the training part has no image of {', '.join(missing)}: give each class two patients.")
     _log.info(f"leakage: {leakage.verdict}")
     return Parts(cases.classes, cases.items, names, leakage)

@@ -3,6 +3,7 @@
 from .cases import Cases, present_classes, write_datalist
 from .datasets import EXTENSIONS, load_cases, unlabelled
 from .dicom import DicomReader, Header, header, is_dicom, read_frame, read_series, split_frame
+from .layouts import LAYOUTS
 from .leakage import LeakageReport, audit, perceptual_hash, raise_on_shared_patients
 from .phantoms import (
     brain_cohort,
@@ -18,6 +19,7 @@ from .split import split_patients, write_split_csv
 
 __all__ = [
     "EXTENSIONS",
+    "LAYOUTS",
     "READERS",
     "Cases",
     "CheckSpacingd",

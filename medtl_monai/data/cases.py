@@ -101,7 +101,8 @@ def select(cases: Cases, classes: Sequence[str] | None) -> Cases:
         return cases
     unknown = [name for name in classes if name not in cases.classes]
     if unknown:
-        raise UserError(f"no {', '.join(unknown)} in {cases.root}: its classes are {', '.join(cases.classes)}.")
+        known = ", ".join(cases.classes)
+        raise UserError(f"there is no class {', '.join(unknown)} in {cases.root}: there are {known}.")
     places = [cases.classes.index(name) for name in classes]
     if cases.task == "segmentation":
         return replace(cases, classes=list(classes), label_values=[cases.label_values[k] for k in places])

@@ -6,7 +6,7 @@ import csv
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from ..utils import UserError
 from .cases import PARTS, Cases, check_exist, read_datalist, select
 from .dicom import split_frame
+from .layouts import LAYOUTS, read_layout
 
 __all__ = ["EXTENSIONS", "Cases", "load_cases", "unlabelled"]
 
@@ -21,6 +22,7 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".nii", ".nii.gz
 """File names that are taken for images, in any case; besides, DICOM files without an extension."""
 
 NO_FINDING = "No Finding"
+_GENERIC = ("table", "datalist", "folders")
 PATIENT_COLUMNS = ("patient", "patient_id", "PatientID")
 
 
@@ -35,10 +37,13 @@ def load_cases(
     domain_column: str = "domain",
     classes: Sequence[str] | None = None,
     task: str | None = None,
+    layout: str = "auto",
+    layout_options: Mapping[str, Any] | None = None,
 ) -> Cases:
     """Find the labelled images of a folder.
 
-    Layouts, the first that fits: a table (CSV with comma, semicolon or tab) named ``table``; a MONAI datalist
+    Layouts, the first that fits: that of a public data set (:data:`medtl_monai.data.LAYOUTS`), unless the arguments
+    name a table or columns; a table (CSV with comma, semicolon or tab) named ``table``; a MONAI datalist
     (``dataset.json``, or ``table`` if it ends in ``.json``); class folders, ``<class>/**/<image>`` or
     ``<part>/<class>/**/<image>``, where a folder between class and image names the patient.
 
@@ -56,6 +61,8 @@ def load_cases(
             their values 1, 2, ...; default: ``foreground``.
         task: ``classification``, ``multilabel`` or ``segmentation``: stop if the labels are for another; default: what
             the labels are for, which is segmentation where they are paths of files.
+        layout: ``auto``; ``table``, ``datalist`` or ``folders``; or one of :data:`medtl_monai.data.LAYOUTS`.
+        layout_options: of a public data set's layout, such as ``{"uncertain": "ones"}`` for CheXpert.
 
     Raises:
         UserError: the folder, the table, a column, an image or a label is missing or does not fit.
@@ -63,10 +70,16 @@ def load_cases(
     root = Path(dataset_dir).expanduser().resolve()
     if not root.is_dir():
         raise UserError(f"dataset_dir: there is no folder {dataset_dir}: check the path.")
+    if layout not in ("auto", *_GENERIC, *LAYOUTS):
+        raise UserError(f"there is no layout {layout!r}: expected auto, {', '.join((*_GENERIC, *LAYOUTS))}.")
     findings = [] if isinstance(label_column, str) else list(label_column)
     columns = {"image": image_column, "split": split_column, "domain": domain_column}
-    columns |= {f"label {name}": name for name in findings} if findings else {"label": label_column}
-    cases = _load(root, table, columns, patient_column, classes)
+    columns |= {f"label {name}": name for name in findings} if findings else {"label": label_column}  # type: ignore[dict-item]
+    usual = all(key == name for key, name in columns.items()) and patient_column in ("auto", None)
+    cases = None
+    if layout in LAYOUTS or (layout == "auto" and usual and table in ("index.csv", None)):
+        cases = read_layout(root, layout, layout_options)
+    cases = select(cases, classes) if cases else _load(root, table, columns, patient_column, classes, layout)
     if task not in (None, cases.task):
         raise UserError(f"the labels in {root} are for {cases.task}, not for {task}: check label_column.")
     return cases
@@ -78,16 +91,18 @@ def _load(
     columns: dict[str, str],
     patient_column: str | None,
     classes: Sequence[str] | None,
+    wanted: str,
 ) -> Cases:
     listed = table if table is not None and table.endswith(".json") else "dataset.json"
-    if table not in (None, listed) and (root / table).is_file():
+    if wanted in ("auto", "table") and table not in (None, listed) and (root / table).is_file():
         layout, rows = "table", _table_rows(root / table, columns, patient_column)
-    elif (root / listed).is_file():
+    elif wanted in ("auto", "datalist") and (root / listed).is_file():
         written = read_datalist(root / listed)
         if written is not None:
             return select(written, classes)
         layout, rows = "datalist", _datalist_rows(root / listed, columns, patient_column)
-    elif table not in (None, "index.csv"):
+    elif wanted in ("table", "datalist") or table not in (None, "index.csv"):
+        table = listed if wanted == "datalist" else table
         tables = sorted(path.name for path in root.iterdir() if path.suffix in (".csv", ".tsv", ".json"))
         raise UserError(f"there is no table {table} in {root}: found {', '.join(tables) or 'none'}.")
     else:
