@@ -113,6 +113,32 @@ def results() -> str:
     return "\n".join(lines) + f"\n\nMeasured on {machine['cores']} cores of an {machine['cpu']}.\n"
 
 
+def dicom_frames() -> str:
+    """The table of docs/data.md, from its benchmark."""
+    found = json.loads((ROOT / "benchmarks" / "results" / "dicom" / "frames.json").read_text())["seconds"]
+    ways = [name for name in next(iter(found.values())) if name != "megabytes"]
+    lines = [f"| file | {' | '.join(ways)} |", "|---" * (len(ways) + 1) + "|"]
+    lines += [f"| {kind} | {' | '.join(f'{row[way]:.3f}' for way in ways)} |" for kind, row in found.items()]
+    return "\n".join(lines) + "\n"
+
+
+def draw_phantoms() -> None:
+    """The phantoms' pictures, which follow from code and seed."""
+    import numpy as np
+    from PIL import Image
+
+    from medtl_monai.data.phantoms.dbt import VIEWS, Lesion, draw_breast
+
+    cancer = Lesion("Cancer", 12, (0.5, 0.4), 0.08, 3)
+    volumes = {
+        view: draw_breast((24, 192, 160), view, cancer if view[0] == "r" else None, np.random.default_rng(5))
+        for view in VIEWS
+    }
+    rows = [[volume[12] for volume in volumes.values()], [volumes["rcc"][z] for z in (6, 10, 12, 16)]]
+    picture = np.vstack([np.hstack(row) for row in rows]) / 36_000
+    Image.fromarray(np.clip(255 * picture, 0, 255).astype(np.uint8)).save(ROOT / "docs" / "images" / "phantom_dbt.png")
+
+
 def between(path: Path, name: str, content: str) -> str:
     """The page ``path`` with ``content`` between the two comments of that name."""
     start, end = f"<!-- {name} -->\n", f"<!-- end {name} -->"
@@ -126,6 +152,8 @@ def pages() -> dict[Path, str]:
     return {
         docs / "strategies.md": strategies(),
         docs / "weights.md": between(docs / "weights.md", "weights", weights()),
+        docs / "data.md": between(docs / "data.md", "dicom frames", dicom_frames()),
+        docs / "variants.md": between(docs / "variants.md", "matrix", variants()),
         docs / "networks.md": between(docs / "networks.md", "networks", networks()),
         docs / "variants.md": between(docs / "variants.md", "matrix", variants()),
         ROOT / "README.md": between(ROOT / "README.md", "results", results()),
@@ -135,3 +163,4 @@ def pages() -> dict[Path, str]:
 if __name__ == "__main__":
     for path, content in pages().items():
         path.write_text(content, encoding="utf-8")
+    draw_phantoms()

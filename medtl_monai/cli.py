@@ -10,7 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from .utils import UserError
+from .utils import UserError, write_json
 
 __all__ = ["main", "network_rows"]
 
@@ -21,6 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_networks(commands)
     _add_weights(commands)
+    _add_data(commands)
     options = parser.parse_args(arguments)
     try:
         return options.run(options) or 0
@@ -180,3 +181,62 @@ def _value(text: str) -> object:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text
+
+
+def _add_data(commands: argparse._SubParsersAction) -> None:
+    data = commands.add_parser("data", help="look at a folder of images").add_subparsers(
+        required=True, metavar="action"
+    )
+    check = data.add_parser(
+        "check",
+        help="say what a folder holds, and what in it looks wrong",
+        description="Read every image of a folder once; print the layout, cases, patients, classes, sizes, spacings, "
+        "suspicious items and leakage.",
+    )
+    check.add_argument("folder", metavar="DIR")
+    check.add_argument("--json", metavar="FILE", help="write the same as JSON")
+    check.add_argument("--datalist", metavar="FILE", help="write the MONAI datalist that training takes")
+    check.add_argument(
+        "--layout", default="auto", help="table, datalist, folders or a public data set's (default: auto)"
+    )
+    check.add_argument(
+        "--option", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="of the layout"
+    )
+    check.add_argument("--table", default="index.csv", help="name of the table in the folder (default: index.csv)")
+    check.add_argument("--image_column", default="image", metavar="NAME")
+    check.add_argument("--label_column", default="label", metavar="NAME[,NAME...]", help="several: a finding each")
+    check.add_argument("--patient_column", default="auto", metavar="NAME", help="null: each image is a patient")
+    check.add_argument("--split_column", default="split", metavar="NAME")
+    check.add_argument("--domain_column", default="domain", metavar="NAME")
+    check.add_argument("--classes", metavar="NAME[,NAME...]", help="in the wanted order")
+    check.set_defaults(run=_data_check)
+
+
+def _data_check(options: argparse.Namespace) -> None:
+    from .data import check_cases, load_cases, render_check, write_datalist
+    from .data.cases import read_datalist
+
+    target = Path(options.datalist) if options.datalist else None
+    if target is not None and target.exists() and read_datalist(target) is None:
+        raise UserError(f"{target} exists and is not a datalist of this command: give --datalist another name.")
+    columns = {f"{name}_column": getattr(options, f"{name}_column") for name in ("image", "split", "domain")}
+    cases = load_cases(
+        options.folder,
+        table=options.table,
+        label_column=_listed(options.label_column),
+        patient_column=None if options.patient_column == "null" else options.patient_column,
+        classes=options.classes.split(",") if options.classes else None,
+        layout=options.layout,
+        layout_options={name: _listed(value) for name, value in options.option},
+        **columns,
+    )
+    report = check_cases(cases)
+    print(render_check(report))
+    if options.json:
+        write_json(options.json, report)
+    if target is not None:
+        write_datalist(target, cases)
+
+
+def _listed(value: str) -> str | list[str]:
+    return value.split(",") if "," in value else value
