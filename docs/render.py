@@ -155,6 +155,7 @@ def pages() -> dict[Path, str]:
         docs / "data.md": between(docs / "data.md", "dicom frames", dicom_frames()),
         docs / "variants.md": between(docs / "variants.md", "matrix", variants()),
         docs / "networks.md": between(docs / "networks.md", "networks", networks()),
+        docs / "variants.md": between(docs / "variants.md", "matrix", variants()),
         ROOT / "README.md": between(ROOT / "README.md", "results", results()),
     }
 

@@ -80,7 +80,9 @@ def _add_weights(commands: Any) -> None:
     adapt.add_argument("--inflation", default="mean", choices=("mean", "centre", "acs"))
     adapt.add_argument("--resize_kernels", action="store_true", help="take convolutions with other kernel sizes")
     adapt.add_argument("--classes", nargs="+", help="names of the classes: known ones keep the source's rows")
-    adapt.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="of the network")
+    adapt.add_argument(
+        "--option", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="of the network"
+    )
     adapt.add_argument("--min_coverage", type=float, default=0.9)
     adapt.add_argument("--half", action="store_true", help="store weights in 16 bits")
     adapt.set_defaults(run=_weights_adapt)
@@ -143,7 +145,7 @@ def _weights_adapt(options: argparse.Namespace) -> None:
     backbone = options.backbone or (known.architecture if known else None)
     if backbone is None:
         raise UserError(f"{options.source} does not say what network it is of: give --backbone.")
-    given = {key: _value(text) for key, text in map(_pair, options.option)}
+    given = {name: _value(text) for name, text in options.option}
     classes = options.classes
     network = build(
         backbone,
@@ -168,13 +170,6 @@ def _weights_adapt(options: argparse.Namespace) -> None:
     print(report)
 
 
-def _pair(entry: str) -> tuple[str, str]:
-    key, equals, text = entry.partition("=")
-    if not equals:
-        raise UserError(f"--option {entry}: expected KEY=VALUE.")
-    return key, text
-
-
 def _value(text: str) -> object:
     """A number, a list and so on, or else the text itself."""
     try:
@@ -183,9 +178,9 @@ def _value(text: str) -> object:
         return text
 
 
-def _add_data(commands: argparse._SubParsersAction) -> None:
+def _add_data(commands: Any) -> None:
     data = commands.add_parser("data", help="look at a folder of images").add_subparsers(
-        required=True, metavar="action"
+        required=True, metavar="ACTION"
     )
     check = data.add_parser(
         "check",
