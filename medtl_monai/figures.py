@@ -36,8 +36,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
+    "bland_altman",
     "case_grid",
     "confusion_matrix",
+    "contour_grid",
+    "dice_strips",
     "grad_cam",
     "learning_curves",
     "pr_curves",
@@ -366,6 +369,115 @@ def _show_case(axes: Axes, image: Array, heat: ArrayLike | None) -> None:
     axes.imshow(np.hstack([image, gap, image]), cmap="gray")
     covered = np.hstack([np.zeros_like(image), np.zeros_like(gap), heat])
     axes.imshow(covered, cmap="inferno", vmin=0, vmax=1, alpha=0.6 * covered)
+
+
+def dice_strips(dice: ArrayLike, structures: Sequence[str], path: str | os.PathLike[str], *, title: str) -> None:
+    """Draw the Dice of every slice, and a box from quartile to quartile with the median, for each structure.
+
+    Args:
+        dice: ``(N, K)``, NaN where undefined.
+        structures: K names.
+        path: the PNG file.
+        title: the part and its size.
+    """
+    dice = np.asarray(dice, dtype=float)
+    figure, (axes,) = _grid(1, 1, (max(3.6, 1.5 * len(structures)), 3.4), f"Dice of each slice\n{title}")
+    spread = np.random.default_rng(0)
+    for k, color in enumerate(_cycle(len(structures))):
+        values = dice[~np.isnan(dice[:, k]), k]
+        axes.plot(
+            k + spread.uniform(-0.2, 0.2, len(values)), values, "o", color=color["color"], alpha=0.35, markersize=3
+        )
+        if len(values):
+            axes.boxplot(values, positions=[k], widths=0.5, showfliers=False, medianprops={"color": "black"})
+    names = [
+        f"{_text(n, width=18, lines=2)}\n({c} slices)"
+        for n, c in zip(structures, (~np.isnan(dice)).sum(0), strict=True)
+    ]
+    axes.set_xticks(range(len(structures)), names, fontsize=8)
+    axes.set(ylabel="Dice", ylim=(-0.02, 1.02))
+    _tidy(axes)
+    _save(figure, path)
+
+
+def bland_altman(volumes: ArrayLike, structures: Sequence[str], path: str | os.PathLike[str], *, title: str) -> None:
+    """Draw the difference of predicted and true volumes against their mean, for each structure.
+
+    Lines: the mean difference, and 1.96 standard deviations to both sides (limits of agreement).
+
+    Args:
+        volumes: ``(N, 2, K)``, true and predicted, in ml.
+        structures: K names.
+        path: the PNG file.
+        title: the part and its size.
+
+    References:
+        Bland, Altman. Statistical methods for assessing agreement between two methods of clinical measurement.
+        Lancet 327, 1986.
+    """
+    volumes = np.asarray(volumes, dtype=float)
+    figure, panels = _grid(len(structures), 3, (3.2, 2.9), f"Volumes, predicted against true\n{title}")
+    for k, (axes, name) in enumerate(zip(panels, structures, strict=True)):
+        true, predicted = volumes[:, :, k].T
+        difference = predicted - true
+        mean, spread = difference.mean(), 1.96 * difference.std(ddof=1) if len(difference) > 1 else 0.0
+        axes.plot((true + predicted) / 2, difference, "o", color=BLUE, alpha=0.6, markersize=4)
+        axes.axhline(mean, color=VERMILLION, label=f"mean {mean:+.1f} ml")
+        for limit in (mean - spread, mean + spread):
+            axes.axhline(limit, color=GREY, linestyle="--")
+        axes.set_title(
+            f"{_text(name, width=26, lines=2)}\nlimits {mean - spread:+.1f} to {mean + spread:+.1f} ml", fontsize=9
+        )
+        axes.legend(fontsize=8, frameon=False)
+        _tidy(axes)
+    figure.supxlabel("Mean of both (ml)", fontsize=9)
+    figure.supylabel("Predicted - true (ml)", fontsize=9)
+    _save(figure, path)
+
+
+def contour_grid(
+    images: Sequence[ArrayLike],
+    masks: Sequence[Sequence[ArrayLike]],
+    captions: Sequence[str],
+    structures: Sequence[str],
+    path: str | os.PathLike[str],
+    *,
+    title: str,
+) -> None:
+    """Draw slices, four in a row, with the contours of the truth (dashed) and of the prediction (solid).
+
+    Args:
+        images: ``(H, W)`` each, rows first; they are cut to the masks and their surroundings.
+        masks: the true and the predicted label map of each, 0 being the background.
+        captions: one for each image.
+        structures: names of the labels 1, 2 ...
+        path: the PNG file.
+        title: what the slices are.
+    """
+    figure, panels = _grid(
+        len(images), 4, (2.4, 2.9), f"{title}\n{', '.join(structures)}: truth dashed, prediction solid"
+    )
+    colors = [style["color"] for style in _cycle(len(structures))]
+    for axes, image, pair, caption in zip(panels, images, masks, captions, strict=True):
+        window = _around(np.maximum(*(np.asarray(mask) for mask in pair)) > 0)
+        axes.imshow(np.asarray(image, dtype=float)[window], cmap="gray")
+        for mask, style in zip(pair, ("--", "-"), strict=True):
+            part = np.asarray(mask)[window]
+            for k, color in enumerate(colors, start=1):
+                if 0 < (part == k).sum() < part.size:
+                    axes.contour(part == k, levels=[0.5], colors=[color], linestyles=style, linewidths=1)
+        axes.set_axis_off()
+        axes.set_title(_text(caption, width=34), fontsize=8, loc="left")
+    _save(figure, path)
+
+
+def _around(mask: Array) -> tuple[slice, ...]:
+    """The mask's bounding box, widened by its own size or 16 pixels at least."""
+    if not mask.any():
+        return (slice(None), slice(None))
+    ranges = [np.flatnonzero(mask.any(axis)) for axis in (1, 0)]
+    room = max(16, *(int(r[-1] - r[0]) for r in ranges))
+    return tuple(slice(max(0, r[0] - room), r[-1] + 1 + room) for r in ranges)
 
 
 def grad_cam(network: nn.Module, layer: str, images: Tensor, classes: Sequence[int]) -> NDArray[np.float64]:

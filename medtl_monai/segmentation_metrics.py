@@ -34,7 +34,12 @@ METRICS = ("dice", "iou", "hd95", "surface_distance", "volume_error_ml", "mae", 
 
 
 def measure(
-    prediction: Tensor, label: Tensor, probabilities: Tensor, *, spacing: Sequence[float] | None = None
+    prediction: Tensor,
+    label: Tensor,
+    probabilities: Tensor,
+    *,
+    spacing: Sequence[float] | None = None,
+    thickness: float = 1.0,
 ) -> Array:
     """All :data:`METRICS` of each mask and structure, NaN where one is undefined.
 
@@ -51,6 +56,7 @@ def measure(
         label: the truth, likewise.
         probabilities: ``(N, 1 + K, *spatial)``, the background first.
         spacing: of the pixels or voxels in mm, one number an axis.
+        thickness: of two-dimensional masks in mm, for their volume.
 
     Returns:
         ``(N, K, 8)``.
@@ -82,7 +88,7 @@ def measure(
         compute_iou(pred, true, ignore_empty=False).masked_fill(absent, torch.nan),
         hd95,
         surface,
-        difference * (float(np.prod(spacing)) / 1000 if spacing else torch.nan),
+        difference * (float(np.prod(spacing)) * thickness / 1000 if spacing else torch.nan),
         MAEMetric()(*flat).reshape(shape),
         MSEMetric()(*flat).reshape(shape),
         inside.float().masked_fill(wanted, torch.nan),
@@ -186,6 +192,6 @@ def _reason(metric: str, structure: str) -> str:
     if metric == "volume_error_ml":
         return "the spacing is not known"
     if metric == "false_positives":
-        return f"every mask has the {structure}"
+        return "no mask is without the structure"
     where = "both label and prediction" if metric in ("hd95", "surface_distance") else "label or prediction"
     return f"no mask has the {structure} in {where}"

@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -68,6 +70,19 @@ class Cli:
         done = self("train", "--output_dir", output, *quick, *args, **kwargs)
         assert done.returncode == 0, done.stdout + done.stderr
         return done
+
+    def kill(self, output, epochs, *args):
+        """Start a short training and kill it once ``epochs`` are done; its last checkpoint."""
+        quick = ("--image_size", 32, "--batch_size", 8, "--output_dir", output)
+        command = self.command("train", *quick, *args)
+        process = subprocess.Popen(command, env=self.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        last, deadline = output / "checkpoints" / "last.pt", time.monotonic() + 120
+        while not (last.exists() and states(last)["trainer"]["epoch"] >= epochs) and time.monotonic() < deadline:
+            assert process.poll() is None, "the run ended before it could be killed"
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        return last
 
     def missing_properties(self, name):
         """Which of MONAI's standard properties a configuration lacks."""

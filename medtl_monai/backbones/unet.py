@@ -55,7 +55,7 @@ class TransferUNet(nn.Module):
         spatial_dims: int = 2,
         in_channels: int = 3,
         num_classes: int = 2,
-        decoder_channels: Sequence[int] = (128, 64, 48, 32),
+        decoder_channels: Sequence[int] = (96, 48, 32, 24),
         dropout: float = 0.0,
         **encoder_options: Any,
     ) -> None:

@@ -6,6 +6,7 @@ from .handlers import Checkpoints, EpochSeed, History, Resume, SavePredictions, 
 from .levels import score_patients, suspicion
 from .report import Predicted, Report, open_output, predict
 from .scores import accuracy, log_loss, mean_auc
+from .segmentation import SaveMasks, SegmentationReport, read_stacks, segment, structure_values, unmasked
 from .start import check_keys, check_values, find_root, new_output_dir, start, write_config
 from .transfer import Transfer, build_network, image_statistics, load_model, model_settings, transfer
 
@@ -18,7 +19,9 @@ __all__ = [
     "Predicted",
     "Report",
     "Resume",
+    "SaveMasks",
     "SavePredictions",
+    "SegmentationReport",
     "Transfer",
     "accuracy",
     "as_handler",
@@ -35,9 +38,13 @@ __all__ = [
     "open_output",
     "predict",
     "read_parts",
+    "read_stacks",
     "score_patients",
+    "segment",
     "start",
+    "structure_values",
     "suspicion",
     "transfer",
+    "unmasked",
     "write_config",
 ]

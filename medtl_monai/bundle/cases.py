@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..data import Cases, LeakageReport, audit, check_readable, raise_on_shared_patients, split_patients
+from ..data import (
+    Cases,
+    LeakageReport,
+    audit,
+    check_readable,
+    present_classes,
+    raise_on_shared_patients,
+    split_patients,
+)
 from ..utils import UserError
 
-__all__ = ["Parts", "read_parts"]
+__all__ = ["Parts", "audited", "read_parts"]
 
 _log = logging.getLogger("medtl_monai")
 
@@ -59,27 +68,28 @@ def read_parts(
         UserError: an unreadable image, a class with too few patients, patients shared by parts.
     """
     hashes = check_readable(cases.items)
-    names = (
-        [part] * len(cases.items)
-        if part
-        else split_patients(cases.items, classes=cases.classes, val_fraction=val_fraction, fold=fold, seed=seed)
-    )
-    leakage = audit(cases.items, names, hashes)
-    if not allow_shared_patients:
-        raise_on_shared_patients(leakage)
+    settings = {"classes": cases.classes, "val_fraction": val_fraction, "fold": fold, "seed": seed}
+    names = [part] * len(cases.items) if part else split_patients(cases.items, **settings)
+    leakage = audited(cases.items, names, hashes, allow_shared_patients)
     for name in dict.fromkeys(names):
         chosen = [item for item, where in zip(cases.items, names, strict=True) if where == name]
-        counts = Counter(k for item in chosen for k in _labels(item))
+        counts = Counter(k for item in chosen for k in present_classes(item["label"]))
         per_class = ", ".join(f"{counts[i]} {label}" for i, label in enumerate(cases.classes))
         _log.info(f"{name}: {len(chosen)} images of {len({i['patient'] for i in chosen})} patients ({per_class})")
         missing = [label for i, label in enumerate(cases.classes) if not counts[i]]
-        if missing and name == "train":
+        if missing and name == "train" and cases.task == "multilabel":
+            _log.warning(f"no training image shows {', '.join(missing)}: the model cannot learn to find it")
+        elif missing and name == "train":
             raise UserError(f"the training part has no image of {', '.join(missing)}: give each class two patients.")
-    _log.info(f"leakage: {leakage.verdict}")
     return Parts(cases.classes, cases.items, names, leakage)
 
 
-def _labels(item: dict[str, Any]) -> list[int]:
-    """Indices of the classes that an image is of: one, or every finding that is present."""
-    label = item["label"]
-    return [k for k, value in enumerate(label) if value == 1] if isinstance(label, list) else [label]
+def audited(
+    items: Sequence[dict[str, Any]], names: Sequence[str], hashes: Mapping[str, int], allow_shared_patients: bool
+) -> LeakageReport:
+    """What the parts share; a shared patient ends the run, unless that is allowed."""
+    leakage = audit(items, names, hashes)
+    if not allow_shared_patients:
+        raise_on_shared_patients(leakage)
+    _log.info(f"leakage: {leakage.verdict}")
+    return leakage

@@ -152,7 +152,21 @@ class Report:
         if not first_process():
             return
         trainable = sum(p.numel() for p in unwrap(self.network).parameters() if p.requires_grad)
-        network = load_model(unwrap(self.network), self.checkpoint, device=self.device)
+        metrics = self.score(load_model(unwrap(self.network), self.checkpoint, device=self.device))
+        if self.history is not None and self.history.rows:
+            best = torch.load(self.checkpoint, map_location="cpu", weights_only=True).get("epoch")
+            figures.learning_curves(self.history.rows, self.folder / "figures" / "learning_curves.png", best_epoch=best)
+            metrics["training"] = {"epochs": self.history.rows, "best_epoch": best, "trainable_parameters": trainable}
+        write_json(self.folder / "metrics.json", {**metrics, "run": _circumstances(self.device)})
+        if self.save_to is not None:
+            with atomic_path(self.save_to) as file:
+                shutil.copyfile(self.checkpoint, file)
+            _log.info(f"the model is at {self.save_to}")
+        print(f"\n{render_metrics(metrics)}\n")
+        _log.info(f"metrics: {self.folder / 'metrics.json'}; figures: {self.folder / 'figures'}")
+
+    def score(self, network: nn.Module) -> dict[str, Any]:
+        """The metrics of every part; its tables and figures are written on the way."""
         found = {}
         for name, loader in self.loaders.items():
             how = {"device": self.device, "task": self.task, "name": name}
@@ -165,17 +179,7 @@ class Report:
         self._write_predictions(found)
         for name, part in found.items():
             self._draw(name, part, metrics[name], network)
-        if self.history is not None and self.history.rows:
-            best = torch.load(self.checkpoint, map_location="cpu", weights_only=True).get("epoch")
-            figures.learning_curves(self.history.rows, self.folder / "figures" / "learning_curves.png", best_epoch=best)
-            metrics["training"] = {"epochs": self.history.rows, "best_epoch": best, "trainable_parameters": trainable}
-        write_json(self.folder / "metrics.json", {**metrics, "run": _circumstances(self.device)})
-        if self.save_to is not None:
-            with atomic_path(self.save_to) as file:
-                shutil.copyfile(self.checkpoint, file)
-            _log.info(f"the model is at {self.save_to}")
-        print(f"\n{render_metrics(metrics)}\n")
-        _log.info(f"metrics: {self.folder / 'metrics.json'}; figures: {self.folder / 'figures'}")
+        return metrics
 
     def _write_predictions(self, found: Mapping[str, Predicted]) -> None:
         items = [item for part in found.values() for item in part.items]

@@ -6,14 +6,15 @@ import csv
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from ..utils import UserError
+from .cases import PARTS, Cases, check_exist, read_datalist, select
 from .dicom import split_frame
+from .layouts import LAYOUTS, read_layout
 
 __all__ = ["EXTENSIONS", "Cases", "load_cases", "unlabelled"]
 
@@ -21,29 +22,8 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".nii", ".nii.gz
 """File names that are taken for images, in any case; besides, DICOM files without an extension."""
 
 NO_FINDING = "No Finding"
+_GENERIC = ("table", "datalist", "folders")
 PATIENT_COLUMNS = ("patient", "patient_id", "PatientID")
-_PARTS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"}
-_PARTS |= {"test": "test", "testing": "test"}
-
-
-@dataclass(frozen=True)
-class Cases:
-    """Labelled images.
-
-    Attributes:
-        items: a MONAI datalist; each item has ``image`` (absolute path), ``label`` (see ``task``), ``patient``, and
-        where the data has them ``split`` (``train``, ``val`` or ``test``) and ``domain``. classes: names of the labels.
-        root: the folder.
-        layout: ``table``, ``datalist`` or ``folders``.
-        task: ``classification``: a label is an index into ``classes``; ``multilabel``: a list in the order of
-            ``classes``, 1 present, 0 absent, NaN unknown.
-    """
-
-    items: list[dict[str, Any]]
-    classes: list[str]
-    root: Path
-    layout: str
-    task: str = "classification"
 
 
 def load_cases(
@@ -56,10 +36,14 @@ def load_cases(
     split_column: str = "split",
     domain_column: str = "domain",
     classes: Sequence[str] | None = None,
+    task: str | None = None,
+    layout: str = "auto",
+    layout_options: Mapping[str, Any] | None = None,
 ) -> Cases:
     """Find the labelled images of a folder.
 
-    Layouts, the first that fits: a table (CSV with comma, semicolon or tab) named ``table``; a MONAI datalist
+    Layouts, the first that fits: that of a public data set (:data:`medtl_monai.data.LAYOUTS`), unless the arguments
+    name a table or columns; a table (CSV with comma, semicolon or tab) named ``table``; a MONAI datalist
     (``dataset.json``, or ``table`` if it ends in ``.json``); class folders, ``<class>/**/<image>`` or
     ``<part>/<class>/**/<image>``, where a folder between class and image names the patient.
 
@@ -68,12 +52,17 @@ def load_cases(
         table: name of the table in it.
         image_column: paths, relative to the folder.
         label_column: class names, or findings joined by ``|`` (``No Finding`` for none); or a list of columns, one a
-            finding, with 1 (present), 0 (absent), or -1 or nothing (unknown).
+            finding, with 1 (present), 0 (absent), or -1 or nothing (unknown); or paths of masks.
         patient_column: ``auto``: the first of patient, patient_id and PatientID that is there; ``None``: each image
             is its own patient.
         split_column: ``train``, ``val`` or ``test``, used if it is there.
         domain_column: scanner or hospital, used if it is there.
-        classes: names in the wanted order; default: those found, sorted.
+        classes: names in the wanted order; default: those found, sorted. For masks: the structures in the order of
+            their values 1, 2, ...; default: ``foreground``.
+        task: ``classification``, ``multilabel`` or ``segmentation``: stop if the labels are for another; default: what
+            the labels are for, which is segmentation where they are paths of files.
+        layout: ``auto``; ``table``, ``datalist`` or ``folders``; or one of :data:`medtl_monai.data.LAYOUTS`.
+        layout_options: of a public data set's layout, such as ``{"uncertain": "ones"}`` for CheXpert.
 
     Raises:
         UserError: the folder, the table, a column, an image or a label is missing or does not fit.
@@ -81,15 +70,39 @@ def load_cases(
     root = Path(dataset_dir).expanduser().resolve()
     if not root.is_dir():
         raise UserError(f"dataset_dir: there is no folder {dataset_dir}: check the path.")
+    if layout not in ("auto", *_GENERIC, *LAYOUTS):
+        raise UserError(f"there is no layout {layout!r}: expected auto, {', '.join((*_GENERIC, *LAYOUTS))}.")
     findings = [] if isinstance(label_column, str) else list(label_column)
     columns = {"image": image_column, "split": split_column, "domain": domain_column}
-    columns |= {f"label {name}": name for name in findings} if findings else {"label": label_column}
+    columns |= {f"label {name}": name for name in findings} if findings else {"label": label_column}  # type: ignore[dict-item]
+    usual = all(key == name for key, name in columns.items()) and patient_column in ("auto", None)
+    cases = None
+    if layout in LAYOUTS or (layout == "auto" and usual and table in ("index.csv", None)):
+        cases = read_layout(root, layout, layout_options)
+    cases = select(cases, classes) if cases else _load(root, table, columns, patient_column, classes, layout)
+    if task not in (None, cases.task):
+        raise UserError(f"the labels in {root} are for {cases.task}, not for {task}: check label_column.")
+    return cases
+
+
+def _load(
+    root: Path,
+    table: str | None,
+    columns: dict[str, str],
+    patient_column: str | None,
+    classes: Sequence[str] | None,
+    wanted: str,
+) -> Cases:
     listed = table if table is not None and table.endswith(".json") else "dataset.json"
-    if table is not None and not table.endswith(".json") and (root / table).is_file():
+    if wanted in ("auto", "table") and table not in (None, listed) and (root / table).is_file():
         layout, rows = "table", _table_rows(root / table, columns, patient_column)
-    elif (root / listed).is_file():
+    elif wanted in ("auto", "datalist") and (root / listed).is_file():
+        written = read_datalist(root / listed)
+        if written is not None:
+            return select(written, classes)
         layout, rows = "datalist", _datalist_rows(root / listed, columns, patient_column)
-    elif table not in (None, "index.csv"):
+    elif wanted in ("table", "datalist") or table not in (None, "index.csv"):
+        table = listed if wanted == "datalist" else table
         tables = sorted(path.name for path in root.iterdir() if path.suffix in (".csv", ".tsv", ".json"))
         raise UserError(f"there is no table {table} in {root}: found {', '.join(tables) or 'none'}.")
     else:
@@ -97,6 +110,12 @@ def load_cases(
     rows = [{**row, "image": str((root / row["image"]).resolve())} for row in rows]
     _check_images(rows, root)
     rows = _without_duplicates(rows)
+    if "label" in columns and _is_mask(root / rows[0]["label"]):
+        rows = [{**row, "label": str((root / row["label"]).resolve())} for row in rows]
+        check_exist(rows, root, "segmentation")
+        names = list(classes or ["foreground"])
+        return Cases(rows, names, root, layout, "segmentation", list(range(1, len(names) + 1)))
+    findings = [name for key, name in columns.items() if key.startswith("label ")]
     if findings or any("|" in row["label"] or row["label"] == NO_FINDING for row in rows):
         names, labels = _findings(rows, findings, classes)
         bare = [{key: value for key, value in row.items() if not key.startswith("label")} for row in rows]
@@ -141,6 +160,7 @@ def _table_rows(path: Path, columns: dict[str, str], patient_column: str | None)
                 f"name the right one with {key.split()[0]}_column."
             )
     rows = []
+    kept = [name for name in ("image_key", "label_key") if name in found]
     for number, cells in enumerate(reader, start=2):
         row = {key: (cells.get(column) or "").strip() for key, column in needed.items()}
         empty = [needed[key] for key, value in row.items() if not value and not key.startswith("label ")]
@@ -149,6 +169,7 @@ def _table_rows(path: Path, columns: dict[str, str], patient_column: str | None)
         row.setdefault("patient", row["image"])
         if columns["domain"] in found:
             row["domain"] = (cells.get(columns["domain"]) or "").strip()
+        row |= {name: (cells.get(name) or "").strip() for name in kept}
         if "split" in row:
             row["split"] = _part(row["split"], f"line {number} of the table {path.name}")
         rows.append(row)
@@ -175,7 +196,7 @@ def _datalist_rows(path: Path, columns: dict[str, str], patient_column: str | No
     except json.JSONDecodeError as error:
         raise UserError(f"the datalist {path.name} is no JSON ({error}): expected lists of image and label.") from error
     content = content if isinstance(content, dict) else {}
-    lists = {key: value for key, value in content.items() if key in _PARTS and isinstance(value, list)}
+    lists = {key: value for key, value in content.items() if key in PARTS and isinstance(value, list)}
     entries = [(key, entry) for key, value in lists.items() for entry in value if isinstance(entry, dict)]
     if not entries:
         raise UserError(f"the datalist {path.name} has no entries under training, validation or testing.")
@@ -189,9 +210,10 @@ def _datalist_rows(path: Path, columns: dict[str, str], patient_column: str | No
         row = {"image": str(entry[columns["image"]]), **{key: _text(entry[name]) for key, name in labels.items()}}
         row["patient"] = str(entry[patient]) if patient else row["image"]
         if len(lists) > 1:
-            row["split"] = _PARTS[key]
+            row["split"] = PARTS[key]
         if columns["domain"] in entry:
             row["domain"] = str(entry[columns["domain"]])
+        row |= {name: str(entry[name]) for name in ("image_key", "label_key") if name in entry}
         rows.append(row)
     return rows
 
@@ -202,7 +224,7 @@ def _folder_rows(root: Path, patient_column: str | None) -> list[dict[str, str]]
         raise UserError(
             f"there is no image below {root}: expected a table, a datalist, or class folders of {_kinds()}."
         )
-    split = all(file.parts[0].lower() in _PARTS for file in files)
+    split = all(file.parts[0].lower() in PARTS for file in files)
     rows = []
     for file in files:
         inner = file.parts[1:] if split else file.parts
@@ -217,7 +239,7 @@ def _folder_rows(root: Path, patient_column: str | None) -> list[dict[str, str]]
         # class and patient: folders of one name under two classes are one patient
         row = {"image": str(file), "label": inner[0], "patient": str(file) if patient_column is None else inner[1]}
         if split:
-            row["split"] = _PARTS[file.parts[0].lower()]
+            row["split"] = PARTS[file.parts[0].lower()]
         rows.append(row)
     return rows
 
@@ -245,6 +267,10 @@ def _check_images(rows: Sequence[dict[str, str]], root: Path) -> None:
             f"{len(missing)} of {len(rows)} images that the labels name do not exist in {root}: {shown}"
             f"{' ...' * (len(missing) > 3)}{hint}: paths must be relative to dataset_dir, with their extension."
         )
+
+
+def _is_mask(path: Path) -> bool:
+    return bool(path.suffix) and path.is_file()
 
 
 def _class_names(rows: Sequence[dict[str, str]], wanted: Sequence[str] | None) -> list[str]:
@@ -307,9 +333,9 @@ def _without_duplicates(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
 
 
 def _part(value: str, where: str) -> str:
-    if value.lower() not in _PARTS:
+    if value.lower() not in PARTS:
         raise UserError(f"{where} has the split {value!r}: expected train, val or test.")
-    return _PARTS[value.lower()]
+    return PARTS[value.lower()]
 
 
 def _kinds() -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..utils import UserError, write_json
+from .cases import present_classes
 from .dicom import split_frame
 
 __all__ = ["LeakageReport", "audit", "perceptual_hash", "raise_on_shared_patients"]
@@ -92,7 +93,7 @@ def audit(
         counts[name] = {
             "images": len(chosen),
             "patients": len({str(item["patient"]) for item in chosen}),
-            "classes": len({item["label"] for item in chosen}),
+            "classes": len({k for item in chosen for k in present_classes(item["label"])}),
         }
     if len(counts) < 2:
         verdict = "a single part: nothing to compare."

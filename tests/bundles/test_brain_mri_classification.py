@@ -4,9 +4,7 @@ import csv
 import json
 import re
 import shutil
-import signal
 import subprocess
-import time
 
 import numpy as np
 import pytest
@@ -107,16 +105,7 @@ def test_the_written_configuration_gives_the_same_run_again(cli, run, tmp_path):
 def test_a_killed_and_resumed_run_equals_the_uninterrupted_one(cli, tmp_path):
     args = ("--epochs", 4, "--strategy", "['gradual_unfreeze','l2_sp']")
     cli.train(tmp_path / "whole", *args)
-    quick = ("--image_size", 32, "--batch_size", 8, "--output_dir", tmp_path / "cut")
-    process = subprocess.Popen(
-        cli.command("train", *quick, *args), env=cli.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    last, deadline = tmp_path / "cut" / "checkpoints" / "last.pt", time.monotonic() + 120
-    while not (last.exists() and states(last)["trainer"]["epoch"] >= 2) and time.monotonic() < deadline:
-        assert process.poll() is None, "the run ended before it could be killed"
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    last = cli.kill(tmp_path / "cut", 2, *args)
     done_epochs = states(last)["trainer"]["epoch"]
     assert 2 <= done_epochs < 4
     done = cli.train(tmp_path / "cut", *args, "--resume", last)

@@ -1,0 +1,368 @@
+"""What the segmentation bundles' configurations call: masks checked and split, cases segmented, scored and saved."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from monai.data import MetaTensor
+from torch import nn
+from tqdm import tqdm
+
+from .. import figures
+from ..data import Cases, perceptual_hash, split_patients, stack_of, tells_spacing, unlabelled, write_nifti
+from ..segmentation_metrics import METRICS, ejection_fractions, measure, summarize, volumes_ml
+from ..utils import UserError, atomic_path
+from .cases import Parts, audited
+from .report import Report
+
+__all__ = ["SaveMasks", "SegmentationReport", "Segmented", "read_stacks", "segment", "structure_values", "unmasked"]
+
+_log = logging.getLogger("medtl_monai")
+
+_RESAMPLES = 1000
+_DICE = METRICS.index("dice")
+
+
+def structure_values(
+    cases: Cases,
+    structures: Mapping[str, int] | Sequence[str] | None = None,
+    *,
+    model: Sequence[str] | None = None,
+) -> dict[str, int]:
+    """Each structure's value in the masks.
+
+    Args:
+        cases: with masks.
+        structures: names, where the data tells their values, or names with values; ``None``: all that the data has.
+        model: the structures of a trained model, which are wanted in this order.
+
+    Raises:
+        UserError: a name whose value is not known, or values that are not different whole numbers above 0.
+    """
+    values = dict(
+        structures if isinstance(structures, Mapping) else zip(cases.classes, cases.label_values, strict=True)
+    )
+    names = model or (values if structures is None or isinstance(structures, Mapping) else structures)
+    unknown = [name for name in names if name not in values]
+    if unknown:
+        raise UserError(
+            f"the masks' value of {', '.join(map(str, unknown))} is not known: known are {', '.join(values)}; give "
+            f"structures with their values, such as {{'{unknown[0]}': 1}}."
+        )
+    values = {name: values[name] for name in names}
+    whole = all(isinstance(value, int) and value > 0 for value in values.values())
+    if not values or len(set(values.values())) < len(values) or not whole:
+        raise UserError(f"structures must have different values, whole numbers above 0, got {values}.")
+    return values
+
+
+def read_stacks(
+    cases: Cases,
+    structures: Mapping[str, int],
+    *,
+    val_fraction: float = 0.2,
+    fold: int | None = None,
+    seed: int = 0,
+    part: str | None = None,
+    allow_shared_patients: bool = False,
+) -> Parts:
+    """Read every image and mask once, give each patient a part, and look for what the parts share.
+
+    Args:
+        cases: whose items' ``label`` is the path of a mask.
+        structures: value in the masks by name.
+        val_fraction: share of the cases for validation, about; patients are never divided.
+        fold: which of ``round(1 / val_fraction)`` folds validates, instead of a random choice.
+        seed: of the choice.
+        part: put all cases in this part instead of splitting (to score a whole set).
+        allow_shared_patients: go on although a patient stands in two parts (by the data's own split).
+
+    Raises:
+        UserError: files that cannot be read or do not fit each other, a structure that is in no mask, too few
+            patients, patients shared by parts.
+    """
+    hashes, found = {}, np.zeros(len(structures), dtype=int)
+    failed = []
+    for item in tqdm(cases.items, desc="reading images and masks", leave=False):
+        try:
+            image, mask = (stack_of(item, key) for key in ("image", "label"))
+        except UserError:
+            raise
+        except Exception as error:  # every reader has its own kinds
+            failed.append(f"{item['image']} ({str(error).partition(chr(10))[0][:80] or type(error).__name__})")
+            continue
+        if image.shape != mask.shape:
+            raise UserError(
+                f"{item['image']} has the shape {tuple(image.shape[1:])} and its mask {item['label']} "
+                f"{tuple(mask.shape[1:])}: they must be equal."
+            )
+        hashes[str(item["image"])] = perceptual_hash(image[0, ..., image.shape[-1] // 2].numpy())
+        found += [bool((mask == value).any()) for value in structures.values()]
+    if failed:
+        raise UserError(
+            f"{len(failed)} of {len(cases.items)} images or masks cannot be read: {', '.join(failed[:3])}: "
+            "repair or remove them."
+        )
+    for name, count in zip(structures, found, strict=True):
+        if not count:
+            values = sorted({int(v) for item in cases.items[:5] for v in stack_of(item, "label").unique()} - {0})
+            raise UserError(
+                f"no mask holds the value {structures[name]} of the {name}: the first masks hold "
+                f"{', '.join(map(str, values)) or 'none'}; give the right values with structures."
+            )
+    plain = [{**item, "label": 0} for item in cases.items]  # no classes to balance
+    settings = {"val_fraction": val_fraction, "fold": fold, "seed": seed, "classes": ["of masks"]}
+    names = [part] * len(plain) if part else split_patients(plain, **settings)
+    leakage = audited(plain, names, hashes, allow_shared_patients)
+    for name in dict.fromkeys(names):
+        chosen = [item for item, where in zip(plain, names, strict=True) if where == name]
+        _log.info(f"{name}: {len(chosen)} cases of {len({item['patient'] for item in chosen})} patients")
+    return Parts(["background", *structures], cases.items, names, leakage)
+
+
+def unmasked(path: str | Path) -> list[dict[str, str]]:
+    """Images for inference: one file, or all below a folder that are neither masks (``_gt``) nor whole beats (``_4d``).
+
+    Raises:
+        UserError: there is none.
+    """
+    left_out = ("_gt", "_4d")
+    return [item for item in unlabelled(path) if not Path(item["image"]).name.split(".")[0].endswith(left_out)]
+
+
+def segment(
+    network: nn.Module, item: Mapping[str, Any], prepare_batch: Callable[..., Any], inferer: Callable[..., Any],
+    postprocessing: Callable[..., Any], *, device: torch.device | str,
+) -> dict[str, Any]:  # fmt: skip
+    """One preprocessed case with its ``pred``, as the postprocessing gives it."""
+    batch, _ = prepare_batch({"image": item["image"][None]}, device)
+    with torch.no_grad():
+        logits = inferer(batch, network)[0].float().cpu()
+    source = item["image"]
+    pred = MetaTensor(logits, meta=source.meta, applied_operations=source.applied_operations)
+    return postprocessing({**item, "pred": pred})
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """The cases of one part, as they were measured.
+
+    Attributes:
+        items: N datalist items.
+        cases: ``(N, K, M)``, the metrics of each case as a whole.
+        slices: ``(S, K, M)``, of each slice.
+        where: S pairs, the case and the slice in it.
+        volumes: ``(N, 2, K)``, true and predicted, in ml; NaN without a spacing.
+        unit: of distances, ``mm`` or ``pixels``.
+    """
+
+    items: list[dict[str, Any]]
+    cases: np.ndarray
+    slices: np.ndarray
+    where: list[tuple[int, int]]
+    volumes: np.ndarray
+    unit: str
+
+    @property
+    def patients(self) -> list[str]:
+        """The patient of each case."""
+        return [str(item["patient"]) for item in self.items]
+
+
+class SegmentationReport(Report):
+    """Everything that a finished training, or an evaluation, of a segmentation writes into ``output_dir``.
+
+    Args:
+        postprocessing: of single cases: the label map ``pred`` and the ``probability`` maps, as large as the mask.
+        args: of :class:`Report`; its loaders' data sets give single cases with ``image`` and ``label``.
+        kwargs: likewise.
+    """
+
+    def __init__(self, *args: Any, postprocessing: Callable[..., Any], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.postprocessing = postprocessing
+        self.structures = self.classes[1:]
+
+    def score(self, network: nn.Module) -> dict[str, Any]:
+        """The metrics of every part; its tables and figures are written on the way."""
+        found = {name: self._segment(network, loader.dataset, name) for name, loader in self.loaders.items()}
+        self._write_cases(found)
+        for name, part in found.items():
+            if name != "train":
+                self._figures(network, name, part)
+        return {name: self._metrics(part) for name, part in found.items()}
+
+    def _case(self, network: nn.Module, dataset: Any, index: int) -> dict[str, Any]:
+        return segment(
+            network, dataset[index], self.prepare_batch, self.inferer, self.postprocessing, device=self.device
+        )
+
+    def _segment(self, network: nn.Module, dataset: Any, name: str) -> Segmented:
+        items = [dict(item) for item in dataset.data]
+        known = all(tells_spacing(item["image"]) for item in items)
+        cases, slices, where, volumes = [], [], [], []
+        for index in tqdm(range(len(items)), desc=f"segmenting {name}", leave=False):
+            case = self._case(network, dataset, index)
+            pred, label, probability = (case[key].as_tensor() for key in ("pred", "label", "probability"))
+            spacing = case["image"].meta["spacing"] if known else None
+            flat = {"spacing": spacing[:2], "thickness": spacing[2]} if spacing else {}
+            each = measure(pred[0].movedim(-1, 0), label[0].movedim(-1, 0), probability.movedim(-1, 0), **flat)
+            cases.append(each if len(each) == 1 else measure(pred, label, probability[None], spacing=spacing))
+            slices.append(each)
+            where += [(index, z) for z in range(len(each))]
+            n = len(self.structures)
+            volumes.append([volumes_ml(mask, n, spacing) if spacing else [np.nan] * n for mask in (label, pred)])
+        unit = "mm" if known else "pixels"
+        return Segmented(items, np.concatenate(cases), np.concatenate(slices), where, np.array(volumes), unit)
+
+    def _metrics(self, part: Segmented) -> dict[str, Any]:
+        of_slice = [part.patients[case] for case, _ in part.where]
+        settings = {"seed": self.seed, "n_bootstrap": _RESAMPLES}
+        return {
+            "images": len(part.items),
+            "slices": len(part.slices),
+            "patients": len(set(part.patients)),
+            "seed": self.seed,
+            "resamples": _RESAMPLES,
+            "unit_of_distances": part.unit,
+            **summarize(part.cases, part.patients, self.structures, by_patient=True, **settings),
+            "per_slice": summarize(part.slices, of_slice, self.structures, **settings),
+            "ejection_fraction": self._ejection(part),
+        }
+
+    def _ejection(self, part: Segmented) -> dict[str, Any]:
+        """True and predicted, of each structure but the myocardium, by patient."""
+        result: dict[str, Any] = {}
+        frames = [(str(item["patient"]), item.get("phase", "")) for item in part.items]
+        for k, name in enumerate(self.structures):
+            if "myocard" in name.lower():
+                continue
+            pair = [ejection_fractions(dict(zip(frames, part.volumes[:, i, k], strict=True))) for i in (0, 1)]
+            both = sorted(set(pair[0]) & set(pair[1]))
+            if not both or part.unit != "mm":
+                result[name] = {"value": None, "reason": "no patient has ED and ES frames of known spacing"}
+                continue
+            errors = [pair[1][p] - pair[0][p] for p in both]
+            result[name] = {
+                "value": float(np.mean(np.abs(errors))),
+                "bias": float(np.mean(errors)),
+                "patients": {p: {"true": pair[0][p], "predicted": pair[1][p]} for p in both},
+            }
+        return result
+
+    def _write_cases(self, found: Mapping[str, Segmented]) -> None:
+        per = ("dice", "hd95", "volume_ml", "true_volume_ml")
+        with (
+            atomic_path(self.folder / "predictions.csv") as path,
+            path.open("w", newline="", encoding="utf-8") as file,
+        ):
+            writer = csv.writer(file)
+            writer.writerow(
+                ["image", "patient", "label", "phase", *(f"{name} {x}" for name in self.structures for x in per)]
+            )
+            for part in found.values():
+                for item, values, (true, pred) in zip(part.items, part.cases, part.volumes, strict=True):
+                    row = [item["image"], item["patient"], item["label"], item.get("phase", "")]
+                    for k in range(len(self.structures)):
+                        numbers = [values[k, METRICS.index("dice")], values[k, METRICS.index("hd95")], pred[k], true[k]]
+                        row += ["" if np.isnan(x) else f"{x:.6g}" for x in numbers]
+                    writer.writerow(row)
+
+    def _figures(self, network: nn.Module, name: str, part: Segmented) -> None:
+        folder = self.folder / "figures"
+        title = f"{name}: {len(part.items)} cases, {len(set(part.patients))} patients"
+        figures.dice_strips(part.slices[..., _DICE], self.structures, folder / f"{name}_dice.png", title=title)
+        if part.unit == "mm":
+            figures.bland_altman(part.volumes, self.structures, folder / f"{name}_volumes.png", title=title)
+        defined = ~np.isnan(part.slices[..., _DICE])
+        with_any = np.flatnonzero(defined.any(1))
+        score = np.nanmean(part.slices[with_any, :, _DICE], axis=1)
+        order = with_any[score.argsort(kind="stable")]
+        middle = len(order) // 2
+        chosen = {"worst": order[:8], "typical": order[max(0, middle - 4) : middle + 4]}
+        for kind, slices in chosen.items():
+            self._draw_slices(network, part, slices, name, folder / f"{name}_{kind}_cases.png", f"{kind} of {title}")
+
+    def _draw_slices(
+        self, network: nn.Module, part: Segmented, slices: Sequence[int], name: str, path: Path, title: str
+    ) -> None:
+        images, masks, captions = [], [], []
+        for index, z in (part.where[i] for i in slices):
+            case = self._case(network, self.loaders[name].dataset, index)
+            item = part.items[index]
+            image = stack_of(item, "image")
+            images.append(image[0, ..., z].numpy().T)
+            masks.append([case[key][0, ..., z].numpy().T for key in ("label", "pred")])
+            dice = part.slices[part.where.index((index, z)), :, _DICE]
+            scores = ", ".join("-" if np.isnan(x) else f"{x:.2f}" for x in dice)
+            captions.append(f"{Path(item['image']).name}, slice {z}\nDice {scores}")
+        figures.contour_grid(images, masks, captions, self.structures, path, title=title)
+
+
+class SaveMasks:
+    """Write the label maps of an evaluator's images, and a table of their volumes, into a folder.
+
+    A picture's mask is a PNG, another's a NIfTI file with the image's affine; both hold the values that the structures
+    had in the training's masks. ``predictions.csv`` has a line an image with each structure's volume, where the
+    spacing is known.
+
+    Args:
+        folder: for the masks; the table goes beside it.
+        structures: value in the masks by name.
+    """
+
+    def __init__(self, folder: str, structures: Mapping[str, int]) -> None:
+        self.folder, self.structures = Path(folder), dict(structures)
+        self._rows: list[list[Any]] = []
+        self._bar: tqdm[Any] = tqdm(disable=True)
+
+    def attach(self, engine: Engine) -> None:
+        """Follow an evaluator whose postprocessing gives label maps ``pred`` in the images' own space."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._save)
+        engine.add_event_handler(Events.COMPLETED, self._write)
+
+    def _start(self, engine: Engine) -> None:
+        self._bar = tqdm(total=engine.state.epoch_length, desc="segmenting", leave=False)
+
+    def _save(self, engine: Engine) -> None:
+        for item, output in zip(engine.state.batch, engine.state.output, strict=True):
+            meta, mask = item["image"].meta, output["pred"].as_tensor().cpu()
+            path, spacing = Path(meta["filename_or_obj"]), meta["spacing"]
+            values = torch.tensor([0, *self.structures.values()], dtype=torch.uint8 if max(
+                self.structures.values()) < 256 else torch.int16)  # fmt: skip
+            saved = _write_mask(self.folder, path, values[mask[0].long()].numpy(), output["pred"].affine.numpy())
+            volumes = volumes_ml(mask, len(self.structures), spacing) if spacing else [""] * len(self.structures)
+            self._rows.append([str(path), str(saved), *volumes])
+        self._bar.update()
+
+    def _write(self, engine: Engine) -> None:
+        self._bar.close()
+        names = list(self.structures)
+        path = self.folder.parent / "predictions.csv"
+        with atomic_path(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["image", "mask", *(f"{name} volume_ml" for name in names)])
+            writer.writerows(self._rows)
+        _log.info(f"{len(self._rows)} masks in {self.folder}; volumes in {path}")
+
+
+def _write_mask(folder: Path, image: Path, mask: np.ndarray, affine: np.ndarray) -> Path:
+    """``mask`` ``(X, Y, Z)`` as ``<image>_mask.png`` or ``.nii.gz``."""
+    stem = image.name.removesuffix(".gz").rsplit(".", 1)[0]
+    if image.suffix.lower() in (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"):
+        from PIL import Image
+
+        with atomic_path(folder / f"{stem}_mask.png") as part:
+            Image.fromarray(mask[..., 0].T).save(part)
+        return folder / f"{stem}_mask.png"
+    write_nifti(folder / f"{stem}_mask.nii.gz", mask, affine)
+    return folder / f"{stem}_mask.nii.gz"

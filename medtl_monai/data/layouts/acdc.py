@@ -1,0 +1,68 @@
+"""ACDC cardiac cine MRI (Bernard et al., IEEE Transactions on Medical Imaging 37(11), 2018): ED and ES, short axis."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from ...utils import UserError
+from ..cases import PARTS, Cases
+from .common import found
+
+__all__ = ["CLASSES", "matches", "read"]
+
+CLASSES = ("right ventricle", "myocardium", "left ventricle")
+"""Their values in the masks are 1, 2 and 3."""
+
+_HDF5 = re.compile(r"(patient\d{3})_frame(\d{2})\.h5")
+
+
+def matches(root: Path) -> bool:
+    """Whether there are folders ``patient<number>`` with ``Info.cfg``, or the h5 volumes made from them."""
+    return bool(_patients(root)) or any(_HDF5.fullmatch(path.name) for path in root.glob("patient*.h5"))
+
+
+def read(root: Path) -> Cases:
+    """Two items a patient, ``phase`` ED and ES; ``group`` is the pathology (NOR, MINF, DCM, HCM, RV).
+
+    The split is that of the folders ``training`` and ``testing``. HDF5 volumes (``image`` and ``label``) tell no group,
+    and the earlier frame is taken for ED.
+    """
+    items: list[dict[str, Any]] = []
+    for folder in _patients(root):
+        info = dict(line.split(":", 1) for line in (folder / "Info.cfg").read_text().splitlines() if ":" in line)
+        info = {key.strip(): value.strip() for key, value in info.items()}
+        if not {"ED", "ES"} <= info.keys():
+            raise UserError(f"{folder.name}/Info.cfg has no ED or no ES: expected the numbers of their frames.")
+        for phase in ("ED", "ES"):
+            name = f"{folder.name}_frame{int(info[phase]):02d}"
+            items.append(
+                {
+                    "image": _volume(folder, name),
+                    "label": _volume(folder, f"{name}_gt"),
+                    "patient": folder.name,
+                    "phase": phase,
+                    "group": info.get("Group"),
+                    "split": PARTS.get(folder.parent.name),
+                }
+            )
+    seen: set[str] = set()
+    for path in sorted(root.glob("patient*.h5")) if not items else ():
+        name = _HDF5.fullmatch(path.name)
+        if name:
+            keys = {"image_key": "image", "label_key": "label"}
+            phase = "ES" if name[1] in seen else "ED"
+            items.append({"image": path, "label": path, **keys, "patient": name[1], "phase": phase})
+            seen.add(name[1])
+    return found(root, "acdc", items, CLASSES, "segmentation")
+
+
+def _patients(root: Path) -> list[Path]:
+    files = [path for pattern in ("patient*/Info.cfg", "*/patient*/Info.cfg") for path in root.glob(pattern)]
+    return sorted(path.parent for path in files)
+
+
+def _volume(folder: Path, name: str) -> Path | None:
+    places = (folder / f"{name}.nii.gz", folder / f"{name}.nii")
+    return next((place for place in places if place.is_file()), None)

@@ -1,0 +1,73 @@
+"""Duke's Breast Cancer Screening DBT (Buda et al., JAMA Network Open 4(8), 2021): tables of views, boxes and files."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from ...utils import UserError
+from ..cases import PARTS, Cases
+from .common import found, read_table
+
+__all__ = ["CLASSES", "matches", "read", "read_views"]
+
+CLASSES = ("normal", "actionable", "benign", "cancer")
+_KEY = ("PatientID", "StudyUID", "View")
+_BOX = ("Slice", "X", "Y", "Width", "Height")
+
+
+def matches(root: Path) -> bool:
+    """Whether the folder holds ``BCS-DBT labels-*.csv``."""
+    return bool(_tables(root, "labels"))
+
+
+def read(root: Path) -> Cases:
+    """The views of all parts; the DICOM files from ``BCS-DBT file-paths-*.csv``, below the folder."""
+    paths = {
+        tuple(row[name] for name in _KEY): (row.get("descriptive_path"), row.get("classic_path"))
+        for table, _ in _tables(root, "file-paths")
+        for row in read_table(table, [*_KEY, "descriptive_path"])
+    }
+    if not paths:
+        raise UserError(f"{root} has no table BCS-DBT file-paths-*.csv: it is needed to find the DICOM files.")
+    tops = [root, *(path for path in root.iterdir() if path.is_dir())]  # downloads stand in a folder manifest-<number>
+    items = read_views(root)
+    for item in items:
+        names = paths.get((item["patient"], item["study"], item["view"]), ())
+        places = (top / name for name in names if name for top in tops)
+        item["image"] = next((place for place in places if place.is_file()), None)
+    return found(root, "bcs_dbt", items, CLASSES)
+
+
+def read_views(root: Path) -> list[dict[str, Any]]:
+    """What the tables say of every view, without its image.
+
+    Each has ``patient``, ``study``, ``view`` (such as ``lmlo``), ``laterality`` (L or R), ``label`` (an index into
+    ``CLASSES``), ``split``, and ``boxes``: slice, x, y, width and height (in pixels, from 0), and class.
+
+    Raises:
+        UserError: a view of no class or of several.
+    """
+    boxes: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
+    for table, _ in _tables(root, "boxes"):
+        for row in read_table(table, [*_KEY, *_BOX, "Class"]):
+            box: dict[str, Any] = {name.lower(): int(row[name]) for name in _BOX}
+            boxes[tuple(row[name] for name in _KEY)].append(box | {"class": row["Class"].lower()})
+    items = []
+    for table, part in _tables(root, "labels"):
+        for row in read_table(table, [*_KEY, *map(str.capitalize, CLASSES)]):
+            patient, study, view = key = tuple(row[name] for name in _KEY)
+            marks = [row[name.capitalize()] for name in CLASSES]
+            if sorted(marks) != ["0", "0", "0", "1"]:
+                raise UserError(f"{table.name}: view {view} of {patient} has the marks {marks}: expected a single 1.")
+            item = {"patient": patient, "study": study, "view": view, "laterality": view[0].upper(), "split": part}
+            items.append(item | {"label": marks.index("1"), "boxes": boxes.get(key, [])})
+    return items
+
+
+def _tables(root: Path, kind: str) -> list[tuple[Path, str]]:
+    """Tables of a kind, with the part each is for."""
+    named = [(path, re.search(r"-(train|validation|test)\b", path.name)) for path in sorted(root.glob("BCS-DBT*.csv"))]
+    return [(path, PARTS[part[1]]) for path, part in named if part and f"{kind}-" in path.name]

@@ -1,0 +1,54 @@
+"""Brain tumours in contrast-enhanced T1 slices (Cheng, figshare 1512427, 2017): MATLAB 7.3 files with patients' ids."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ...utils import UserError
+from ..cases import Cases
+from .common import found
+
+__all__ = ["CLASSES", "matches", "read"]
+
+CLASSES = ("meningioma", "glioma", "pituitary")
+"""Their labels in the files are 1, 2 and 3."""
+
+
+def matches(root: Path) -> bool:
+    """Whether there are files ``<number>.mat``, at the top or in folders."""
+    return bool(_files(root))
+
+
+def read(root: Path, *, task: str = "classification") -> Cases:
+    """One item a file; the image is the array ``cjdata/image``, which h5py gives with rows and columns exchanged.
+
+    Args:
+        root: the folder.
+        task: ``classification`` by the kind of tumour, or ``segmentation`` of the tumour (``cjdata/tumorMask``).
+    """
+    try:
+        import h5py
+    except ImportError as error:
+        raise UserError("MATLAB 7.3 files need h5py: pip install 'medtl_monai[formats]'.") from error
+
+    if task not in ("classification", "segmentation"):
+        raise UserError(f"task must be classification or segmentation, got {task!r}.")
+    items = []
+    for path in _files(root):
+        try:
+            with h5py.File(path) as file:
+                patient = "".join(chr(code) for code in file["cjdata/PID"][()].ravel())
+                label = int(file["cjdata/label"][()].item()) - 1
+        except (OSError, KeyError) as error:
+            raise UserError(f"{path.name} is no file of the set ({error}): expected MATLAB 7.3 with cjdata.") from error
+        items.append({"image": path, "image_key": "cjdata/image", "label": label, "patient": patient})
+    if task == "classification":
+        return found(root, "figshare_brain", items, CLASSES)
+    masks = {"label_key": "cjdata/tumorMask"}
+    items = [{**item, "label": item["image"], **masks, "group": CLASSES[item["label"]]} for item in items]
+    return found(root, "figshare_brain", items, ["tumour"], task)
+
+
+def _files(root: Path) -> list[Path]:
+    files = [path for pattern in ("*.mat", "*/*.mat") for path in root.glob(pattern) if path.stem.isdigit()]
+    return sorted(files, key=lambda path: int(path.stem))

@@ -1,0 +1,45 @@
+"""MedMNIST (Yang et al., MedMNIST v2, Scientific Data 10, 2023), such as PneumoniaMNIST: an npz file of images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ...utils import UserError
+from ..cases import Cases
+from .common import found
+
+__all__ = ["matches", "read"]
+
+_CLASSES = {"pneumoniamnist": ("normal", "pneumonia"), "breastmnist": ("malignant", "normal, benign")}
+
+
+def matches(root: Path) -> bool:
+    """Whether the folder holds one file ``*mnist*.npz``."""
+    return len(list(root.glob("*mnist*.npz"))) == 1
+
+
+def read(root: Path) -> Cases:
+    """Images as ``image_key`` and ``image_index`` in the file; the official split; no patients."""
+    path = next(root.glob("*mnist*.npz"))
+    items = []
+    with np.load(path) as arrays:
+        for part in ("train", "val", "test"):
+            labels = arrays[f"{part}_labels"]
+            if labels.ndim == 2 and labels.shape[1] > 1:
+                raise UserError(f"{path.name} has {labels.shape[1]} labels an image: expected one class for each.")
+            items += [
+                {
+                    "image": path,
+                    "image_key": f"{part}_images",
+                    "image_index": i,
+                    "label": int(label),
+                    "patient": f"{part}-{i}",
+                    "split": part,
+                }
+                for i, label in enumerate(labels.ravel())
+            ]
+    name = path.name.partition("_")[0].removesuffix(".npz")
+    classes = _CLASSES.get(name) or [str(k) for k in range(1 + max(item["label"] for item in items))]
+    return found(root, "medmnist", items, classes, no_patients=True)

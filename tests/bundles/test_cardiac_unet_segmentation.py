@@ -1,0 +1,197 @@
+"""The cardiac bundle, through its public door."""
+
+import csv
+import json
+import re
+
+import nibabel as nib
+import numpy as np
+import pytest
+from conftest import same_weights, states
+from monai.bundle import verify_net_in_out
+from PIL import Image
+
+from medtl_monai.data import make_cardiac_cohort
+
+FILES = {
+    "config.json", "split.csv", "leakage.json", "load_report.json", "predictions.csv", "metrics.json",
+    "checkpoints/best.pt", "checkpoints/last.pt", "figures/learning_curves.png", "figures/val_dice.png",
+    "figures/val_volumes.png", "figures/val_worst_cases.png", "figures/val_typical_cases.png",
+}  # fmt: skip
+STRUCTURES = ["right ventricle", "myocardium", "left ventricle"]
+METRICS = {"dice", "iou", "hd95", "surface_distance", "volume_error_ml", "mae", "mse", "false_positives"}
+
+
+@pytest.fixture(scope="module")
+def hearts(tmp_path_factory):
+    """A phantom cohort of ten patients."""
+    return make_cardiac_cohort(
+        tmp_path_factory.mktemp("data") / "hearts", patients=10, slices=3, size=48, progress=False
+    )
+
+
+@pytest.fixture(scope="module")
+def cli(make_cli, hearts):
+    return make_cli("cardiac_unet_segmentation", hearts)
+
+
+@pytest.fixture(scope="module")
+def run(cli, tmp_path_factory):
+    """One finished training, whose model was saved into the bundle."""
+    output = tmp_path_factory.mktemp("run") / "first"
+    return output, cli.train(output, "--save_to_models", "true")
+
+
+def table(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_leaves_what_the_contract_says(run):
+    output, done = run
+    found = {str(path.relative_to(output)) for path in output.rglob("*") if path.is_file()}
+    assert found - {path for path in found if path.startswith("tensorboard/")} == FILES
+    assert "100.0% of the elements of the encoder" in done.stdout
+    assert re.search(r"^dice +\d\.\d{3} \[", done.stdout, re.MULTILINE)
+    val = json.loads((output / "metrics.json").read_text())["val"]
+    assert set(val["metrics"]) == set(val["per_slice"]["metrics"]) == METRICS
+    assert list(val["per_structure"]) == STRUCTURES
+    assert val["slices"] == 3 * val["images"]
+    assert val["unit_of_distances"] == "mm"
+    for values in val["ejection_fraction"]["left ventricle"]["patients"].values():
+        assert 0 < values["true"] < 1
+
+
+def test_predictions_hold_the_true_volumes_and_patients_are_not_divided(run, hearts):
+    rows = table(run[0] / "predictions.csv")
+    assert len(rows) == 20
+    for row in rows[:4]:
+        mask = nib.load(row["label"])
+        voxel = np.prod(mask.header.get_zooms()) / 1000
+        for value, name in enumerate(STRUCTURES, start=1):
+            want = (np.asarray(mask.dataobj) == value).sum() * voxel
+            assert float(row[f"{name} true_volume_ml"]) == pytest.approx(want, rel=1e-4)
+    parts = {(row["patient"], row["part"]) for row in table(run[0] / "split.csv")}
+    assert len(parts) == len({patient for patient, _ in parts}) == 10
+
+
+def test_evaluate_and_inference_agree_with_the_training(cli, run, hearts, tmp_path):
+    trained = {row["image"]: row for row in table(run[0] / "predictions.csv")}
+    for name in ("evaluate", "inference"):
+        done = cli(name, "--output_dir", tmp_path / name)
+        assert done.returncode == 0, done.stdout + done.stderr
+    for row in table(tmp_path / "evaluate" / "predictions.csv"):
+        assert row == trained[row["image"]]
+    rows = table(tmp_path / "inference" / "predictions.csv")
+    assert {row["image"] for row in rows} == set(trained)
+    for row in rows:
+        image, mask = nib.load(row["image"]), nib.load(row["mask"])
+        np.testing.assert_array_equal(mask.affine, image.affine)
+        assert mask.shape == image.shape
+        for value, name in enumerate(STRUCTURES, start=1):
+            volume = (np.asarray(mask.dataobj) == value).sum() * np.prod(mask.header.get_zooms()) / 1000
+            assert volume == pytest.approx(float(row[f"{name} volume_ml"]), rel=1e-4)
+            assert volume == pytest.approx(float(trained[row["image"]][f"{name} volume_ml"]), rel=1e-4)
+
+
+def test_one_structure_of_pictures_by_slice_from_another_runs_weights(cli, run, hearts, tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    lines = ["image,label,patient"]
+    for file in sorted(hearts.rglob("*_gt.nii.gz")):
+        name = file.name.split("_gt")[0]
+        for kind, path in (("image", file.with_name(f"{name}.nii.gz")), ("mask", file)):
+            picture = np.asarray(nib.load(path).dataobj)[..., 0].T
+            picture = picture if kind == "image" else 255 * (picture == 3)
+            Image.fromarray(picture.astype(np.uint8)).save(folder / f"{name}_{kind}.png")
+        lines.append(f"{name}_image.png,{name}_mask.png,{name[:10]}")
+    (folder / "index.csv").write_text("\n".join(lines))
+    given = ("--dataset_dir", folder, "--structures", "{'left ventricle': 255}")
+    cli.train(tmp_path / "out", *given, "--weights", run[0] / "checkpoints" / "best.pt")
+    report = json.loads((tmp_path / "out" / "load_report.json").read_text())
+    assert {e["name"] for e in report["entries"] if e["status"] == "missing"} == {"head.0.weight", "head.0.bias"}
+    val = json.loads((tmp_path / "out" / "metrics.json").read_text())["val"]
+    assert val["metrics"]["volume_error_ml"]["reason"] == "the spacing is not known"
+    assert val["unit_of_distances"] == "pixels"
+    assert not (tmp_path / "out" / "figures" / "val_volumes.png").exists()
+    picture = folder / "patient001_frame01_image.png"
+    done = cli("inference", "--dataset_dir", picture, "--output_dir", tmp_path / "one", "--largest_component", "true",
+               "--checkpoint", tmp_path / "out" / "checkpoints" / "best.pt")  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    mask = np.asarray(Image.open(tmp_path / "one" / "masks" / "patient001_frame01_image_mask.png"))
+    assert mask.shape == (48, 48)
+    assert set(np.unique(mask)) <= {0, 255}
+
+
+def test_a_killed_and_resumed_run_equals_the_uninterrupted_one(cli, tmp_path):
+    args = ("--epochs", 3, "--strategy", "['lp_ft','l2_sp']", "--loss_name", "tversky")
+    cli.train(tmp_path / "whole", *args)
+    last = cli.kill(tmp_path / "cut", 1, *args)
+    done_epochs = states(last)["trainer"]["epoch"]
+    assert done_epochs < 3
+    done = cli.train(tmp_path / "cut", *args, "--resume", last)
+    assert f"going on after epoch {done_epochs} of 3" in done.stdout
+    same_weights(last, tmp_path / "whole" / "checkpoints" / "last.pt")
+    one, two = (json.loads((tmp_path / n / "metrics.json").read_text()) for n in ("cut", "whole"))
+    assert one["val"] == two["val"]
+
+
+def test_two_processes_train_and_a_single_one_finds_the_same_scores(cli, tmp_path):
+    launcher = ("-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29531", "-m")
+    quick = ("--epochs", 1, "--image_size", 32, "--output_dir", tmp_path / "two")
+    done = cli("train+multi_gpu_train", *quick, launcher=launcher)
+    assert done.returncode == 0, done.stdout + done.stderr
+    done = cli(
+        "evaluate", "--output_dir", tmp_path / "one", "--checkpoint", tmp_path / "two" / "checkpoints" / "best.pt"
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    want = {row["image"]: row for row in table(tmp_path / "one" / "predictions.csv")}
+    got = table(tmp_path / "two" / "predictions.csv")
+    assert len(got) == len(want) == 20
+    assert all(row == want[row["image"]] for row in got)
+
+
+BAD = [
+    (("--epoch", 1), r"no key 'epoch': did you mean --epochs\?"),
+    (("--loss_name", "dise"), "there is no loss 'dise': did you mean 'dice'"),
+    (("--loss_weights", "{'LV': 2}"), "a loss weight is given for 'LV', which is not among background"),
+    (("--structures", "{'left ventricle': 255}"), "no mask holds the value 255 of the left ventricle"),
+    (("--structures", "['left atrium']"), "the masks' value of left atrium is not known: known are right ventricle"),
+    (("--structures", "{'left ventricle': 'x'}"), "whole numbers above 0, got"),
+    (("--crop", 2), "crop must be above 0 and at most 1"),
+    (("--backbone", "unet_efficientnet"), "did you mean 'unet_efficientnet"),
+    (("--backbone", "unet_resnet18"), "fills only 0.0% of the network"),
+    (("--dataset_dir", "/nowhere"), "there is no folder /nowhere"),
+]
+
+
+@pytest.mark.parametrize(("args", "message"), BAD, ids=[" ".join(map(str, args)) for args, _ in BAD])
+def test_bad_input_ends_in_one_sentence_and_leaves_nothing(cli, tmp_path, args, message):
+    done = cli("train", "--output_dir", tmp_path / "out", *args)
+    assert done.returncode == 1
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, done.stderr
+    assert re.search(message, errors[0])
+    assert "Traceback" not in done.stdout + done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_mask_of_another_size_is_named(cli, hearts, tmp_path):
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "a.png")
+    Image.fromarray(np.zeros((8, 9), np.uint8)).save(tmp_path / "b.png")
+    (tmp_path / "index.csv").write_text("image,label,patient\na.png,b.png,p\n")
+    done = cli("train", "--output_dir", tmp_path / "out", "--dataset_dir", tmp_path)
+    assert done.returncode == 1
+    assert "they must be equal" in done.stderr
+
+
+def test_the_network_takes_and_gives_what_the_metadata_says(cli):
+    config = str(cli.bundle / "configs" / "inference.json")
+    meta = str(cli.bundle / "configs" / "metadata.json")
+    verify_net_in_out(net_id="network_def", meta_file=meta, config_file=config, device="cpu")
+
+
+@pytest.mark.filterwarnings("ignore")  # what MONAI's transforms and datasets warn of is not this test's matter
+@pytest.mark.parametrize("name", ["train", "evaluate", "inference"])
+def test_monais_standard_properties_are_all_there(cli, run, name):
+    assert cli.missing_properties(name) == []

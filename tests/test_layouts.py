@@ -1,0 +1,417 @@
+"""The layouts of real data sets, in faithful miniature and, where they are at hand, in the original."""
+
+import csv
+import json
+import math
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medtl_monai.data import LAYOUTS, load_cases, write_datalist
+from medtl_monai.utils import UserError
+
+
+def picture(path, value=100, shape=(8, 8)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full(shape, value, dtype=np.uint8)).save(path)
+
+
+def touch(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"")
+
+
+def table(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(line.strip() for line in text.strip().splitlines()) + "\n", encoding="utf-8")
+
+
+class TestTasks:
+    def masks(self, root):
+        for name in ("a", "b"):
+            picture(root / f"{name}.png")
+            picture(root / "masks" / f"{name}.png", 1)
+        table(root / "index.csv", "image,label,patient\na.png,masks/a.png,p1\nb.png,masks/b.png,p2")
+
+    def test_paths_of_files_as_labels_are_masks(self, tmp_path):
+        self.masks(tmp_path)
+        cases = load_cases(tmp_path, classes=["left ventricle"], task="segmentation")
+        assert (cases.task, cases.classes, cases.label_values) == ("segmentation", ["left ventricle"], [1])
+        assert cases.items[1]["label"] == str(tmp_path / "masks" / "b.png")
+
+    def test_a_missing_mask_and_a_wrong_task_are_refused(self, tmp_path):
+        self.masks(tmp_path)
+        with pytest.raises(UserError, match="for segmentation, not for classification"):
+            load_cases(tmp_path, task="classification")
+        (tmp_path / "masks" / "b.png").unlink()
+        with pytest.raises(UserError, match="1 of 2 masks .* masks/b.png"):
+            load_cases(tmp_path)
+
+    @pytest.mark.parametrize("task", ["classification", "multilabel", "segmentation"])
+    def test_a_datalist_is_read_back_as_it_was_written(self, tmp_path, task):
+        self.masks(tmp_path)
+        if task != "segmentation":
+            labels = {"classification": ("no", "yes"), "multilabel": ("Mass|Nodule", "No Finding")}[task]
+            rows = [f"a.png,{labels[0]},p,train", f"b.png,{labels[1]},p,test"]
+            table(tmp_path / "index.csv", "\n".join(["image,label,patient,split", *rows]))
+        cases = load_cases(tmp_path)
+        if task == "multilabel":
+            cases.items[0]["label"][0] = math.nan
+        write_datalist(tmp_path / "list.json", cases)
+        again = load_cases(tmp_path, table="list.json")
+        assert repr(again.items) == repr(cases.items)  # as text, since NaN differs from itself
+        assert (again.task, again.classes, again.label_values) == (task, cases.classes, cases.label_values)
+        content = json.loads((tmp_path / "list.json").read_text())
+        assert content["training"][0]["image"] == "a.png"
+
+    def test_findings_are_selected_by_name(self, tmp_path):
+        self.masks(tmp_path)
+        table(tmp_path / "index.csv", "image,label,patient\na.png,Mass|Nodule,1\nb.png,Edema,2")
+        write_datalist(tmp_path / "list.json", load_cases(tmp_path))
+        cases = load_cases(tmp_path, table="list.json", classes=["Nodule", "Edema"])
+        assert [item["label"] for item in cases.items] == [[1, 0], [0, 1]]
+
+
+def chestxray14(root):
+    for name in ("00000001_000", "00000001_001"):
+        picture(root / "images_001" / "images" / f"{name}.png")
+    picture(root / "images_002" / "images" / "00000002_000.png")
+    table(
+        root / "Data_Entry_2017_v2020.csv",
+        """Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position
+        00000001_000.png,Cardiomegaly|Hernia,0,1,57,M,PA
+        00000001_001.png,No Finding,1,1,58,M,AP
+        00000002_000.png,Mass,0,2,81,F,PA
+        00000003_000.png,Mass,0,3,81,F,PA""",
+    )
+    table(root / "train_val_list.txt", "00000001_000.png\n00000001_001.png")
+    table(root / "test_list.txt", "00000002_000.png")
+    labels = [[0.0] * 14 for _ in range(3)]
+    labels[0][1] = labels[0][13] = labels[2][4] = 1.0  # Atelectasis, Cardiomegaly, ..., Mass the fifth, Hernia the last
+    return {
+        "task": "multilabel",
+        "label": labels,
+        "patient": ["1", "1", "2"],
+        "split": ["train", "train", "test"],
+        "view": ["PA", "AP", "PA"],
+    }
+
+
+def chexpert(root):
+    from medtl_monai.data.layouts.chexpert import OBSERVATIONS
+
+    head = ",".join(["Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *OBSERVATIONS])
+    for part, number in (("train", 1), ("valid", 64541)):
+        path = f"{part}/patient{number:05d}/study1/view1_frontal.jpg"
+        picture(root / path)
+        marks = ["", "", "1.0", "0.0", "", "-1.0", *[""] * 8]
+        table(root / f"{part}.csv", f"{head}\nCheXpert-v1.0-small/{path},Male,68,Frontal,AP,{','.join(marks)}")
+    label = [0.0, 0.0, 1.0, 0.0, 0.0, math.nan, *[0.0] * 8]
+    patients = ["patient00001", "patient64541"]
+    return {"task": "multilabel", "label": [label, label], "patient": patients, "split": ["train", "val"]}
+
+
+def kermany(root):
+    for path in (
+        "train/NORMAL/IM-0115-0001.jpeg", "train/NORMAL/NORMAL2-IM-0501-0001-0002.jpeg",
+        "train/PNEUMONIA/person1_virus_6.jpeg", "train/PNEUMONIA/person1_bacteria_1.jpeg",
+        "val/PNEUMONIA/person1946_bacteria_4874.jpeg", "test/NORMAL/IM-0001-0001.jpeg",
+    ):  # fmt: skip
+        picture(root / path)
+    return {
+        "classes": ["NORMAL", "PNEUMONIA"],
+        "label": [0, 0, 0, 1, 1, 1],
+        "patient": [
+            "IM-0001",
+            "IM-0115",
+            "NORMAL2-IM-0501",
+            "person1_bacteria",
+            "person1_virus",
+            "person1946_bacteria",
+        ],
+        "split": ["test", "train", "train", "train", "train", "val"],
+        "subtype": ["normal", "normal", "normal", "bacteria", "virus", "bacteria"],
+    }
+
+
+def medmnist(root):
+    arrays = {f"{part}_images": np.zeros((2, 28, 28), np.uint8) for part in ("train", "val", "test")}
+    labels = {f"{part}_labels": np.array([[0], [1]], np.uint8) for part in ("train", "val", "test")}
+    np.savez(root / "pneumoniamnist.npz", **arrays, **labels)
+    return {
+        "classes": ["normal", "pneumonia"],
+        "label": [0, 1] * 3,
+        "patient": ["train-0", "train-1", "val-0", "val-1", "test-0", "test-1"],
+        "split": ["train", "train", "val", "val", "test", "test"],
+        "image_index": [0, 1] * 3,
+    }
+
+
+def bcs_dbt(root):
+    key = "PatientID,StudyUID,View"
+    table(
+        root / "BCS-DBT labels-train-v2.csv",
+        f"""{key},Normal,Actionable,Benign,Cancer
+        DBT-P00013,DBT-S00163,rmlo,0,0,1,0
+        DBT-P00013,DBT-S00163,lcc,1,0,0,0""",
+    )
+    table(root / "BCS-DBT labels-validation.csv", f"{key},Normal,Actionable,Benign,Cancer\nDBT-P1,DBT-S1,lcc2,0,0,0,1")
+    table(
+        root / "BCS-DBT boxes-train-v2.csv",
+        f"{key},Subject,Slice,X,Y,Width,Height,Class,AD,VolumeSlices\n"
+        "DBT-P00013,DBT-S00163,rmlo,0,16,1116,1724,218,105,benign,0,49",
+    )
+    rows = [("DBT-P00013,DBT-S00163", "rmlo"), ("DBT-P00013,DBT-S00163", "lcc"), ("DBT-P1,DBT-S1", "lcc2")]
+    paths = [f"Breast-Cancer-Screening-DBT/{ids.partition(',')[0]}/{view}/1-1.dcm" for ids, view in rows]
+    for path in paths:
+        touch(root / "manifest-1617905855234" / path)
+    for part, chosen in (("train-v2", slice(2)), ("validation", slice(2, 3))):
+        lines = [f"{ids},{view},{path},x" for (ids, view), path in zip(rows[chosen], paths[chosen], strict=True)]
+        table(root / f"BCS-DBT file-paths-{part}.csv", "\n".join([f"{key},descriptive_path,classic_path", *lines]))
+    box = {"slice": 16, "x": 1116, "y": 1724, "width": 218, "height": 105, "class": "benign"}
+    return {
+        "classes": ["normal", "actionable", "benign", "cancer"],
+        "label": [2, 0, 3],
+        "patient": ["DBT-P00013", "DBT-P00013", "DBT-P1"],
+        "split": ["train", "train", "val"],
+        "laterality": ["R", "L", "L"],
+        "view": ["rmlo", "lcc", "lcc2"],
+        "boxes": [[box], [], []],
+    }
+
+
+def mini_mias(root):
+    for number in (1, 2, 5):
+        picture(root / f"mdb{number:03d}.pgm")
+    table(
+        root / "Info.txt",
+        """mdb001 G CIRC B 535 425 197
+        mdb002 G NORM
+        mdb005 F CIRC B 477 133 30
+        mdb005 F CALC M *NOTE 3*""",
+    )
+    return {
+        "classes": ["normal", "benign", "malignant"],
+        "label": [1, 0, 2],
+        "patient": ["P001", "P001", "P003"],
+        "laterality": ["R", "L", "R"],
+        "lesions": [
+            [{"x": 535, "y": 599, "radius": 197, "kind": "CIRC"}],
+            [],
+            [{"x": 477, "y": 891, "radius": 30, "kind": "CIRC"}],
+        ],
+    }
+
+
+def figshare_brain(root):
+    h5py = pytest.importorskip("h5py")
+    for number, label, patient in ((1, 1, "100360"), (10, 3, "MR0402"), (2, 2, "100360")):
+        with h5py.File(root / f"{number}.mat", "w") as file:
+            file["cjdata/PID"] = np.array([[ord(letter)] for letter in patient], np.uint16)
+            file["cjdata/label"] = np.array([[float(label)]])
+            file["cjdata/image"] = np.zeros((8, 8), np.int16)
+            file["cjdata/tumorMask"] = np.eye(8, dtype=np.uint8)
+    keys = ["cjdata/image"] * 3
+    return {
+        "classes": ["meningioma", "glioma", "pituitary"],
+        "label": [0, 1, 2],
+        "patient": ["100360", "100360", "MR0402"],
+        "image_key": keys,
+    }
+
+
+def brats(root):
+    for case in ("HGG/Brats18_CBICA_AAB_1", "LGG/Brats18_TCIA01_131_1"):
+        name = case.partition("/")[2]
+        for sequence in ("t1", "t1ce", "t2", "flair", "seg"):
+            touch(root / case / f"{name}_{sequence}.nii.gz")
+    return {
+        "task": "segmentation",
+        "label_values": [1, 2, 4],
+        "patient": ["Brats18_CBICA_AAB", "Brats18_TCIA01_131"],
+        "domain": ["CBICA", "TCIA01"],
+        "group": ["HGG", "LGG"],
+    }
+
+
+def decathlon(root):
+    for folder in ("imagesTr", "labelsTr"):
+        touch(root / folder / "hippocampus_003.nii.gz")
+    about = {
+        "labels": {"0": "background", "1": "Anterior", "2": "Posterior"},
+        "training": [{"image": "./imagesTr/hippocampus_003.nii.gz", "label": "./labelsTr/hippocampus_003.nii.gz"}],
+        "test": ["./imagesTs/hippocampus_002.nii.gz"],
+    }
+    (root / "dataset.json").write_text(json.dumps(about))
+    return {
+        "task": "segmentation",
+        "classes": ["Anterior", "Posterior"],
+        "label_values": [1, 2],
+        "patient": ["hippocampus_003"],
+        "label": [str(root / "labelsTr" / "hippocampus_003.nii.gz")],
+    }
+
+
+def acdc(root):
+    for part, patient in (("testing", "patient101"), ("training", "patient001")):
+        folder = root / part / patient
+        for name in ("4d", "frame01", "frame01_gt", "frame12", "frame12_gt"):
+            touch(folder / f"{patient}_{name}.nii.gz")
+        table(folder / "Info.cfg", "ED: 1\nES: 12\nGroup: DCM\nHeight: 184.0\nNbFrame: 30\nWeight: 95.0")
+    return {
+        "task": "segmentation",
+        "classes": ["right ventricle", "myocardium", "left ventricle"],
+        "patient": ["patient101"] * 2 + ["patient001"] * 2,
+        "split": ["test"] * 2 + ["train"] * 2,
+        "phase": ["ED", "ES"] * 2,
+        "group": ["DCM"] * 4,
+    }
+
+
+def sunnybrook(root):
+    for folder in ("Images", "Labels"):
+        for name in ("SC-HF-I-01-IM-0001-0048", "SC-N-02-IM-0898-0080"):
+            picture(root / folder / "Sunnybrook_Part1" / f"{name}.dcm.png")
+    return {
+        "task": "segmentation",
+        "label_values": [255],
+        "patient": ["SC-HF-I-01", "SC-N-02"],
+        "group": ["HF-I", "N"],
+    }
+
+
+def mnms(root):
+    table(
+        root / "211230_M&Ms_Dataset_information_diagnosis_opendataset.csv",
+        """,External code,VendorName,Vendor,Centre,ED,ES,Age,Pathology,Sex,Height,Weight
+        0,A0S9V9,Siemens,A,1,0,9,28,HCM,M,186.0,90.0
+        1,C8O0P2,GE,C,4,2,11,40,NOR,F,160.0,60.0""",
+    )
+    for name in ("A0S9V9_sa", "A0S9V9_sa_gt"):
+        touch(root / "Training" / "Labeled" / "A0S9V9" / f"{name}.nii.gz")
+    touch(root / "Training" / "Unlabeled" / "C8O0P2" / "C8O0P2_sa.nii.gz")
+    return {
+        "task": "segmentation",
+        "patient": ["A0S9V9"] * 2,
+        "split": ["train"] * 2,
+        "phase": ["ED", "ES"],
+        "frame": [0, 9],
+        "domain": ["Siemens, centre 1"] * 2,
+    }
+
+
+MINIATURES = (
+    chestxray14, chexpert, kermany, medmnist, bcs_dbt, mini_mias, figshare_brain, brats, decathlon, acdc, sunnybrook,
+    mnms,
+)  # fmt: skip
+
+
+def test_every_layout_has_a_miniature():
+    assert {miniature.__name__ for miniature in MINIATURES} == set(LAYOUTS)
+
+
+@pytest.mark.parametrize("miniature", MINIATURES, ids=lambda miniature: miniature.__name__)
+def test_layout(tmp_path, miniature):
+    root = tmp_path / "CheXpert-v1.0-small"
+    root.mkdir()
+    expected = miniature(root)
+    assert [name for name, module in LAYOUTS.items() if module.matches(root)] == [miniature.__name__]
+    cases = load_cases(root)
+    assert (cases.layout, cases.task) == (miniature.__name__, expected.pop("task", "classification"))
+    for key in ("classes", "label_values"):
+        assert getattr(cases, key) == expected.pop(key, getattr(cases, key))
+    for key, values in expected.items():
+        assert repr([item.get(key) for item in cases.items]) == repr(values), key
+    write_datalist(tmp_path / "list.json", cases)
+    again = load_cases(tmp_path, table="list.json")
+    assert sorted(map(repr, again.items)) == sorted(map(repr, cases.items))
+
+
+@pytest.mark.parametrize(("uncertain", "value"), [("ones", 1.0), ("zeros", 0.0)])
+def test_uncertain_labels_of_chexpert(tmp_path, uncertain, value):
+    chexpert(tmp_path)
+    cases = load_cases(tmp_path, layout="chexpert", layout_options={"uncertain": uncertain}, classes=["Edema"])
+    assert [item["label"] for item in cases.items] == [[value]] * 2
+
+
+def test_figshare_tumours_as_masks(tmp_path):
+    figshare_brain(tmp_path)
+    cases = load_cases(tmp_path, layout="figshare_brain", layout_options={"task": "segmentation"})
+    assert cases.items[0]["label"] == cases.items[0]["image"] == str(tmp_path / "1.mat")
+    assert (cases.items[0]["label_key"], cases.items[2]["group"]) == ("cjdata/tumorMask", "pituitary")
+
+
+def test_new_names_of_brats(tmp_path):
+    for sequence in ("t1n", "t1c", "t2w", "t2f", "seg"):
+        touch(tmp_path / "BraTS-GLI-00005-001" / f"BraTS-GLI-00005-001-{sequence}.nii.gz")
+    cases = load_cases(tmp_path)
+    assert (cases.items[0]["patient"], cases.label_values) == ("BraTS-GLI-00005", [1, 2, 3])
+    assert [path[-10:-7] for path in cases.items[0]["image"]] == ["t1n", "t1c", "t2w", "t2f"]
+
+
+def test_columns_or_a_table_go_before_a_layout(tmp_path):
+    kermany(tmp_path)
+    table(
+        tmp_path / "index.csv",
+        "image,label,subtype,patient\ntrain/NORMAL/IM-0115-0001.jpeg,n,a,1\ntest/NORMAL/IM-0001-0001.jpeg,m,b,2",
+    )
+    assert load_cases(tmp_path).layout == "kermany"
+    assert load_cases(tmp_path, label_column="subtype").classes == ["a", "b"]
+    assert load_cases(tmp_path, layout="table").classes == ["m", "n"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"layout": "kermani"}, "no layout 'kermani'"),
+        ({"layout": "acdc"}, "does not look like acdc: expected that there are folders"),
+        ({"layout_options": {"uncertain": "ones"}}, "kermany has no option uncertain"),
+        ({"classes": ["NORMAL", "COVID"]}, "no class COVID"),
+        ({"classes": ["NORMAL"]}, "images of PNEUMONIA"),
+    ],
+)
+def test_what_does_not_fit_is_refused(tmp_path, settings, message):
+    kermany(tmp_path)
+    with pytest.raises(UserError, match=message):
+        load_cases(tmp_path, **settings)
+
+
+def test_a_name_without_a_patient_is_refused(tmp_path):
+    kermany(tmp_path)
+    picture(tmp_path / "train" / "NORMAL" / "healthy.jpeg")
+    with pytest.raises(UserError, match=r"healthy.jpeg tells no patient"):
+        load_cases(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("folder", "layout", "images", "patients", "classes"),
+    [
+        ("chest_nih_small", "chestxray14", 5, 5, 14),  # the sixth image has no label
+        ("chest_kermany224", "kermany", 1500, 1134, 2),
+        ("chest_pneumoniamnist28", "medmnist", 388 + 3494 + 524 + 624, 5030, 2),
+        ("breast_mini_mias", "mini_mias", 114, 57, 3),
+        ("brain_hippocampus_msd04", "decathlon", 100, 100, 1),
+        ("cardiac_acdc_h5", "acdc", 20, 10, 3),
+        ("cardiac_sunnybrook_png", "sunnybrook", 526, 30, 1),
+    ],
+)
+def test_real_data(shared_data, folder, layout, images, patients, classes):
+    cases = load_cases(shared_data / folder)
+    assert (cases.layout, len(cases.items), len(cases.classes)) == (layout, images, classes)
+    assert len({item["patient"] for item in cases.items}) == patients
+    index = shared_data / folder / "index.csv"
+    if index.is_file() and folder != "cardiac_acdc_h5":  # made from the sets' own documentation, by other code
+        with index.open(newline="") as file:
+            known = {row["image"]: row["patient"] for row in csv.DictReader(file)}
+        assert {item["image"].removeprefix(f"{cases.root}/"): item["patient"] for item in cases.items} == known
+
+
+def test_real_tables_of_bcs_dbt(shared_data):
+    from medtl_monai.data.layouts.bcs_dbt import read_views
+
+    views = read_views(shared_data / "breast_bcsdbt_labels_csv")
+    counts = [sum(view["label"] == k for view in views) for k in range(4)]
+    assert counts == [18232, 716, 124, 76]
+    assert len({view["patient"] for view in views}) == 4362
+    assert sum(len(view["boxes"]) for view in views) == 224

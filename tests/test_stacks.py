@@ -1,0 +1,71 @@
+"""Slices and stacks with their masks: the same picture from every format, and geometry that can be undone."""
+
+import numpy as np
+import pytest
+import torch
+from monai.transforms import Compose, Invertd, Resized
+from PIL import Image
+
+from medtl_monai.data import CentreSquared, LoadStackd, SelectStructuresd, SliceDataset, read_stack, tells_spacing
+from medtl_monai.utils import UserError
+
+PICTURE = np.arange(6 * 8, dtype=np.uint8).reshape(6, 8)  # 6 rows, 8 columns
+
+
+def test_a_picture_and_a_data_set_become_the_same_stack(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    Image.fromarray(PICTURE).save(tmp_path / "a.png")
+    Image.fromarray(np.repeat(PICTURE[..., None], 3, 2)).save(tmp_path / "colour.png")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["image"] = PICTURE[None]
+    one, colour, two = (read_stack(tmp_path / name) for name in ("a.png", "colour.png", "a.h5"))
+    assert one.shape == (1, 8, 6, 1)
+    assert float(one[0, 7, 0, 0]) == PICTURE[0, 7]
+    assert torch.equal(one.as_tensor(), two.as_tensor())
+    assert torch.equal(one.as_tensor(), colour.as_tensor())
+    assert one.meta["spacing"] is None
+    assert not tells_spacing("a.PNG")
+    with pytest.raises(UserError, match="no data set 'mask': it has image"):
+        read_stack(tmp_path / "a.h5", "mask")
+
+
+def test_a_volume_keeps_its_affine_and_tells_its_spacing(tmp_path):
+    nib = pytest.importorskip("nibabel")
+    affine = np.diag([-1.5, -2.0, 8.0, 1.0])
+    nib.save(nib.Nifti1Image(np.zeros((5, 6, 3), np.int16), affine), tmp_path / "v.nii.gz")
+    nib.save(nib.Nifti1Image(np.zeros((5, 6, 3, 4), np.int16), affine), tmp_path / "beat.nii.gz")
+    stack = read_stack(tmp_path / "v.nii.gz")
+    assert stack.shape == (1, 5, 6, 3)
+    assert stack.meta["spacing"] == [1.5, 2.0, 8.0]
+    np.testing.assert_allclose(stack.affine, affine)
+    with pytest.raises(UserError, match="one time of them"):
+        read_stack(tmp_path / "beat.nii.gz")
+
+
+def test_values_become_classes_and_others_background():
+    mask = torch.tensor([[[[0.0, 3.0, 1.0, 7.0]]]])
+    assert SelectStructuresd("label", [3, 1])({"label": mask})["label"].flatten().tolist() == [0, 1, 2, 0]
+
+
+def test_cropping_and_resizing_are_undone(tmp_path):
+    Image.fromarray(np.kron(PICTURE, np.ones((8, 8), np.uint8))).save(tmp_path / "a.png")  # 48 x 64
+    before = Compose([LoadStackd("image"), CentreSquared("image", 0.75), Resized("image", (18, 18, -1))])
+    item = before({"image": str(tmp_path / "a.png")})
+    assert item["image"].shape == (1, 18, 18, 1)  # of 36 x 36
+    item["pred"] = item["image"].clone()
+    after = Invertd("pred", before, "image", nearest_interp=True)(item)["pred"]
+    original = read_stack(tmp_path / "a.png")
+    assert after.shape == original.shape
+    inside = after[0, 14:50, 6:42, 0]
+    assert (inside == original[0, 14:50, 6:42, 0]).float().mean() > 0.9
+    assert float(after[0, :14].abs().sum()) == 0
+    with pytest.raises(UserError, match="crop must be above 0"):
+        CentreSquared("image", 1.5)
+
+
+def test_a_data_set_gives_every_slice_once_with_its_mask():
+    items = [{"image": torch.full((1, 2, 2, n), float(n)), "label": torch.arange(n).expand(1, 2, 2, n)} for n in (1, 3)]
+    data = SliceDataset(items, lambda item: item)
+    assert len(data) == 4
+    assert [(float(d["image"][0, 0, 0]), int(d["label"][0, 0, 0])) for d in data] == [(1, 0), (3, 0), (3, 1), (3, 2)]
+    assert data.data == items
