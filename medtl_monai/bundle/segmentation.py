@@ -336,7 +336,7 @@ class SaveMasks:
     def _save(self, engine: Engine) -> None:
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
             meta, mask = item["image"].meta, output["pred"].as_tensor().cpu()
-            path, spacing = Path(meta["filename_or_obj"]), meta["spacing"]
+            path, spacing = Path(meta["filename_or_obj"]), meta.get("spacing")
             values = torch.tensor([0, *self.structures.values()], dtype=torch.uint8 if max(
                 self.structures.values()) < 256 else torch.int16)  # fmt: skip
             saved = _write_mask(self.folder, path, values[mask[0].long()].numpy(), output["pred"].affine.numpy())
