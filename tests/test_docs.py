@@ -18,6 +18,8 @@ LAYERS = [  # bottom to top; modules of one layer do not import each other
     {"segmentation_metrics"},
     {"strategies", "figures"},
     {"bundle"},
+    {"cli"},
+    {"__main__"},
 ]
 RANK = {name: i for i, layer in enumerate(LAYERS) for name in layer}
 

@@ -122,8 +122,14 @@ def kermany(root):
     return {
         "classes": ["NORMAL", "PNEUMONIA"],
         "label": [0, 0, 0, 1, 1, 1],
-        "patient": ["IM-0001", "IM-0115", "NORMAL2-IM-0501"]
-        + ["person1_bacteria", "person1_virus", "person1946_bacteria"],
+        "patient": [
+            "IM-0001",
+            "IM-0115",
+            "NORMAL2-IM-0501",
+            "person1_bacteria",
+            "person1_virus",
+            "person1946_bacteria",
+        ],
         "split": ["test", "train", "train", "train", "train", "val"],
         "subtype": ["normal", "normal", "normal", "bacteria", "virus", "bacteria"],
     }

@@ -282,11 +282,11 @@ def test_lora_has_the_rank_that_was_asked_for():
 
 def test_activations_and_pooling_are_replaced():
     net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.MaxPool2d(2), nn.MaxPool2d(3, 1, 1))
-    apply(net, {"act": "tanh", "pool": "overlapping"})
+    apply(net, {"act": "tanh", "pooling": "overlapping"})
     assert isinstance(net[1], nn.Tanh)
     assert (net[2].kernel_size, net[2].stride) == (3, 2)
     assert net(torch.randn(1, 1, 10, 10)).shape == (1, 2, 4, 4)
-    assert isinstance(apply(net, {"pool": "average"})[2], nn.AvgPool2d)
+    assert isinstance(apply(net, {"pooling": "average"})[2], nn.AvgPool2d)
 
 
 @pytest.mark.parametrize(
@@ -302,7 +302,7 @@ def test_activations_and_pooling_are_replaced():
         ({"init": "he"}, "there is no initialization 'he'"),
         ({"init": {"name": "he_normal", "std": 1}}, "does not take std"),
         ({"act": "rely"}, "there is no activation 'rely'"),
-        ({"pool": "max"}, "has no pooling modules"),
+        ({"pooling": "max"}, "has no pooling modules"),
         ({"adapter": {"name": "lora", "rank": 0}}, "rank must be at least 1"),
     ],
 )

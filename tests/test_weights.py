@@ -17,7 +17,9 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from matplotlib import cbook
 from monai.networks.nets.resnet import get_medicalnet_pretrained_resnet_args
+from PIL import Image
 from torch import nn
 
 from medtl_monai.backbones import BACKBONES, anatomy, build
@@ -29,12 +31,15 @@ from medtl_monai.weights import (
     adapt_channels,
     download,
     find,
+    flatten_axes,
     inflate,
     load_weights,
     lookup,
     map_rows,
     read_weights,
     remap,
+    resize_kernel,
+    save_weights,
 )
 
 LITE0 = "efficientnet_lite0_imagenet"
@@ -60,8 +65,53 @@ def test_an_inflated_kernel_equals_the_2d_one_on_depth_constant_input(k, mode, s
     torch.testing.assert_close(got, want[:, :, None].expand_as(got), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("outputs", [3, 7])
+def test_acs_kernels_equal_the_2d_one_in_the_three_planes(outputs):
+    torch.manual_seed(0)
+    w, x = torch.randn(outputs, 2, 3, 3), torch.randn(1, 2, 5, 6, 7)
+    got = nn.functional.conv3d(x, inflate(w, 3, "acs"), padding=1)
+    for part, plane in zip(torch.arange(outputs).tensor_split(3), (2, 3, 4), strict=True):
+        for i, image in enumerate(x.unbind(plane)):
+            want = nn.functional.conv2d(image, w[part], padding=1)
+            torch.testing.assert_close(got[:, part].select(plane, i), want)
+
+
+@settings(deadline=None, max_examples=25)
+@given(k=st.sampled_from([1, 3, 7]), depth=st.integers(1, 5), mode=st.sampled_from(["mean", "centre"]))
+def test_any_depth_of_the_new_axis_keeps_the_function_and_summing_it_undoes_the_inflation(k, depth, mode):
+    w, x = torch.randn(2, 3, k, k), torch.randn(1, 3, 8, 8)
+    deep = inflate(w, 3, mode, length=depth)
+    assert deep.shape == (2, 3, depth, k, k)
+    got = nn.functional.conv3d(x[:, :, None].expand(-1, -1, 7, -1, -1), deep)
+    torch.testing.assert_close(got, nn.functional.conv2d(x, w)[:, :, None].expand_as(got), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(flatten_axes(deep, 2), w)
+
+
+@pytest.mark.parametrize("size", [(5, 7), (3, 9)])
+def test_a_larger_kernel_gives_the_same_output_with_more_padding(size):
+    w, x = torch.randn(2, 3, 3, 5), torch.randn(1, 3, 9, 9)
+    got = nn.functional.conv2d(x, resize_kernel(w, size), padding=[n // 2 for n in size])
+    torch.testing.assert_close(got, nn.functional.conv2d(x, w, padding=(1, 2)))
+
+
+@settings(deadline=None, max_examples=25)
+@given(old=st.integers(1, 7), new=st.integers(1, 7))
+def test_a_kernel_of_another_size_answers_a_constant_image_as_before(old, new):
+    w = torch.randn(2, 3, old, 4)
+    got = resize_kernel(w, (new, 2))
+    assert got.shape == (2, 3, new, 2)
+    torch.testing.assert_close(got.sum((2, 3)), w.sum((2, 3)), rtol=1e-4, atol=1e-5)
+
+
+def test_kernels_are_resized_on_request_alone():
+    net, source = nn.Sequential(nn.Conv3d(1, 4, (3, 7, 7)), nn.Linear(4, 2)), {"0.weight": torch.randn(4, 3, 5, 5)}
+    assert load_weights(net, source, min_coverage=0.0).names("missing")[0] == "0.weight"
+    how = load_weights(net, source, resize_kernels=True, min_coverage=0.0).entries[0].how
+    assert how == "inflated 2D to 3D (mean), kernel 5x5x5 to 3x7x7, 3 to 1 input channels"
+
+
 def test_an_unknown_inflation_is_refused():
-    with pytest.raises(ValueError, match="'mean' or 'centre'"):
+    with pytest.raises(ValueError, match="'mean', 'centre' or 'acs'"):
         inflate(torch.ones(1, 1, 3, 3), 3, "middle")
 
 
@@ -84,10 +134,6 @@ def partition(report, net):
 def test_loaded_adapted_and_missing_are_the_networks_keys_each_once(dims):
     net = build("mobilenet_v2", spatial_dims=dims, in_channels=1, num_classes=3, width=0.25)
     source = build("mobilenet_v2", num_classes=7, width=0.25).state_dict()
-    if dims == 1:
-        with pytest.raises(UserError, match="fills only"):
-            load_weights(net, source)
-        return
     report = load_weights(net, {**source, "extra": torch.ones(1)})
     partition(report, net)
     assert report.coverage == 1.0
@@ -120,6 +166,16 @@ def test_known_classes_keep_their_rows():
     load_weights(net, source, class_map={1: 4})
     assert torch.equal(net[1].weight[1], source["1.weight"][4])
     assert torch.equal(net[1].weight[0], new)
+
+
+def test_classes_of_the_same_name_keep_their_rows():
+    net, source = build("densenet121", in_channels=1), build("densenet121", in_channels=1, num_classes=18).state_dict()
+    known = SOURCES["densenet121_xrayvision_all"].classes
+    load_weights(net, source, head="class_layers.out", classes=["normal", "lung opacity"], source_classes=known)
+    row = known.index("Lung Opacity")
+    assert torch.equal(net.class_layers.out.weight[1], source["class_layers.out.weight"][row])
+    with pytest.raises(UserError, match="does not say what its classes are"):
+        load_weights(net, source, classes=["normal"])
 
 
 def test_a_class_map_without_rows_to_choose_from_is_refused():
@@ -203,13 +259,50 @@ def test_torchvisions_mobilenet_file_fills_the_network(shared_weights):
     assert report.source == "mobilenet_v2_imagenet"
 
 
+def photograph():
+    """Matplotlib's portrait of Grace Hopper, in uniform, as torchvision prepares images: ``(1, 3, 224, 224)``."""
+    image = Image.open(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)).convert("RGB").resize((224, 224))
+    source, x = SOURCES["mobilenet_v2_imagenet"], torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (source.mean, source.std))
+    return ((x - mean) / std)[None]
+
+
+def repeat_along_depth(net):
+    """Pad the depth of all convolutions by repetition, so that every path is an interior one."""
+    for m in net.modules():
+        if isinstance(m, nn.Conv3d) and m.padding[0]:
+            sides = (0, 0, 0, 0, m.padding[0], m.padding[0])
+            m.register_forward_pre_hook(lambda _, x, sides=sides: nn.functional.pad(x[0], sides, mode="replicate"))
+            m.padding = (0, *m.padding[1:])
+
+
+@pytest.mark.parametrize(("inflation", "repeated"), [("centre", False), ("mean", True), ("mean", False)])
+def test_real_weights_in_3d_see_in_a_repeated_photograph_what_they_see_in_2d(inflation, repeated, shared_weights):
+    flat, deep = (build("mobilenet_v2", spatial_dims=dims, num_classes=1000).eval() for dims in (2, 3))
+    for net in (flat, deep):
+        report = load_weights(net, shared_weights / "mobilenet_v2-b0353104.pth", inflation=inflation)
+        assert report.coverage == 1.0
+    if repeated:
+        repeat_along_depth(deep)
+    x = photograph()
+    with torch.no_grad():
+        want = flat(x)
+        got = deep(x[:, :, None].expand(-1, -1, 4, -1, -1))
+    assert want.argmax() == 652  # military uniform
+    if inflation == "mean" and not repeated:  # zeros beyond the ends of the depth reach every place of the last map
+        assert (got - want).abs().max() > 1
+    else:
+        assert got.argmax() == 652
+        torch.testing.assert_close(got, want, rtol=0, atol=1e-4)
+
+
 def test_every_entry_of_the_catalogue_is_complete():
     for name, source in SOURCES.items():
         assert source.name == name
         assert source.licence
         assert source.citation
         assert source.package or source.url.startswith("https://")
-        assert source.architecture in {*BACKBONES, "vgg16"}
+        assert source.architecture in BACKBONES
         assert source.keys is None or source.keys in KEY_MAPS
         assert len(source.mean) in (0, source.in_channels)
 
@@ -301,7 +394,7 @@ def bad_file(kind, path: Path):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("code", "holds Python objects besides tensors"),
+        ("code", "holds Python objects and no tensors"),
         ("truncated", "is no weight file, or is cut short or damaged"),
         ("page", "is a web page"),
         ("empty", "is empty"),
@@ -345,10 +438,125 @@ def test_noise_is_refused_in_one_sentence(tmp_path_factory, noise):
         read_weights(path)
 
 
-def test_a_torchscript_program_is_named(tmp_path):
-    torch.jit.save(torch.jit.script(nn.Linear(2, 2)), tmp_path / "model.ts")
-    with pytest.raises(UserError, match=r"model.ts is a TorchScript program.*save its state_dict\(\)"):
-        read_weights(tmp_path / "model.ts")
+class Whole(nn.Module):
+    """A network that was pickled as a whole, with a table that is no weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
+        self.op_threshs = torch.ones(3)
+
+
+class Bomb:
+    """Runs code where it is unpickled."""
+
+    def __reduce__(self):
+        return Path.touch, (Path("bomb_went_off"),)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("whole", [False, True])
+def test_tensors_are_taken_from_files_with_other_objects_and_nothing_runs(whole, legacy, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    net = Whole()
+    net.bomb = Bomb()
+    content = net if whole else {"model": net.state_dict(), "settings": Bomb()}
+    torch.save(content, tmp_path / "w.pt", _use_new_zipfile_serialization=not legacy)
+    got = read_weights(tmp_path / "w.pt")
+    assert list(got) == list(net.state_dict())
+    assert all(torch.equal(got[key], value) for key, value in net.state_dict().items())
+    assert not (tmp_path / "bomb_went_off").exists()
+
+
+def write(state, path):
+    if path.suffix == ".ts":
+        net = nn.Linear(3, 2)
+        net.load_state_dict(state)
+        torch.jit.save(torch.jit.script(net), path)
+    elif path.suffix == ".onnx":
+        onnx = pytest.importorskip("onnx", reason="the extra onnx brings it")
+        tensors = [onnx.numpy_helper.from_array(value.numpy(), key) for key, value in state.items()]
+        onnx.save(onnx.helper.make_model(onnx.helper.make_graph([], "g", [], [], tensors)), path)
+    else:
+        if path.suffix == ".safetensors":
+            pytest.importorskip("safetensors", reason="the extra safetensors brings it")
+        save_weights(state, path)
+
+
+@pytest.mark.parametrize("name", ["w.pt", "w.safetensors", "w.onnx", "w.ts"])
+def test_every_format_gives_the_same_tensors(name, tmp_path):
+    state = nn.Linear(3, 2).state_dict()
+    write(state, tmp_path / name)
+    got = read_weights(tmp_path / name)
+    assert set(got) == set(state)
+    assert all(torch.equal(got[key], value) for key, value in state.items())
+
+
+def test_sixteen_bits_keep_eleven_digits_of_weights_and_all_of_biases(tmp_path):
+    net = nn.Sequential(nn.Linear(64, 64), nn.BatchNorm1d(64), nn.Linear(64, 2))
+    state = net.state_dict()
+    for half in (False, True):
+        save_weights(state, tmp_path / f"{half}.pt", half=half)
+    got = read_weights(tmp_path / "True.pt")
+    assert (tmp_path / "True.pt").stat().st_size < 0.7 * (tmp_path / "False.pt").stat().st_size
+    for key, value in state.items():
+        exact = value.ndim < 2
+        torch.testing.assert_close(got[key].to(value), value, rtol=0 if exact else 2**-11, atol=0 if exact else 3e-8)
+    assert load_weights(net, got).coverage == 1.0
+    with pytest.raises(UserError, match="w holds values that 16 bits cannot"):
+        save_weights({"w": torch.full((1, 1), 1e6)}, tmp_path / "x.pt", half=True)
+    assert not (tmp_path / "x.pt").exists()
+
+
+DEEPBET = "resnet18_deepbet"
+
+
+def deepbet():
+    try:
+        return find(DEEPBET)
+    except UserError:
+        pytest.skip("the extra weights brings deepbet's network")
+
+
+def test_deepbets_encoder_is_reproduced_by_our_backbone():
+    program = torch.jit.load(deepbet(), map_location="cpu")
+    source = SOURCES[DEEPBET]
+    net = build("resnet18", spatial_dims=3, in_channels=1, **source.options).eval()
+    report = load_weights(net, DEEPBET)
+    assert report.coverage == 1.0
+    assert len(report.names("loaded")) == 20
+    assert report.names("missing") == ["fc.weight", "fc.bias"]
+    assert all(name.startswith(("up", "conv", "tp_conv")) for name in report.names("unused"))
+    x, features = torch.randn(1, 1, 32, 40, 48), {}
+    net.layer4.register_forward_hook(lambda m, args, y: features.update(ours=y))
+    with torch.no_grad():
+        net(x)
+        relu = getattr(program.conv, "2")
+        y = program.init.forward(relu, x)
+        for name in ("down0", "down1", "down2", "down3"):
+            y = getattr(program, name).forward(relu, y)
+    torch.testing.assert_close(features["ours"], y, rtol=1e-4, atol=1e-4)
+
+
+def test_another_file_of_that_name_is_not_taken_for_the_catalogues(tmp_path):
+    torch.save(nn.Linear(2, 2).state_dict(), tmp_path / "model.pt")
+    assert load_weights(nn.Sequential(nn.Linear(2, 2)), tmp_path / "model.pt", min_coverage=0).source.endswith(".pt")
+
+
+def test_images_are_scaled_as_torchxrayvision_does():
+    source = SOURCES["densenet121_xrayvision_all"]
+    grey = np.array([0.0, 100.0, 255.0])
+    want = (2 * (grey / 255) - 1) * 1024  # torchxrayvision.datasets.normalize
+    np.testing.assert_allclose((grey / 255 - source.mean[0]) / source.std[0], want)
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_statistics_of_the_converted_networks_equal_transform_input(name):
+    # torchvision: images normalized with ImageNet's statistics, then per channel x * (std / 0.5) + (mean - 0.5) / 0.5
+    ours, imagenet, x = SOURCES[f"{name}_imagenet"], SOURCES["resnet18_imagenet"], np.linspace(0, 1, 5)
+    for c in range(3):
+        theirs = (x - imagenet.mean[c]) / imagenet.std[c] * (imagenet.std[c] / 0.5) + (imagenet.mean[c] - 0.5) / 0.5
+        np.testing.assert_allclose((x - ours.mean[c]) / ours.std[c], theirs, atol=1e-12)
 
 
 def test_a_cached_file_with_a_wrong_hash_is_not_used(tmp_path, monkeypatch):

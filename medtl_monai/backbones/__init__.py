@@ -1,8 +1,9 @@
 """Networks by name, and where their blocks are."""
 
 from .anatomy import Anatomy, Block, anatomy
+from .efficientnet import EfficientNet
 from .efficientnet_lite import EfficientNetLite
-from .factory import BACKBONES, UNETS, build
+from .factory import BACKBONES, INPUT_SIZES, UNETS, build
 from .heads import HEADS, Head, SpatialPyramidPool, set_head
 from .inception import GoogLeNet, InceptionResNetV2, InceptionV3, InceptionV4
 from .mobilenet import MobileNetV2, MobileNetV3
@@ -13,11 +14,13 @@ from .unet import TransferUNet
 __all__ = [
     "BACKBONES",
     "HEADS",
+    "INPUT_SIZES",
     "UNETS",
     "VGG",
     "AlexNet",
     "Anatomy",
     "Block",
+    "EfficientNet",
     "EfficientNetLite",
     "GoogLeNet",
     "Head",

@@ -10,7 +10,7 @@ from torch.nn.functional import pad
 
 from .layers import average, batch_norm, drop_paths, initialize, round_to_8
 
-__all__ = ["VARIANTS", "EfficientNetLite"]
+__all__ = ["STAGES", "VARIANTS", "EfficientNetLite"]
 
 VARIANTS: tuple[tuple[float, float, int, float], ...] = (
     (1.0, 1.0, 224, 0.2),
@@ -21,8 +21,7 @@ VARIANTS: tuple[tuple[float, float, int, float], ...] = (
 )
 """Width factor, depth factor, input size in pixels and dropout of EfficientNet-Lite0 to 4."""
 
-# repeats, kernel size, stride, expansion, output channels (Tan and Le 2019, table 1)
-_STAGES = (
+STAGES = (
     (1, 3, 1, 1, 16),
     (2, 3, 2, 6, 24),
     (2, 5, 2, 6, 40),
@@ -31,6 +30,7 @@ _STAGES = (
     (4, 5, 2, 6, 192),
     (1, 3, 1, 6, 320),
 )
+"""Repeats, kernel size, stride, expansion and output channels of EfficientNet-B0 (Tan and Le 2019, table 1)."""
 _STEM, _HEAD = 32, 1280  # not scaled in the Lite family
 _EPS = 1e-3
 
@@ -128,10 +128,10 @@ class EfficientNetLite(nn.Module):
         self._conv_stem = conv(in_channels, _STEM, 3, 2, bias=False)
         self._bn0 = batch_norm(dims, _STEM, _EPS)
         # the first and the last stage are not repeated more often
-        last = len(_STAGES) - 1
-        repeats = [r if i in (0, last) else math.ceil(r * depth) for i, (r, *_) in enumerate(_STAGES)]
+        last = len(STAGES) - 1
+        repeats = [r if i in (0, last) else math.ceil(r * depth) for i, (r, *_) in enumerate(STAGES)]
         blocks, inputs = [], _STEM
-        for n, (_, kernel_size, stride, expansion, channels) in zip(repeats, _STAGES, strict=True):
+        for n, (_, kernel_size, stride, expansion, channels) in zip(repeats, STAGES, strict=True):
             outputs = round_to_8(channels * width)
             for j in range(n):
                 blocks.append(

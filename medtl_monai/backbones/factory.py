@@ -8,9 +8,13 @@ from functools import partial
 from typing import Any
 
 from monai.networks import nets
+from monai.networks.layers.utils import get_norm_layer
 from torch import nn
 
 from ..utils import UserError
+from .efficientnet import VARIANTS as EFFICIENTNETS
+from .efficientnet import EfficientNet
+from .efficientnet_lite import VARIANTS as LITE
 from .efficientnet_lite import EfficientNetLite
 from .heads import set_head
 from .inception import GoogLeNet, InceptionResNetV2, InceptionV3, InceptionV4
@@ -19,12 +23,20 @@ from .plain import VGG, AlexNet, LeNet5
 from .preact_resnet import PreActResNet
 from .unet import TransferUNet
 
-__all__ = ["BACKBONES", "UNETS", "build"]
+__all__ = ["BACKBONES", "INPUT_SIZES", "UNETS", "build"]
 
 
-def _monai_resnet(make: Callable[..., nn.Module], *, in_channels: int, **kwargs: Any) -> nn.Module:
+def _monai_resnet(
+    make: Callable[..., nn.Module], *, spatial_dims: int, in_channels: int, norm: str | tuple = "batch", **kwargs: Any
+) -> nn.Module:
     # torchvision's layout: MONAI's own default is a stem stride of 1, four times the work
-    return make(n_input_channels=in_channels, conv1_t_stride=2, bias_downsample=False, **kwargs)
+    kwargs = {"conv1_t_stride": 2, "bias_downsample": False, **kwargs}
+    net = make(spatial_dims=spatial_dims, n_input_channels=in_channels, **kwargs)
+    if norm != "batch":  # MONAI's own option reaches the stem alone
+        for name, module in list(net.named_modules()):
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                net.set_submodule(name, get_norm_layer(norm, spatial_dims, module.num_features))
+    return net
 
 
 def _monai_densenet(make: Callable[..., nn.Module], *, num_classes: int, **kwargs: Any) -> nn.Module:
@@ -43,11 +55,11 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "inception_resnet_v2": InceptionResNetV2,
     "mobilenet_v2": MobileNetV2,
     **{f"mobilenet_v3_{size}": partial(MobileNetV3, size) for size in ("small", "large")},
+    **{f"efficientnet_b{i}": partial(EfficientNet, i) for i in range(8)},
     **{f"efficientnet_lite{i}": partial(EfficientNetLite, i) for i in range(5)},
     **{f"resnet{n}": partial(_monai_resnet, getattr(nets, f"resnet{n}")) for n in (10, 18, 34, 50, 101, 152)},
     **{f"resnet{n}_v2": partial(PreActResNet, n) for n in (18, 34, 50, 101, 152)},
     **{f"densenet{n}": partial(_monai_densenet, getattr(nets, f"DenseNet{n}")) for n in (121, 169, 201, 264)},
-    **{f"efficientnet_b{i}": partial(nets.EfficientNetBN, f"efficientnet-b{i}", pretrained=False) for i in range(8)},
     "senet154": nets.SENet154,
     **{f"seresnet{n}": getattr(nets, f"SEResNet{n}") for n in (50, 101, 152)},
     "seresnext50": nets.SEResNext50,
@@ -69,6 +81,16 @@ UNETS: dict[str, Callable[..., nn.Module]] = {
     "flexibleunet": partial(_monai_unet, nets.FlexibleUNet, backbone="efficientnet-b0"),
 }
 """Networks that label every pixel, likewise: ``unet_<backbone>`` takes the backbone's pretrained weights."""
+
+
+INPUT_SIZES: dict[str, int] = {
+    **dict.fromkeys(BACKBONES, 224),
+    "lenet5": 32,
+    **dict.fromkeys(("inception_v3", "inception_v4", "inception_resnet_v2"), 299),
+    **{f"efficientnet_lite{i}": size for i, (_, _, size, _) in enumerate(LITE)},
+    **{f"efficientnet_b{i}": size for i, (_, _, size, _) in enumerate(EFFICIENTNETS)},
+}
+"""Side of the square images, in pixels, that each backbone was designed for."""
 
 
 def build(

@@ -14,14 +14,14 @@ from ..utils import UserError
 from .efficientnet_lite import EfficientNetLite
 from .inception import GoogLeNet, InceptionResNetV2, InceptionV3, InceptionV4
 from .layers import average
-from .mobilenet import MobileNetV2, MobileNetV3
+from .mobilenet import MobileNet
 from .plain import VGG, AlexNet, LeNet5
 from .preact_resnet import PreActResNet
 
 __all__ = ["HEADS", "POOLS", "Head", "SpatialPyramidPool", "set_head"]
 
 HEADS: dict[type[nn.Module], tuple[str, str]] = {
-    **dict.fromkeys((LeNet5, AlexNet, VGG, MobileNetV2, MobileNetV3), ("avgpool", "classifier")),
+    **dict.fromkeys((LeNet5, AlexNet, VGG, MobileNet), ("avgpool", "classifier")),
     **dict.fromkeys((GoogLeNet, InceptionV3, nets.ResNet, PreActResNet), ("avgpool", "fc")),
     **dict.fromkeys((InceptionV4, InceptionResNetV2), ("avgpool", "last_linear")),
     **dict.fromkeys((EfficientNetLite, nets.EfficientNet), ("_avg_pooling", "_fc")),
@@ -101,9 +101,11 @@ def set_head(
         dropout: probability after each of them.
 
     Raises:
-        UserError: an unknown pooling.
+        UserError: an unknown pooling, or a network that :data:`HEADS` does not hold.
     """
-    at_pool, at_head = next(names for kind, names in HEADS.items() if isinstance(network, kind))
+    at_pool, at_head = next((names for kind, names in HEADS.items() if isinstance(network, kind)), ("", ""))
+    if not at_head:
+        raise UserError(f"{type(network).__name__} is no classification network of ours: leave out pool and head.")
     own = network.get_submodule(at_pool)
     first = next(m for m in network.get_submodule(at_head).modules() if isinstance(m, nn.Linear))
     features = first.in_features

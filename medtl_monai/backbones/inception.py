@@ -6,8 +6,7 @@ of steps: each is a convolution, a pooling, a list (one module of several layers
 side. A block is a dictionary of branches, whose ends are concatenated.
 """
 
-from __future__ import annotations
-
+# annotations are not postponed here: TorchScript reads those of attributes that may be empty
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -105,16 +104,20 @@ class _Branches(nn.Module):
 
 
 class _Staged(nn.Module):
-    """Children in order of registration; auxiliary heads, in training, on what the named child gave.
+    """Children in order of registration; auxiliary heads, in training, on what an earlier child gave.
 
     Attributes:
-        taps: the child that each auxiliary head looks at.
+        auxiliary: names of the auxiliary heads.
+        taps: the child that each looks at, and its name.
     """
+
+    auxiliary: list[str]
+    taps: dict[str, str]
 
     def __init__(self, taps: Mapping[str, str] | None = None) -> None:
         super().__init__()
-        self.taps: dict[str, str] = {child: head for head, child in (taps or {}).items()}
-        self.auxiliary: list[str] = list(taps or {})
+        self.taps = dict(taps or {})
+        self.auxiliary = list(self.taps.values())
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         """Logits; in training with auxiliary heads a list: the logits, then the auxiliary ones from the input on."""
@@ -191,7 +194,7 @@ class GoogLeNet(_Staged):
         aux_logits: bool = False,
         dropout: float = 0.2,
     ) -> None:
-        super().__init__({"aux1": "inception4a", "aux2": "inception4d"} if aux_logits else None)
+        super().__init__({"inception4a": "aux1", "inception4d": "aux2"} if aux_logits else None)
         dims, pool = spatial_dims, Pool[Pool.MAX, spatial_dims]
         self.conv1 = ConvNorm(dims, in_channels, 64, 7, 2)
         self.maxpool1 = pool(3, 2, ceil_mode=True)
@@ -317,7 +320,7 @@ class InceptionV3(_Staged):
         aux_logits: bool = False,
         dropout: float = 0.5,
     ) -> None:
-        super().__init__({"AuxLogits": "Mixed_6e"} if aux_logits else None)
+        super().__init__({"Mixed_6e": "AuxLogits"} if aux_logits else None)
         channels = in_channels
         for name, row in _V3.items():
             layer, channels = _layer(spatial_dims, channels, row)

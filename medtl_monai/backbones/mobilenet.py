@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 
-from .layers import average, conv_bn_act, initialize, round_to_8
+from .layers import average, conv_bn_act, drop_paths, initialize, round_to_8
 
 __all__ = ["MobileNetV2", "MobileNetV3"]
 
@@ -47,37 +49,55 @@ _V3 = {
 }
 
 
-class _Residual(nn.Module):
-    """Inverted bottleneck: the input is added where shapes allow. ``name``: under which the layers stand."""
+class Residual(nn.Module):
+    """Inverted bottleneck: the input is added where shapes allow.
 
-    def __init__(self, name: str, layers: list[nn.Module], adds: bool) -> None:
+    Args:
+        name: under which the layers stand.
+        layers: of the block.
+        adds: whether the input is added.
+        drop: stochastic depth: probability, in training, of leaving the layers out for an image.
+    """
+
+    def __init__(self, name: str, layers: list[nn.Module], adds: bool, drop: float = 0.0) -> None:
         super().__init__()
         self.add_module(name, nn.Sequential(*layers))
-        self.adds = adds
+        self.adds, self.drop = adds, drop
 
     def forward(self, x: Tensor) -> Tensor:
+        """The sum."""
         y = x
         for layers in self.children():
             y = layers(y)
-        return x + y if self.adds else y
+        if not self.adds:
+            return y
+        return x + (drop_paths(y, self.drop) if self.training and self.drop > 0 else y)
 
 
-class _Excitation(nn.Module):
+class Excitation(nn.Module):
     """Squeeze and excitation: a factor in [0, 1] for each channel, from the mean of all."""
 
-    def __init__(self, dims: int, channels: int) -> None:
+    def __init__(
+        self,
+        dims: int,
+        channels: int,
+        squeezed: int,
+        act: Callable[..., nn.Module] = nn.ReLU,
+        gate: Callable[..., nn.Module] = nn.Hardsigmoid,
+    ) -> None:
         super().__init__()
-        conv, squeezed = Conv[Conv.CONV, dims], round_to_8(channels // 4)
+        conv = Conv[Conv.CONV, dims]
         self.avgpool = average(dims)
-        self.fc1, self.activation = conv(channels, squeezed, 1), nn.ReLU(inplace=True)
-        self.fc2, self.scale = conv(squeezed, channels, 1), nn.Hardsigmoid()
+        self.fc1, self.activation = conv(channels, squeezed, 1), act(inplace=True)
+        self.fc2, self.scale = conv(squeezed, channels, 1), gate()
 
     def forward(self, x: Tensor) -> Tensor:
+        """The scaled channels."""
         return x * self.scale(self.fc2(self.activation(self.fc1(self.avgpool(x)))))
 
 
-class _MobileNet(nn.Module):
-    """Convolutions, global average, classifier."""
+class MobileNet(nn.Module):
+    """Convolutions, global average, classifier: base of the networks of inverted bottlenecks."""
 
     def __init__(self, dims: int, features: list[nn.Module], classifier: list[nn.Module]) -> None:
         super().__init__()
@@ -91,7 +111,7 @@ class _MobileNet(nn.Module):
         return self.classifier(self.avgpool(self.features(x)).flatten(1))
 
 
-class MobileNetV2(_MobileNet):
+class MobileNetV2(MobileNet):
     """A small network of inverted bottlenecks; in two dimensions with torchvision's keys.
 
     Args:
@@ -132,13 +152,13 @@ class MobileNetV2(_MobileNet):
                     conv_bn_act(dims, hidden, hidden, 3, stride=stride, groups=hidden),
                     *conv_bn_act(dims, hidden, outputs, 1, act=None),
                 ]
-                layers.append(_Residual("conv", block, stride == 1 and inputs == outputs))
+                layers.append(Residual("conv", block, stride == 1 and inputs == outputs))
                 inputs = outputs
         layers.append(conv_bn_act(dims, inputs, last, 1))
         super().__init__(dims, layers, [nn.Dropout(dropout), nn.Linear(last, num_classes)])
 
 
-class MobileNetV3(_MobileNet):
+class MobileNetV3(MobileNet):
     """Inverted bottlenecks with excitation and hard swish, found by search; in 2D with torchvision's keys.
 
     Args:
@@ -177,10 +197,10 @@ class MobileNetV3(_MobileNet):
             block = [
                 *([conv_bn_act(dims, inputs, hidden, 1, act=act, eps=eps)] if hidden != inputs else []),
                 conv_bn_act(dims, hidden, hidden, kernel_size, stride=stride, groups=hidden, act=act, eps=eps),
-                *([_Excitation(dims, hidden)] if excited else []),
+                *([Excitation(dims, hidden, round_to_8(hidden // 4))] if excited else []),
                 conv_bn_act(dims, hidden, outputs, 1, act=None, eps=eps),
             ]
-            layers.append(_Residual("block", block, stride == 1 and inputs == outputs))
+            layers.append(Residual("block", block, stride == 1 and inputs == outputs))
             inputs = outputs
         layers.append(conv_bn_act(dims, inputs, 6 * inputs, 1, act=nn.Hardswish, eps=eps))
         last = {"small": 1024, "large": 1280}[size]

@@ -3,6 +3,7 @@
 from .calibrate import Calibration
 from .cases import Parts, read_parts
 from .handlers import Checkpoints, EpochSeed, History, Resume, SavePredictions, as_handler
+from .levels import score_patients, suspicion
 from .report import Predicted, Report, open_output, predict
 from .scores import accuracy, log_loss, mean_auc
 from .segmentation import SaveMasks, SegmentationReport, read_stacks, segment, structure_values, unmasked
@@ -38,9 +39,11 @@ __all__ = [
     "predict",
     "read_parts",
     "read_stacks",
+    "score_patients",
     "segment",
     "start",
     "structure_values",
+    "suspicion",
     "transfer",
     "unmasked",
     "write_config",

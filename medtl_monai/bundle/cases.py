@@ -8,7 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..data import Cases, LeakageReport, audit, check_readable, raise_on_shared_patients, split_patients
+from ..data import (
+    Cases,
+    LeakageReport,
+    audit,
+    check_readable,
+    present_classes,
+    raise_on_shared_patients,
+    split_patients,
+)
 from ..utils import UserError
 
 __all__ = ["Parts", "audited", "read_parts"]
@@ -65,11 +73,13 @@ def read_parts(
     leakage = audited(cases.items, names, hashes, allow_shared_patients)
     for name in dict.fromkeys(names):
         chosen = [item for item, where in zip(cases.items, names, strict=True) if where == name]
-        counts = Counter(k for item in chosen for k in _labels(item))
+        counts = Counter(k for item in chosen for k in present_classes(item["label"]))
         per_class = ", ".join(f"{counts[i]} {label}" for i, label in enumerate(cases.classes))
         _log.info(f"{name}: {len(chosen)} images of {len({i['patient'] for i in chosen})} patients ({per_class})")
         missing = [label for i, label in enumerate(cases.classes) if not counts[i]]
-        if missing and name == "train":
+        if missing and name == "train" and cases.task == "multilabel":
+            _log.warning(f"no training image shows {', '.join(missing)}: the model cannot learn to find it")
+        elif missing and name == "train":
             raise UserError(f"the training part has no image of {', '.join(missing)}: give each class two patients.")
     return Parts(cases.classes, cases.items, names, leakage)
 
@@ -83,9 +93,3 @@ def audited(
         raise_on_shared_patients(leakage)
     _log.info(f"leakage: {leakage.verdict}")
     return leakage
-
-
-def _labels(item: dict[str, Any]) -> list[int]:
-    """Indices of the classes that an image is of: one, or every finding that is present."""
-    label = item["label"]
-    return [k for k, value in enumerate(label) if value == 1] if isinstance(label, list) else [label]

@@ -1,18 +1,25 @@
 """Data: folders into datalists, upright slices, splits by patient, leakage, phantoms."""
 
-from .cases import Cases, write_datalist
+from .breast import FaceBreastd, face_breast
+from .cases import Cases, present_classes, write_datalist
+from .check import check_cases, render_check
 from .datasets import EXTENSIONS, load_cases, unlabelled
+from .dbt import GROUPS, View, breast_slices, load_breasts, read_bcs_dbt, repeat_minority, select_slices
+from .dicom import DicomReader, Header, header, is_dicom, read_frame, read_series, split_frame
 from .layouts import LAYOUTS
 from .leakage import LeakageReport, audit, perceptual_hash, raise_on_shared_patients
 from .phantoms import (
     brain_cohort,
     cardiac_cohort,
     chest_cohort,
+    dbt_cohort,
     make_brain_cohort,
     make_cardiac_cohort,
     make_chest_cohort,
+    make_dbt_cohort,
 )
 from .readers import READERS, ToSliced, check_readable, read_grey
+from .spacing import CheckSpacingd, suspicious_spacing
 from .split import split_patients, write_split_csv
 from .stacks import (
     CentreSquared,
@@ -27,30 +34,53 @@ from .stacks import (
 
 __all__ = [
     "EXTENSIONS",
+    "GROUPS",
     "LAYOUTS",
     "READERS",
     "Cases",
     "CentreSquared",
+    "CheckSpacingd",
+    "DicomReader",
+    "FaceBreastd",
+    "Header",
     "LeakageReport",
     "LoadStackd",
     "SelectStructuresd",
     "SliceDataset",
     "ToSliced",
+    "View",
     "audit",
     "brain_cohort",
+    "breast_slices",
     "cardiac_cohort",
+    "check_cases",
     "check_readable",
     "chest_cohort",
+    "dbt_cohort",
+    "face_breast",
+    "header",
+    "is_dicom",
+    "load_breasts",
     "load_cases",
     "make_brain_cohort",
     "make_cardiac_cohort",
     "make_chest_cohort",
+    "make_dbt_cohort",
     "perceptual_hash",
+    "present_classes",
     "raise_on_shared_patients",
+    "read_bcs_dbt",
+    "read_frame",
     "read_grey",
+    "read_series",
     "read_stack",
+    "render_check",
+    "repeat_minority",
+    "select_slices",
+    "split_frame",
     "split_patients",
     "stack_of",
+    "suspicious_spacing",
     "tells_spacing",
     "unlabelled",
     "write_datalist",

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..utils import UserError, write_json
 
-__all__ = ["PARTS", "TASKS", "Cases", "check_exist", "read_datalist", "select", "write_datalist"]
+__all__ = ["PARTS", "TASKS", "Cases", "check_exist", "present_classes", "read_datalist", "select", "write_datalist"]
 
 TASKS = ("classification", "multilabel", "segmentation")
 PARTS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"}
@@ -116,6 +116,13 @@ def select(cases: Cases, classes: Sequence[str] | None) -> Cases:
     return replace(
         cases, classes=list(classes), items=[{**item, "label": places.index(item["label"])} for item in cases.items]
     )
+
+
+def present_classes(label: Any) -> list[int]:
+    """Indices of the classes that an image is known to show: its class, or its findings; none of a mask."""
+    if isinstance(label, list):
+        return [k for k, value in enumerate(label) if value == 1]
+    return [] if isinstance(label, str) else [int(label)]
 
 
 def check_exist(items: Sequence[dict[str, Any]], root: Path, task: str = "classification") -> None:

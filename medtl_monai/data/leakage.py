@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..utils import UserError, write_json
+from .cases import present_classes
+from .dicom import split_frame
 
 __all__ = ["LeakageReport", "audit", "perceptual_hash", "raise_on_shared_patients"]
 
@@ -91,7 +93,7 @@ def audit(
         counts[name] = {
             "images": len(chosen),
             "patients": len({str(item["patient"]) for item in chosen}),
-            "classes": len({item["label"] for item in chosen}),
+            "classes": len({k for item in chosen for k in present_classes(item["label"])}),
         }
     if len(counts) < 2:
         verdict = "a single part: nothing to compare."
@@ -140,7 +142,8 @@ def _near_pairs(
 
 
 def _pair(one: str, other: str, part: str, other_part: str, distance: int) -> dict[str, Any]:
-    same = distance == 0 and filecmp.cmp(one, other, shallow=False)
+    files = split_frame(one), split_frame(other)
+    same = distance == 0 and files[0][1] == files[1][1] and filecmp.cmp(files[0][0], files[1][0], shallow=False)
     return {"images": [one, other], "parts": [part, other_part], "distance": distance, "same_file": same}
 
 

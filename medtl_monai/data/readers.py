@@ -16,13 +16,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..utils import UserError
-from .datasets import EXTENSIONS
 from .leakage import perceptual_hash
 
 __all__ = ["READERS", "ToSliced", "check_readable", "read_grey"]
 
-READERS = ("ITKReader", "PydicomReader", "NibabelReader", "PILReader")
-"""MONAI's readers for 2D images, the last tried first (``LoadImaged``'s ``reader``); its default takes in more."""
+READERS = ("ITKReader", "NibabelReader", "PILReader", "medtl_monai.data.DicomReader")
+"""Readers for 2D images, the last tried first (``LoadImaged``'s ``reader``): our own for DICOM, otherwise MONAI's."""
 
 _PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 _RED, _BLUE = 0.299, 0.114  # luminance by ITU-R BT.601; green has the rest
@@ -34,7 +33,7 @@ class ToSliced(MapTransform):
     Follows ``LoadImaged(image_only=True)``. MONAI's readers put x first; here rows run from top to bottom as the image
     is shown. NIfTI slices are shown as radiologists do: anterior (or superior) up, the patient's right on the left.
     Colour becomes grey by luminance (ITU-R BT.601) where one channel is asked for, grey is repeated where three are;
-    transparency is dropped; MONOCHROME1 (inverted DICOM) is turned round.
+    transparency is dropped.
 
     Args:
         keys: of the images.
@@ -128,8 +127,6 @@ def _upright(image: Tensor, channels: int) -> Tensor:
     if array.ndim != 3 or array.shape[-1] > 4:
         raise UserError(f"{name} has the shape {tuple(image.shape)}: expected a single slice, grey or RGB.")
     array = array[..., :-1] if array.shape[-1] in (2, 4) else array  # without transparency
-    if "0028|0004" not in meta and _is_inverted(name):  # ITK has turned it round already
-        array = array.amax() + array.amin() - array
     array = _with_channels(array.movedim(-1, 0), channels)
     return MetaTensor(array.contiguous(), meta={"filename_or_obj": name})
 
@@ -168,13 +165,3 @@ def _radiological(array: Tensor, affine: NDArray[Any]) -> Tensor:
     if directions[world[horizontal], horizontal] > 0:
         plane = plane.flip(1)
     return plane
-
-
-def _is_inverted(path: str) -> bool:
-    """Whether small values are bright; MONAI's reader leaves this tag out of its metadata."""
-    if path.lower().endswith(tuple(e for e in EXTENSIONS if e not in (".dcm", ".dicom"))) or not Path(path).is_file():
-        return False
-    import pydicom
-
-    tags = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["PhotometricInterpretation"])
-    return tags.get("PhotometricInterpretation") == "MONOCHROME1"

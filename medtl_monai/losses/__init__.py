@@ -1,6 +1,33 @@
-"""Task losses: torch's and MONAI's, and what they lack."""
+"""Losses: of tasks, of domains, of teachers. Torch's and MONAI's, and what they lack."""
 
+from .alignment import coral, feature_norm, gradient_reversal, joint_mmd, minimum_class_confusion, mmd
 from .classification import MaskedBCEWithLogitsLoss, positive_weights, task_loss
+from .distillation import (
+    attention_transfer,
+    batch_spectral_shrinkage,
+    distillation,
+    relational_angles,
+    relational_distances,
+    similarity_preserving,
+)
 from .segmentation import LOSSES, segmentation_loss
 
-__all__ = ["LOSSES", "MaskedBCEWithLogitsLoss", "positive_weights", "segmentation_loss", "task_loss"]
+__all__ = [
+    "LOSSES",
+    "MaskedBCEWithLogitsLoss",
+    "attention_transfer",
+    "batch_spectral_shrinkage",
+    "coral",
+    "distillation",
+    "feature_norm",
+    "gradient_reversal",
+    "joint_mmd",
+    "minimum_class_confusion",
+    "mmd",
+    "positive_weights",
+    "relational_angles",
+    "relational_distances",
+    "segmentation_loss",
+    "similarity_preserving",
+    "task_loss",
+]

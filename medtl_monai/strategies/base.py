@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..utils import UserError, unwrap
 
-__all__ = ["Chain", "Step", "Strategy"]
+__all__ = ["Chain", "Context", "Step", "Strategy", "Target"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Step:
         pred: output of ``network`` for ``image``.
         progress: fraction of training done, in ``[0, 1)``.
         batch: the whole batch as the data loader gave it (patients, domains, sample weights).
+        task_loss: the task's loss of this iteration, before any strategy's term.
     """
 
     network: nn.Module
@@ -34,6 +35,34 @@ class Step:
     pred: Any
     progress: float
     batch: Mapping[str, Any] = field(default_factory=dict)
+    task_loss: Tensor | None = None
+
+
+class Target(Protocol):
+    """Images without labels, of the target domain or simply more of them, batch after batch without end."""
+
+    def restart(self) -> None:
+        """Begin anew; called at the start of every epoch."""
+
+    def next(self, *views: str) -> list[Tensor]:
+        """The next batch ``(B, C, *spatial)``, normalized, once for each view: ``plain`` or ``augmented``."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a run can offer to a strategy before it starts.
+
+    Attributes:
+        labels: of the training images, in the task's form.
+        classes: number of classes.
+        target: images without labels.
+        source_head: the pretrained network's own last layer, from its features to the source's classes.
+    """
+
+    labels: Sequence[Any] = ()
+    classes: int = 0
+    target: Target | None = None
+    source_head: nn.Module | None = None
 
 
 class Strategy(nn.Module):
@@ -49,6 +78,28 @@ class Strategy(nn.Module):
     """Whether the strategy is meaningless without pretrained weights."""
     sets_trainable: ClassVar[bool] = False
     """Whether the strategy decides which parameters are trained: a chain can hold one such part."""
+    needs: ClassVar[tuple[str, ...]] = ()
+    """What the strategy needs of :class:`Context`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._context = Context()
+
+    @property
+    def context(self) -> Context:
+        """What the run offers."""
+        return self._context
+
+    def bind(self, context: Context) -> None:
+        """Take what the run offers; called before ``prepare``.
+
+        Raises:
+            UserError: something that the strategy needs is not there.
+        """
+        for name in self.needs:
+            if getattr(context, name) in (None, (), 0):
+                raise UserError(f"{type(self).__name__} needs {_NEEDED[name]}")
+        self._context = context
 
     @property
     def from_scratch(self) -> bool:
@@ -61,7 +112,7 @@ class Strategy(nn.Module):
 
     def param_groups(self, network: nn.Module, lr: float) -> list[dict[str, Any]]:
         """Optimizer groups that hold every parameter once, frozen ones included (they may be unfrozen later)."""
-        own = list(self.parameters())
+        own = [p for p in self.parameters() if p.requires_grad]
         return [{"params": list(network.parameters()), "lr": lr}] + ([{"params": own, "lr": lr}] if own else [])
 
     def loss(self, step: Step) -> Tensor | None:
@@ -76,6 +127,8 @@ class Strategy(nn.Module):
 
     def attach(self, engine: Engine) -> None:
         """Make ``engine`` (a MONAI trainer) follow this strategy; called by MONAI as for any handler."""
+        if self.context.target is not None:
+            engine.add_event_handler(Events.EPOCH_STARTED, lambda _: self.context.target.restart())
         engine.add_event_handler(Events.EPOCH_STARTED, lambda e: self.on_epoch(unwrap(e.network), e.state.epoch))
         engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self._add_loss)
         engine.add_event_handler(Events.COMPLETED, lambda _: self.close())
@@ -84,7 +137,9 @@ class Strategy(nn.Module):
         out, state = engine.state.output, engine.state
         progress = (state.iteration - 1) / (state.max_epochs * state.epoch_length)
         batch = state.batch if isinstance(state.batch, Mapping) else {}
-        extra = self.loss(Step(unwrap(engine.network), out["image"], out["label"], out["pred"], progress, batch))
+        task_loss = out.setdefault("task_loss", out["loss"])
+        step = Step(unwrap(engine.network), out["image"], out["label"], out["pred"], progress, batch, task_loss)
+        extra = self.loss(step)
         if extra is not None:
             out["loss"] = out["loss"] + extra
 
@@ -121,6 +176,11 @@ class Chain(Strategy):
         """Whether any part leaves the pretrained weights out."""
         return any(part.from_scratch for part in self)
 
+    def bind(self, context: Context) -> None:
+        """Bind every part."""
+        for part in self:
+            part.bind(context)
+
     def prepare(self, network: nn.Module) -> nn.Module:
         """Prepare part after part."""
         for part in self:
@@ -132,7 +192,7 @@ class Chain(Strategy):
         grouping = next((part for part in self if type(part).param_groups is not Strategy.param_groups), None)
         if grouping is None:
             return super().param_groups(network, lr)
-        rest = [p for part in self if part is not grouping for p in part.parameters()]
+        rest = [p for part in self if part is not grouping for p in part.parameters() if p.requires_grad]
         return grouping.param_groups(network, lr) + ([{"params": rest, "lr": lr}] if rest else [])
 
     def close(self) -> None:
@@ -144,6 +204,14 @@ class Chain(Strategy):
         """Attach every part."""
         for part in self:
             part.attach(engine)
+
+
+_NEEDED = {
+    "labels": "the training labels: bind it to a run's context.",
+    "classes": "the number of classes: bind it to a run's context.",
+    "target": "images without labels: give their folder with --target_dir.",
+    "source_head": "the source's own classes, which these weights do not carry: choose weights with a head.",
+}
 
 
 def _names(parts: list[Strategy]) -> str:

@@ -46,7 +46,7 @@ VARIANTS: dict[str, Callable[..., nn.Module]] = {
     "init": initialize,
     "norm": convert_norm,
     "act": convert_activation,
-    "pool": convert_pooling,
+    "pooling": convert_pooling,
     "dropout": add_dropout,
     "adapter": add_adapters,
 }

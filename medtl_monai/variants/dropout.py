@@ -93,6 +93,8 @@ class Drop:
             return (DROPOUTS[self.name](inputs[0], self.p), *inputs[1:])
         if self.name == "stochastic_depth":
             return drop_path(inputs[0], output, self.p) if inputs[0].shape == output.shape else None
+        if self.name == "dropblock" and output.ndim < 3:  # a vector has no places
+            return None
         return DROPOUTS[self.name](output, self.p, **self.settings)
 
 

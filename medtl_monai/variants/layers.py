@@ -87,5 +87,5 @@ def convert_pooling(network: nn.Module, name: str) -> nn.Module:
         return kind(old.kernel_size, old.stride, old.padding, ceil_mode=old.ceil_mode)
 
     if not replace_modules(network, _MAX + _AVERAGE, make):
-        raise UserError(f"{type(network).__name__} has no pooling modules: leave pool out.")
+        raise UserError(f"{type(network).__name__} has no pooling modules: leave pooling out.")
     return network

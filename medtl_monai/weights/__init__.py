@@ -1,11 +1,19 @@
 """Pretrained weights: a catalogue, where to find them, and loading that reports on every weight."""
 
-from .adapt import adapt_channels, inflate, map_rows
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from .download import download
-from .keys import KEY_MAPS, remap
-from .load import Entry, LoadReport, load_weights
-from .read import read_weights
-from .sources import SOURCES, Source, file_hash, find, lookup
+from .sources import SOURCES, Source, check_hash, file_hash, find, local, lookup
+
+if TYPE_CHECKING:
+    from .adapt import adapt_channels, flatten_axes, inflate, map_rows, match_classes, resize_kernel
+    from .keys import KEY_MAPS, remap
+    from .load import Entry, LoadReport, load_weights
+    from .read import read_weights
+    from .write import save_weights
 
 __all__ = [
     "KEY_MAPS",
@@ -14,13 +22,29 @@ __all__ = [
     "LoadReport",
     "Source",
     "adapt_channels",
+    "check_hash",
     "download",
     "file_hash",
     "find",
+    "flatten_axes",
     "inflate",
     "load_weights",
+    "local",
     "lookup",
     "map_rows",
+    "match_classes",
     "read_weights",
     "remap",
+    "resize_kernel",
+    "save_weights",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """What needs torch is imported on first use, so that the catalogue answers at once."""
+    if name in __all__:
+        for module in ("adapt", "keys", "load", "read", "write"):
+            found = import_module(f".{module}", __name__)
+            if name in found.__all__:
+                return getattr(found, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

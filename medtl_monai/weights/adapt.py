@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -10,9 +10,9 @@ from torch import Tensor
 
 from ..utils import UserError
 
-__all__ = ["Inflation", "adapt_channels", "inflate", "map_rows"]
+__all__ = ["Inflation", "adapt_channels", "flatten_axes", "inflate", "map_rows", "match_classes", "resize_kernel"]
 
-Inflation = Literal["mean", "centre"]
+Inflation = Literal["mean", "centre", "acs"]
 
 
 def adapt_channels(weight: Tensor, channels: int) -> Tensor:
@@ -37,17 +37,20 @@ def adapt_channels(weight: Tensor, channels: int) -> Tensor:
     return weight[:, index] / uses.to(weight).view(1, -1, *[1] * (weight.ndim - 2))
 
 
-def inflate(weight: Tensor, spatial_dims: int, mode: Inflation = "mean") -> Tensor:
-    """Kernels ``(out, in, *kernel)`` with axes added in front of the kernel's, as long as its first.
+def inflate(weight: Tensor, spatial_dims: int, mode: Inflation = "mean", *, length: int | None = None) -> Tensor:
+    """Kernels ``(out, in, *kernel)`` with axes added in front of the kernel's.
 
     On an input that is constant along the new axes, a convolution gives the source's result in the interior, with
-    either mode. (A transposed one with a stride does not: its taps are shared out over the output.)
+    ``mean`` and ``centre``. (A transposed one with a stride does not: its taps are shared out over the output.)
 
     Args:
         weight: kernels of fewer dimensions.
         spatial_dims: number of kernel axes of the result.
         mode: ``mean`` repeats the kernel and divides by the length (Carreira and Zisserman, CVPR 2017: I3D);
-            ``centre`` puts it in the middle, zero elsewhere.
+            ``centre`` puts it in the middle, zero elsewhere; ``acs``, from square kernels to 3D alone, does so in the
+            axial, the coronal and the sagittal plane, for a third of the output channels each (Yang et al., IEEE JBHI
+            2021: ACS convolutions, here as a start whose zeros learn too); other kernels are put in the middle.
+        length: of the new axes; default: as long as the kernel's first.
 
     Example:
         >>> inflate(torch.full((1, 1, 3, 3), 6.0), 3)[0, 0, :, 0, 0].tolist()
@@ -55,17 +58,74 @@ def inflate(weight: Tensor, spatial_dims: int, mode: Inflation = "mean") -> Tens
         >>> inflate(torch.full((1, 1, 3, 3), 6.0), 3, "centre")[0, 0, :, 0, 0].tolist()
         [0.0, 6.0, 0.0]
     """
-    if mode not in ("mean", "centre"):
-        raise ValueError(f"inflation must be 'mean' or 'centre', got {mode!r}.")
+    if mode not in ("mean", "centre", "acs"):
+        raise ValueError(f"inflation must be 'mean', 'centre' or 'acs', got {mode!r}.")
+    if mode == "acs" and spatial_dims == 3 and weight.ndim == 4 and len({*weight.shape[2:], length} - {None}) == 1:
+        third = inflate(weight, 3, "centre").tensor_split(3)
+        return torch.cat([part.movedim(2, axis) for axis, part in enumerate(third, 2)])
     while weight.ndim - 2 < spatial_dims:
-        length = weight.shape[2]
+        n = length or weight.shape[2]
         if mode == "mean":
-            weight = weight.unsqueeze(2).repeat_interleave(length, 2) / length
+            weight = weight.unsqueeze(2).repeat_interleave(n, 2) / n
         else:
-            centre = weight.new_zeros(*weight.shape[:2], length, *weight.shape[2:])
-            centre[:, :, length // 2] = weight
+            centre = weight.new_zeros(*weight.shape[:2], n, *weight.shape[2:])
+            centre[:, :, n // 2] = weight
             weight = centre
     return weight
+
+
+def flatten_axes(weight: Tensor, spatial_dims: int) -> Tensor:
+    """Kernels ``(out, in, *kernel)`` of fewer dimensions: the first axes are summed, which undoes :func:`inflate`.
+
+    On a volume that is constant along those axes the result stays the same in the interior.
+
+    Example:
+        >>> flatten_axes(torch.ones(1, 1, 3, 2, 2), 2).flatten().tolist()
+        [3.0, 3.0, 3.0, 3.0]
+    """
+    return weight.sum(tuple(range(2, weight.ndim - spatial_dims))) if weight.ndim - 2 > spatial_dims else weight
+
+
+def resize_kernel(weight: Tensor, size: Sequence[int]) -> Tensor:
+    """Kernels ``(out, in, *kernel)`` with axes of another ``size``.
+
+    A longer axis gets zeros on both sides, the odd one at the end: the same function, where the padding grows with it.
+    To a shorter one, each tap gives to the new ones in the proportion in which it covers them: the sum of each kernel
+    stays, and with it the answer to a constant image.
+
+    Example:
+        >>> resize_kernel(torch.tensor([[[1.0, 2.0, 3.0]]]), [5]).flatten().tolist()
+        [0.0, 1.0, 2.0, 3.0, 0.0]
+        >>> resize_kernel(torch.tensor([[[1.0, 2.0, 3.0, 4.0]]]), [2]).flatten().tolist()
+        [3.0, 7.0]
+    """
+    for axis, n in enumerate(size, 2):
+        old = weight.shape[axis]
+        if n > old:
+            before = (n - old) // 2
+            padded = weight.new_zeros(*weight.shape[:axis], n, *weight.shape[axis + 1 :])
+            padded.narrow(axis, before, old).copy_(weight)
+            weight = padded
+        elif n < old:
+            edges, taps = torch.linspace(0, old, n + 1)[:, None], torch.arange(old)
+            shares = (edges[1:].minimum(taps + 1) - edges[:-1].maximum(taps)).clamp(min=0).to(weight)
+            weight = (weight.movedim(axis, -1) @ shares.T).movedim(-1, axis)
+    return weight
+
+
+def match_classes(here: Sequence[str], source: Sequence[str]) -> dict[int, int]:
+    """Row here to row of the source for classes of the same name; case, spaces, hyphens and underscores do not count.
+
+    Example:
+        >>> match_classes(["normal", "pleural thickening"], ["Edema", "Pleural_Thickening"])
+        {1: 1}
+    """
+    rows = {_plain(name): i for i, name in enumerate(source)}
+    return {i: rows[_plain(name)] for i, name in enumerate(here) if _plain(name) in rows}
+
+
+def _plain(name: str) -> str:
+    return name.casefold().replace(" ", "").replace("_", "").replace("-", "")
 
 
 def map_rows(weight: Tensor, target: Tensor, rows: Mapping[int, int]) -> Tensor:

@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
 
-__all__ = ["KEY_MAPS", "is_added", "plain_key", "remap"]
+__all__ = ["KEY_MAPS", "Rule", "is_added", "plain_key", "remap"]
 
-KEY_MAPS: dict[str, Sequence[tuple[str, str]]] = {
+Rule = tuple[str, str | Callable[[re.Match[str]], str]]
+"""A regular expression and what replaces it: text, or a function of the match."""
+
+KEY_MAPS: dict[str, Sequence[Rule]] = {
     # torchvision's file says norm.1 (older) or norm1 in a dense layer; MONAI puts the layers into a Sequential
     "torchvision_densenet": (
         (r"^(features\.denseblock\d+\.denselayer\d+)\.(norm|conv)\.?([12])\.", r"\1.layers.\2\3."),
         (r"^classifier\.", r"class_layers.out."),
     ),
     "medicalnet": ((r"^module\.", ""),),
+    # the encoder of a LinkNet, which is a ResNet-18
+    "deepbet": (
+        (r"^init\.0\.", "conv1."),
+        (r"^down([0-3])\.block([12])\.", lambda m: f"layer{int(m[1]) + 1}.{int(m[2]) - 1}."),
+        (r"\.double_conv\.0\.", ".conv1."),
+        (r"\.double_conv\.3\.", ".conv2."),
+    ),
 }
-"""Ordered ``(pattern, replacement)`` pairs by name; each is applied once to every key."""
+"""Ordered rules by name; each is applied once to every key."""
 
 
-def remap(state: Mapping[str, Tensor], rules: Sequence[tuple[str, str]]) -> dict[str, Tensor]:
+def remap(state: Mapping[str, Tensor], rules: Sequence[Rule]) -> dict[str, Tensor]:
     """``state`` with its keys renamed by ordered regular expressions.
 
     Raises:

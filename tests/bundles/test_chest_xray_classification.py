@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import states
+from conftest import same_weights, states
 
 from medtl_monai.data import make_chest_cohort
 from medtl_monai.predictions import read_predictions
@@ -39,7 +39,9 @@ def runs(cli, cohorts, tmp_path_factory):
 def test_classes_and_findings_are_scored_each_in_their_way(runs):
     classes, findings = (json.loads((runs / n / "metrics.json").read_text()) for n in ("table", "chestxray14"))
     assert set(classes["val"]["per_class"]) == {"diffuse", "focal", "normal"}
-    assert set(findings["val"]["per_class"]) == set(FINDINGS)
+    assert set(findings["val"]["per_class"]) > set(FINDINGS)  # all 14 of the set; the others are never there
+    assert findings["val"]["per_class"]["Hernia"]["auc"]["reason"] == "no image of class 'Hernia'"
+    assert "Hernia" in findings["val"]["metrics"]["auc"]["left_out"]
     for metrics in (classes, findings):
         auc = metrics["val"]["metrics"]["auc"]
         best = max(row["val_auc"] for row in metrics["training"]["epochs"])
@@ -87,8 +89,10 @@ def test_unknown_findings_are_left_out(cli, cohorts, tmp_path):
     assert not np.isnan(predictions.labels[:, 0]).any()
 
 
-def test_two_processes_score_the_same_model_alike(cli, tmp_path):
-    args = ("--epochs", 1, "--image_size", 32, "--batch_size", 4, "--strategy_settings::partial_freeze::blocks", -1)
+def test_two_processes_score_the_same_model_alike(cli, runs, tmp_path):
+    # from a finished model, head and all, with a step that changes nothing
+    args = ("--epochs", 1, "--image_size", 32, "--batch_size", 4, "--strategy_settings::partial_freeze::blocks", -1,
+            "--weights", runs / "table" / "checkpoints" / "best.pt")  # fmt: skip
     launcher = ("-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29518", "-m")
     done = cli("train+multi_gpu_train", *args, "--lr", 1e-12, "--output_dir", tmp_path / "two", launcher=launcher)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -96,28 +100,28 @@ def test_two_processes_score_the_same_model_alike(cli, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     one, two = (json.loads((tmp_path / n / "metrics.json").read_text()) for n in ("one", "two"))
     for metric, entry in one["val"]["metrics"].items():
-        assert two["val"]["metrics"][metric]["value"] == pytest.approx(entry["value"], abs=0.02), metric
+        assert two["val"]["metrics"][metric]["value"] == pytest.approx(entry["value"], abs=1e-4), metric
     for key in ("val_auc", "val_accuracy", "val_loss"):
         values = [metrics["training"]["epochs"][0][key] for metrics in (one, two)]
-        assert values[0] == pytest.approx(values[1], abs=0.02), key
+        assert values[0] == pytest.approx(values[1], abs=1e-4), key
 
 
-def test_a_resumed_run_equals_the_uninterrupted_one(cli, tmp_path):
-    args = ("--epochs", 2, "--strategy", "l2_sp")
+def test_a_run_goes_on_from_its_checkpoint(cli, tmp_path):
+    args = ("--epochs", 3, "--strategy", "l2_sp")
     cli.train(tmp_path / "whole", *args)
-    state = states(tmp_path / "whole" / "checkpoints" / "last.pt")
-    assert state["trainer"]["epoch"] == 2
-    # the state after the first of two epochs, as a killed run leaves it
-    stopped = cli("train", "--output_dir", tmp_path / "cut", "--image_size", 32, "--batch_size", 8, *args,
-                  "--train::trainer::max_epochs", 1)  # fmt: skip
-    assert stopped.returncode == 0, stopped.stdout + stopped.stderr
+    quick = ("--image_size", 32, "--batch_size", 8, "--output_dir", tmp_path / "cut")
+    stop = {"_target_": "EarlyStopHandler", "patience": 1, "score_function": "$lambda engine: 0.0", "epoch_level": True}
+    handlers = json.loads((cli.bundle / "configs" / "train.json").read_text())["train"]["handlers"]
+    stopped = cli("train", *quick, *args, "--train::handlers", json.dumps([*handlers, stop]).replace("true", "True"))
     last = tmp_path / "cut" / "checkpoints" / "last.pt"
-    assert states(last)["trainer"]["epoch"] == 1
+    assert states(last)["trainer"]["epoch"] < 3, stopped.stdout + stopped.stderr
+    cli.train(tmp_path / "cut", *args, "--resume", last)
+    same_weights(last, tmp_path / "whole" / "checkpoints" / "last.pt")
 
 
 BAD = [
     (("--label_column", "['Nodule','lable']"), "no column 'Nodule'"),
-    (("--weights", "txrv"), "no weight file txrv|did you mean"),
+    (("--weights", "imagenet"), "imagenet.*did you mean|no weight"),
     (("--epoch", 1), r"no key 'epoch': did you mean --epochs\?"),
 ]
 

@@ -29,6 +29,5 @@ def field(size: int, sigma: float, rng: np.random.Generator) -> Array:
 
 def smooth(image: Array, sigma: float) -> Array:
     """Gaussian filter through the Fourier transform; ``sigma`` in pixels."""
-    frequency = np.fft.fftfreq(len(image))
-    kernel = np.exp(-2 * (np.pi * sigma * frequency) ** 2)
-    return np.fft.ifft2(np.fft.fft2(image) * kernel[:, None] * kernel[None]).real
+    rows, columns = (np.exp(-2 * (np.pi * sigma * np.fft.fftfreq(n)) ** 2) for n in image.shape)
+    return np.fft.ifft2(np.fft.fft2(image) * rows[:, None] * columns[None]).real

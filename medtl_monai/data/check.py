@@ -1,0 +1,324 @@
+"""What a set of images holds, and what in it looks wrong: every file is read once."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from monai.transforms import LoadImage
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from .cases import Cases, present_classes
+from .dicom import header, is_dicom, read_frame, split_frame
+from .leakage import audit, perceptual_hash
+from .spacing import suspicious_spacing
+
+__all__ = ["check_cases", "render_check"]
+
+Array = NDArray[Any]
+
+_PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".pgm")
+_HDF5 = (".h5", ".hdf5", ".mat")
+_OUTLIER = 2.0  # a side this many times longer or shorter than usual
+_SHOWN = 5  # examples and kinds that are listed
+
+
+class _Loaded(NamedTuple):
+    """One file: its values as stored, without colour (of a DICOM file the middle frame), and what its header says."""
+
+    array: Array
+    shape: tuple[int, ...]
+    depth: str
+    spacing: tuple[float, ...] | None = None  # mm
+    doubt: str | None = None  # why the spacing is not to be trusted
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What is kept of an image."""
+
+    shape: tuple[int, ...]
+    depth: str
+    spacing: tuple[float, ...] | None
+    doubt: str | None
+    low: float
+    high: float
+    digest: bytes
+    hash: int
+
+
+def check_cases(cases: Cases, *, progress: bool = True) -> dict[str, Any]:
+    """Read all images and masks.
+
+    Args:
+        cases: from :func:`medtl_monai.data.load_cases`.
+        progress: show a bar, if the error output is a terminal.
+
+    Returns:
+        For JSON: ``folder``, ``layout``, ``task``, ``cases``, ``patients``; ``classes``, ``split`` and ``domains`` with
+        their numbers of images and patients (for masks: those that hold the structure); ``sizes``, ``spacings`` (mm)
+        and ``depths`` with their numbers of images, the most frequent first; ``intensities``, the least and the largest
+        value; ``suspicious``, a list of kinds with their number, text and examples; ``leakage`` between the parts of
+        the data's own split, or ``None``.
+    """
+    read: dict[int, _Read] = {}
+    values: dict[int, set[int]] = {}
+    doubts: dict[str, list[str]] = defaultdict(list)
+    for i, item in enumerate(tqdm(cases.items, desc="reading", disable=None if progress else True, leave=False)):
+        name = _name(item, cases.root)
+        try:
+            read[i] = _read(item)
+            if cases.task == "segmentation":
+                values[i] = _mask(item, read[i], name, doubts)
+        except Exception as error:  # every reader has its own kinds
+            reason = str(error).partition("\n")[0].strip(" .:")[:80] or type(error).__name__
+            doubts["cannot be read"].append(f"{name} ({reason})")
+            read.pop(i, None)
+    _doubt_images(cases, read, doubts)
+    present = _present(cases, values, doubts)
+    parts = [item.get("split") for item in cases.items]
+    known = list(read.values())
+    return {
+        "folder": str(cases.root),
+        "layout": cases.layout,
+        "task": cases.task,
+        "cases": len(cases.items),
+        "patients": len({item["patient"] for item in cases.items}),
+        "classes": {name: _counts(cases, [k in found for found in present]) for k, name in enumerate(cases.classes)},
+        "split": _groups(cases, parts),
+        "domains": _groups(cases, [item.get("domain") for item in cases.items]),
+        "sizes": _frequent(_sides(one.shape) for one in known),
+        "spacings": _frequent(
+            " x ".join(f"{step:.3g}" for step in one.spacing) if one.spacing else "unknown" for one in known
+        ),
+        "depths": _frequent(one.depth for one in known),
+        "intensities": [min(one.low for one in known), max(one.high for one in known)] if known else None,
+        "suspicious": [
+            {"what": what, "count": len(names), "examples": names[:_SHOWN]} for what, names in doubts.items()
+        ],
+        "leakage": _leakage(cases, parts, read),
+    }
+
+
+def render_check(report: Mapping[str, Any]) -> str:
+    """The report of :func:`check_cases` as text."""
+    lines = [f"{key:<10}{report[key]}" for key in ("folder", "layout", "task")]
+    lines += [f"{'cases':<10}{report['cases']} of {report['patients']} patients"]
+    heads = {"classes": "class", "split": "part", "domains": "domain"}
+    for key, head in heads.items():
+        if report[key]:
+            rows = [(name, *counts.values()) for name, counts in report[key].items()]
+            lines += ["", *_table((head, *next(iter(report[key].values()))), rows)]
+        else:
+            lines += ["", f"{key:<10}none in the data"]
+    lines.append("")
+    for key in ("sizes", "spacings", "depths"):
+        shown = [f"{name} ({count})" for name, count in list(report[key].items())[:_SHOWN]]
+        more = f" and {len(report[key]) - _SHOWN} more" if len(report[key]) > _SHOWN else ""
+        lines.append(f"{key:<10}{', '.join(shown)}{more}")
+    if report["intensities"]:
+        lines.append(f"{'values':<10}{' to '.join(f'{value:g}' for value in report['intensities'])}")
+    lines.append("")
+    for doubt in report["suspicious"]:
+        lines.append(f"warning: {doubt['count']} {doubt['what']}")
+        lines += [f"  {name}" for name in doubt["examples"]] + ["  ..."] * (doubt["count"] > len(doubt["examples"]))
+    lines.append(f"leakage: {report['leakage']['verdict']}" if report["leakage"] else "leakage: no split to look at.")
+    return "\n".join(lines)
+
+
+def _read(item: Mapping[str, Any]) -> _Read:
+    files = [item["image"]] if isinstance(item["image"], str) else item["image"]
+    loaded = [_load(file, item, "image") for file in files]
+    low, high = min(float(one.array.min()) for one in loaded), max(float(one.array.max()) for one in loaded)
+    if not math.isfinite(low + high):
+        raise ValueError("it holds values that are not finite")
+    values = b"".join(np.ascontiguousarray(one.array).tobytes() for one in loaded)
+    first, plane = loaded[0], loaded[0].array
+    while plane.ndim > 2:  # the middle slice
+        plane = plane.take(min(plane.shape) // 2, axis=int(np.argmin(plane.shape)))
+    digest = hashlib.blake2b(values, digest_size=16).digest()
+    return _Read(first.shape, first.depth, first.spacing, first.doubt, low, high, digest, perceptual_hash(plane))
+
+
+def _load(file: str, item: Mapping[str, Any], key: str) -> _Loaded:
+    name = file.lower()
+    if is_dicom(file):
+        return _dicom(file)
+    if name.endswith(".npz"):
+        array = _npz(file, item[f"{key}_key"])
+        array = array[item["image_index"]] if "image_index" in item else array
+    elif name.endswith(_HDF5):
+        import h5py
+
+        with h5py.File(file) as content:
+            array = content[item.get(f"{key}_key") or key][()]
+    elif name.endswith(_PICTURES):
+        from PIL import Image
+
+        with Image.open(file) as picture:
+            array = np.asarray(picture if picture.mode[0] in "IF" else picture.convert("L"))
+    else:
+        return _volume(file, item.get("frame"))
+    return _Loaded(array, array.shape, str(array.dtype))
+
+
+def _volume(file: str, frame: int | None) -> _Loaded:
+    image = _loader()(file)
+    image = image if frame is None else image[..., frame]
+    array = image.numpy()
+    spacing = tuple(float(step) for step in image.pixdim)
+    doubt = suspicious_spacing(image[..., 0] if image.ndim == 4 else image)  # channels or times come last
+    return _Loaded(array, array.shape, str(array.dtype), spacing, doubt)
+
+
+@cache
+def _loader() -> LoadImage:
+    logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
+    with warnings.catch_warnings():  # MONAI registers every reader it has, whichever are asked for
+        warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
+        return LoadImage(("ITKReader", "NibabelReader"), image_only=True, dtype=None)
+
+
+def _dicom(file: str) -> _Loaded:
+    about, frame = header(file), split_frame(file)[1]
+    several = about.frames > 1 and frame is None
+    array = read_frame(file, about.frames // 2 if several else frame, rescale=False)
+    array = array.mean(axis=-1) if array.ndim == 3 else array
+    shape = (*about.shape, about.frames) if several else about.shape
+    spacing = about.spacing
+    if several and spacing and about.slice_spacing:
+        spacing = (*spacing, about.slice_spacing)
+    return _Loaded(array, shape, f"{about.bits_stored} bits", spacing)
+
+
+@lru_cache(maxsize=1)
+def _npz(file: str, key: str) -> Array:
+    with np.load(file) as arrays:
+        return arrays[key]
+
+
+def _mask(item: Mapping[str, Any], image: _Read, name: str, doubts: dict[str, list[str]]) -> set[int]:
+    mask = _load(item["label"], item, "label").array
+    if mask.shape != image.shape:
+        doubts["masks of another size than their image"].append(
+            f"{name} ({_sides(mask.shape)}, not {_sides(image.shape)})"
+        )
+    return {int(value) for value in np.unique(mask)} - {0}
+
+
+def _doubt_images(cases: Cases, read: Mapping[int, _Read], doubts: dict[str, list[str]]) -> None:
+    twins: dict[bytes, list[int]] = defaultdict(list)
+    sides: dict[int, Array] = {}
+    for dimensions in {len(one.shape) for one in read.values()}:
+        shapes = [one.shape for one in read.values() if len(one.shape) == dimensions]
+        sides[dimensions] = np.median(shapes, axis=0)
+    for i, one in read.items():
+        name = _name(cases.items[i], cases.root)
+        usual = sides[len(one.shape)]
+        if one.low == one.high:
+            doubts["constant images"].append(name)
+        else:
+            twins[one.digest].append(i)
+        if max((one.shape / usual).max(), (usual / one.shape).max()) > _OUTLIER:
+            doubts["images of an unusual size"].append(f"{name} ({_sides(one.shape)})")
+        if one.doubt:
+            doubts["volumes of doubtful spacing"].append(f"{name}: {one.doubt}")
+    for group in twins.values():
+        if len(group) > 1:
+            items = [cases.items[i] for i in group]
+            differ = [key for key in ("patient", "label", "split") if len({str(item.get(key)) for item in items}) > 1]
+            note = f" (different {' and '.join(differ)})" if differ and cases.task != "segmentation" else ""
+            doubts["groups of identical images"].append(
+                " = ".join(_name(item, cases.root) for item in items[:3]) + note
+            )
+
+
+def _present(cases: Cases, values: Mapping[int, set[int]], doubts: dict[str, list[str]]) -> list[set[int]]:
+    """The classes of each item."""
+    if cases.task != "segmentation":
+        present = [set(present_classes(item["label"])) for item in cases.items]
+    else:
+        present = []
+        single = len(cases.classes) == 1 and len({value for found in values.values() for value in found}) == 1
+        for i, item in enumerate(cases.items):
+            found = values.get(i, set())
+            named = {k for k, value in enumerate(cases.label_values) if value in found}
+            present.append({0} if single and found else named)
+            unnamed = [] if single else sorted(found - set(cases.label_values))
+            if unnamed:
+                shown = ", ".join(map(str, unnamed[:_SHOWN]))
+                doubts["masks with values without a name"].append(f"{_name(item, cases.root)} ({shown})")
+            if i in values and not found:
+                doubts["empty masks"].append(_name(item, cases.root))
+    for k, name in enumerate(cases.classes):
+        if not any(k in found for found in present):
+            doubts["classes without images"].append(name)
+    return present
+
+
+def _leakage(cases: Cases, parts: Sequence[str | None], read: Mapping[int, _Read]) -> dict[str, Any] | None:
+    named = [i for i, part in enumerate(parts) if part and i in read]
+    where = [str(parts[i]) for i in named]
+    if len(set(where)) < 2:
+        return None
+    items = [{**cases.items[i], "image": _first(cases.items[i])} for i in named]
+    hashes = {item["image"]: read[i].hash for item, i in zip(items, named, strict=True)}
+    if len({(item["image"], part) for item, part in zip(items, where, strict=True)}) > len(hashes):
+        # one file of several parts: images have no paths, by which the audit tells them
+        patients, copies = defaultdict(set), defaultdict(set)
+        for item, i, part in zip(items, named, where, strict=True):
+            patients[item["patient"]].add(part)
+            copies[read[i].digest].add(part)
+        shared = sorted(patient for patient, found in patients.items() if len(found) > 1)
+        count = sum(len(found) > 1 for found in copies.values())
+        verdict = f"{len(shared) or 'no'} patients and {count or 'no'} identical images are shared by the parts."
+        return {"shared_patients": shared, "verdict": verdict}
+    return asdict(audit(items, where, hashes))
+
+
+def _groups(cases: Cases, names: Sequence[str | None]) -> dict[str, dict[str, int]] | None:
+    found = dict.fromkeys(name for name in names if name)
+    return {name: _counts(cases, [one == name for one in names]) for name in found} or None
+
+
+def _counts(cases: Cases, chosen: Sequence[bool]) -> dict[str, int]:
+    patients = [item["patient"] for item, take in zip(cases.items, chosen, strict=True) if take]
+    return {"images": len(patients), "patients": len(set(patients))}
+
+
+def _frequent(names: Iterable[str]) -> dict[str, int]:
+    return dict(Counter(names).most_common())
+
+
+def _name(item: Mapping[str, Any], root: Path) -> str:
+    name = _first(item).removeprefix(f"{root}/")
+    return f"{name} {item['image_key']} {item['image_index']}" if "image_index" in item else name
+
+
+def _sides(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _first(item: Mapping[str, Any]) -> str:
+    return item["image"] if isinstance(item["image"], str) else item["image"][0]
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
+    texts = [[str(cell) for cell in row] for row in (head, *rows)]
+    widths = [max(len(row[k]) for row in texts) for k in range(len(head))]
+    return [
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        )
+        for row in texts
+    ]

@@ -1,0 +1,157 @@
+"""Slices of breast views: the two strategies, healthy patients and others, bad tables; breasts made alike."""
+
+import csv
+from collections import Counter, defaultdict
+
+import numpy as np
+import pytest
+import torch
+
+from medtl_monai.bundle import suspicion
+from medtl_monai.data import (
+    breast_slices,
+    face_breast,
+    load_breasts,
+    make_dbt_cohort,
+    read_bcs_dbt,
+    repeat_minority,
+    select_slices,
+    split_frame,
+)  # fmt: skip
+from medtl_monai.data.phantoms.dbt import BOXES, LABELS, PATHS
+from medtl_monai.utils import UserError
+
+HEAD = "PatientID,StudyUID,View,Normal,Actionable,Benign,Cancer\n"
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    """Ten patients: five normal, two benign, two cancer, one actionable."""
+    return make_dbt_cohort(tmp_path_factory.mktemp("dbt") / "c", patients=10, frames=20, size=(32, 32), progress=False)
+
+
+def counts(items):
+    found = defaultdict(Counter)
+    for item in items:
+        found[item["patient"]][item["view"], item["label"]] += 1
+    return found
+
+
+def test_strategy_1_takes_all_slices_of_tumours_and_a_share_of_the_others(cohort):
+    found = counts(load_breasts(cohort, data_strategy=1).items)
+    assert len(found) == 9  # without the actionable patient
+    for views in found.values():
+        labels = {label for _, label in views}
+        assert len(labels) == 1
+        assert (len(views), set(views.values())) == ((4, {3}) if labels == {0} else (2, {20}))  # 15% of 20
+
+
+def test_strategy_2_takes_one_slice_a_patient_and_that_of_the_box(cohort):
+    items = load_breasts(cohort, data_strategy=2).items
+    assert [sum(views.values()) for views in counts(items).values()] == [1] * 9
+    with (cohort / BOXES).open() as file:
+        boxes = {(row["PatientID"], row["View"]): int(row["Slice"]) for row in csv.DictReader(file)}
+    depths = {(view, number) for (_, view), number in boxes.items()}
+    for item in items:
+        number = split_frame(item["image"])[1]
+        if item["label"]:
+            assert number == boxes[item["patient"], item["view"]]
+        assert (item["view"], number) in depths  # healthy patients' views and depths are those of boxes
+        assert item["laterality"].lower() == item["view"][0]
+
+
+def test_all_takes_every_slice_of_every_view_by_one_rule(cohort):
+    found = counts(load_breasts(cohort, data_strategy="all").items)
+    assert len(found) == 9
+    assert all(set(views.values()) == {20} and len(views) == 4 for views in found.values())
+    assert Counter(label for views in found.values() for _, label in views) == {0: 28, 1: 8}
+
+
+def test_groups_decide_what_is_told_apart(cohort):
+    groups = {"no cancer": ["normal", "benign"], "recall": ["actionable"], "cancer": ["cancer"]}
+    cases = load_breasts(cohort, groups=groups)
+    assert cases.classes == list(groups)
+    assert Counter(item["label"] for item in cases.items) == {0: 7, 1: 1, 2: 2}
+
+
+def test_draws_depend_on_the_seed_and_on_no_other_patient(cohort):
+    views = read_bcs_dbt(cohort)
+    first = [item["image"] for item in select_slices(views, data_strategy=1)]
+    fewer = [item["image"] for item in select_slices(views[4:], data_strategy=1)]
+    assert first[-len(fewer):] == fewer  # fmt: skip
+    assert first != [item["image"] for item in select_slices(views, data_strategy=1, seed=1)]
+
+
+def test_mammograms_in_a_table_are_grouped_too(shared_data):
+    cases = load_breasts(shared_data / "breast_mini_mias")
+    assert (len(cases.items), cases.classes) == (114, ["normal", "tumour"])
+    assert len({item["patient"] for item in cases.items}) == 57
+
+
+def test_inference_takes_volumes_slice_by_slice(cohort):
+    items = breast_slices(cohort)
+    assert len(items) == 10 * 4 * 20
+    assert breast_slices(items[3]["image"]) == items[3:4]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda root: (root / PATHS).unlink(), r"there is no \*file-paths\*.csv"),
+        (lambda root: (root / BOXES).write_text("PatientID,View\n"), "has no column StudyUID, Slice"),
+        (lambda root: (root / LABELS).write_text(f"{HEAD}P,S,lcc,1,0,0,1\n"), "view P S lcc has .*expected one"),
+        (lambda root: (root / LABELS).write_text(f"{HEAD}P,S,lcc,1,0,0,0\n"), "none of the 1 views"),
+    ],
+)  # fmt: skip
+def test_tables_that_do_not_fit_say_so(cohort, tmp_path, change, message):
+    for name in (LABELS, BOXES, PATHS):
+        (tmp_path / name).write_bytes((cohort / name).read_bytes())
+    change(tmp_path)
+    with pytest.raises(UserError, match=message):
+        load_breasts(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"data_strategy": 3}, "data_strategy must be 1"),
+        ({"data_strategy": 1, "normal_share": 0}, "normal_share must be above 0"),
+        ({"groups": {"a": ["b"], "c": ["d"]}}, "no view is in groups"),
+        ({"classes": ["no", "yes"]}, "the model tells no, yes apart, and groups names normal, tumour"),
+    ],
+)
+def test_settings_out_of_range_say_so(cohort, options, message):
+    with pytest.raises(UserError, match=message):
+        load_breasts(cohort, **options)
+
+
+def test_repeating_balances_classes_and_keeps_every_item():
+    items = [{"label": 0, "n": n} for n in range(7)] + [{"label": 1, "n": n} for n in range(3)]
+    found = repeat_minority(items)
+    assert found[:10] == items
+    assert Counter(item["label"] for item in found) == {0: 7, 1: 7}
+    assert Counter(item["n"] for item in found if item["label"]) == {0: 3, 1: 2, 2: 2}
+
+
+def breast(mirror):
+    """A bright quarter disc at the left edge, a label apart from it, and dark surroundings."""
+    y, x = np.mgrid[:128, :96]
+    image = 100.0 * (np.hypot(y - 64, x) < 50) * (1 - x / 100) + 2
+    image[2:6, 80:92] = 255
+    return torch.tensor(image[:, ::-1].copy() if mirror else image, dtype=torch.float32)[None]
+
+
+def test_breasts_are_cropped_and_face_one_way_whatever_their_side():
+    left, right = face_breast(breast(False)), face_breast(breast(True))
+    assert torch.equal(left, right)
+    assert left.shape[1] == pytest.approx(100, abs=4)
+    assert left.shape[2] == pytest.approx(50, abs=4)
+    assert left[0, :, 0].sum() > left[0, :, -1].sum()
+    assert torch.equal(face_breast(torch.zeros(1, 8, 8)), torch.zeros(1, 8, 8))
+
+
+def test_a_whole_is_as_suspicious_as_its_most_suspicious_share():
+    slices = np.array([[1 - p, p] for p in np.linspace(0, 0.95, 20)])
+    np.testing.assert_allclose(suspicion(slices, 0.1)[1], (0.95 + 0.9) / 2)
+    np.testing.assert_allclose(suspicion(slices, 0.0)[1], 0.95)
+    np.testing.assert_allclose(suspicion(np.repeat(slices, 3, 0), 0.1)[1], (0.95 + 0.9) / 2)

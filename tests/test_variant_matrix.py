@@ -1,0 +1,106 @@
+"""Every variant on every backbone: it trains, is saved, copied and wrapped, or says why it cannot be applied.
+
+``python tests/test_variant_matrix.py`` writes the whole matrix to ``benchmarks/results/variants/matrix.json``, from
+which ``docs/variants.md`` is rendered.
+"""
+
+import copy
+import json
+import sys
+
+import pytest
+import torch
+from conftest import ROOT
+
+from medtl_monai.backbones import BACKBONES, anatomy, build
+from medtl_monai.utils import UserError, write_json
+from medtl_monai.variants import ADAPTERS, DROPOUTS, INITS, NORMS, POOLS, apply
+
+RESULT = ROOT / "benchmarks" / "results" / "variants" / "matrix.json"
+VARIANTS = {
+    **{f"norm {name}": {"norm": name} for name in NORMS},
+    **{f"dropout {name}": {"dropout": {"name": name, "p": 0.3}} for name in DROPOUTS},
+    **{f"init {name}": {"init": name} for name in INITS if name not in ("zeros", "constant")},
+    "act leakyrelu": {"act": "leakyrelu"},
+    **{f"pooling {name}": {"pooling": name} for name in POOLS},
+    **{f"adapter {name}": {"adapter": name} for name in ADAPTERS},
+}
+SAMPLE = ("lenet5", "mobilenet_v2", "resnet18")  # the others are slow
+
+
+def make(network, variant, dims=2):
+    net = build(network, spatial_dims=dims, in_channels=1, num_classes=3)
+    return apply(net, variant, blocks=[block.prefixes[-1] for block in anatomy(net).blocks[:-1]])
+
+
+def check(network, variant, dims=2):
+    """The contract; returns ``yes`` or why the variant does not suit the network."""
+    torch.manual_seed(0)
+    side = 96 if network.startswith(("inception", "alexnet")) else 64
+    x = torch.randn(3, 1, *[side] * dims)
+    try:
+        net = make(network, variant, dims)
+    except UserError as error:
+        return str(error)
+    output = net.train()(x)
+    (output[0] if isinstance(output, (tuple, list)) else output).square().sum().backward()
+    gradients = [p.grad for p in net.parameters() if p.requires_grad and p.grad is not None]
+    assert gradients
+    assert all(gradient.isfinite().all() for gradient in gradients)
+    twin = make(network, variant, dims)
+    twin.load_state_dict(net.state_dict())
+    expected = net.eval()(x)
+    assert expected.shape == (3, 3)
+    assert torch.equal(twin.eval()(x), expected)
+    assert torch.equal(copy.deepcopy(net)(x), expected)
+    return "yes"
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("network", SAMPLE)
+def test_a_variant_trains_is_saved_and_copied(network, variant):
+    answer = check(network, VARIANTS[variant])
+    assert answer == json.loads(RESULT.read_text())[network][variant]
+
+
+@pytest.mark.parametrize("dims", [1, 3])
+@pytest.mark.parametrize("variant", ["norm group", "dropout dropblock", "adapter lora", "act leakyrelu"])
+def test_variants_in_other_dimensions(variant, dims):
+    assert check("mobilenet_v2", VARIANTS[variant], dims) == "yes"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("network", [name for name in BACKBONES if name not in SAMPLE])
+def test_a_variant_on_every_other_backbone(network, variant):
+    assert check(network, VARIANTS[variant]) == json.loads(RESULT.read_text())[network][variant]
+
+
+@pytest.fixture(scope="module")
+def process_group(tmp_path_factory):
+    path = tmp_path_factory.mktemp("group") / "store"
+    torch.distributed.init_process_group("gloo", init_method=f"file://{path}", rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("variant", [name for name in VARIANTS if not name.startswith("init")])
+def test_variants_are_wrapped_for_several_processes(process_group, variant):
+    try:
+        net = make("resnet18", VARIANTS[variant])
+    except UserError:
+        return  # the matrix names it
+    x = torch.randn(3, 1, 64, 64)
+    expected = net.eval()(x)
+    wrapped = torch.nn.parallel.DistributedDataParallel(net, find_unused_parameters="domain" in variant)
+    assert torch.equal(wrapped(x), expected)
+    wrapped.train()(x).square().sum().backward()
+
+
+if __name__ == "__main__":
+    chosen = sys.argv[1:] or list(BACKBONES)
+    found = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    for backbone in chosen:
+        found[backbone] = {name: check(backbone, variant) for name, variant in VARIANTS.items()}
+        print(backbone, sum(answer == "yes" for answer in found[backbone].values()), "of", len(VARIANTS), flush=True)
+        write_json(RESULT, found)
