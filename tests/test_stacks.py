@@ -69,3 +69,11 @@ def test_a_data_set_gives_every_slice_once_with_its_mask():
     assert len(data) == 4
     assert [(float(d["image"][0, 0, 0]), int(d["label"][0, 0, 0])) for d in data] == [(1, 0), (3, 0), (3, 1), (3, 2)]
     assert data.data == items
+
+
+def test_one_frame_of_a_volume_over_time_is_read(tmp_path):
+    nib = pytest.importorskip("nibabel")
+    beat = np.arange(5 * 6 * 3 * 4).reshape(5, 6, 3, 4).astype(np.int16)
+    nib.save(nib.Nifti1Image(beat, np.eye(4)), tmp_path / "sa.nii.gz")
+    item = LoadStackd("image")({"image": str(tmp_path / "sa.nii.gz"), "frame": 2})
+    np.testing.assert_array_equal(item["image"][0], beat[..., 2])
