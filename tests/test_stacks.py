@@ -59,6 +59,7 @@ def test_cropping_and_resizing_are_undone(tmp_path):
     inside = after[0, 14:50, 6:42, 0]
     assert (inside == original[0, 14:50, 6:42, 0]).float().mean() > 0.9
     assert float(after[0, :14].abs().sum()) == 0
+    assert torch.equal(after.affine, original.affine)
     with pytest.raises(UserError, match="crop must be above 0"):
         CentreSquared("image", 1.5)
 
