@@ -122,6 +122,65 @@ def dicom_frames() -> str:
     return "\n".join(lines) + "\n"
 
 
+def cardiac() -> str:
+    """The README's table of the cardiac bundle, from its benchmark's summary."""
+    summary = json.loads((ROOT / "benchmarks" / "results" / "cardiac" / "summary.json").read_text())
+    lines = [
+        "| data, start | seed | Dice of slices [95% CI] | of patients [95% CI] | minutes |",
+        "|---|---|---|---|---|",
+    ]
+    for kind, mean in summary["mean"].items():
+        title = {"sunnybrook": "Sunnybrook, ImageNet"}.get(kind, kind.replace("acdc-", "ACDC, "))
+        runs = {name: run for name, run in summary["runs"].items() if name.startswith(f"{kind}-seed")}
+        for name, run in runs.items():
+            cells = [
+                f"{run[f'{of}_dice']:.3f} [{run[f'{of}_dice_interval'][0]:.3f}, {run[f'{of}_dice_interval'][1]:.3f}]"
+                for of in ("slice", "patient")
+            ]
+            lines.append(f"| {title} | {name.rsplit('seed', 1)[1]} | {' | '.join(cells)} | {run['seconds'] / 60:.1f} |")
+        values = f"**{mean['slice_dice']:.3f}** | **{mean['patient_dice']:.3f}** | {mean['seconds'] / 60:.1f}"
+        lines.append(f"| **{title}** | mean of {len(runs)} | {values} |")
+    machine = summary["machine"]
+    return (
+        "\n".join(lines) + f"\n\nMeasured on {machine['cores']} cores of an {machine['cpu']}, shared with other work.\n"
+    )
+
+
+def draw_hearts() -> None:
+    """The cardiac phantom: a patient of each group in a row, two slices at ED and at ES, without and with contours."""
+    import tempfile
+
+    import numpy as np
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    from medtl_monai.data import make_cardiac_cohort, read_stack
+
+    with tempfile.TemporaryDirectory() as folder:
+        cohort = make_cardiac_cohort(Path(folder) / "cohort", patients=5, progress=False)
+        figure = Figure(figsize=(8, 5.2), layout="constrained")
+        panels = figure.subplots(5, 8)
+        for patient, row in zip(sorted(cohort.glob("patient*")), panels, strict=True):
+            group = re.search(r"Group: (\w+)", (patient / "Info.cfg").read_text())[1]
+            shown = [(frame, z, drawn) for frame in ("01", "10") for z in (2, 5) for drawn in (False, True)]
+            for axes, (frame, z, drawn) in zip(row, shown, strict=True):
+                image, label = (
+                    read_stack(patient / f"{patient.name}_frame{frame}{kind}.nii.gz")[0, 24:104, 24:104, z].numpy().T
+                    for kind in ("", "_gt")
+                )
+                axes.imshow(image, cmap="gray", vmin=0, vmax=255)
+                for k, color in enumerate(("#E69F00", "#009E73", "#56B4E9"), start=1) if drawn else ():
+                    if np.any(label == k):
+                        axes.contour(label == k, levels=[0.5], colors=[color], linewidths=1)
+                axes.set(xticks=[], yticks=[])
+            row[0].set_ylabel(group, fontsize=8)
+        for axes, title in zip(panels[0, ::4], ("end diastole", "end systole"), strict=True):
+            axes.set_title(title, fontsize=8, loc="left")
+        figure.savefig(picture := Path(folder) / "picture.png", dpi=70)
+        small = Image.open(picture).convert("RGB").quantize(48)
+        small.save(ROOT / "docs" / "images" / "phantom_cardiac.png", optimize=True)
+
+
 def draw_phantoms() -> None:
     """The phantoms' pictures, which follow from code and seed."""
     import numpy as np
@@ -137,12 +196,13 @@ def draw_phantoms() -> None:
     rows = [[volume[12] for volume in volumes.values()], [volumes["rcc"][z] for z in (6, 10, 12, 16)]]
     picture = np.vstack([np.hstack(row) for row in rows]) / 36_000
     Image.fromarray(np.clip(255 * picture, 0, 255).astype(np.uint8)).save(ROOT / "docs" / "images" / "phantom_dbt.png")
+    draw_hearts()
 
 
-def between(path: Path, name: str, content: str) -> str:
-    """The page ``path`` with ``content`` between the two comments of that name."""
+def between(page: Path | str, name: str, content: str) -> str:
+    """The page (its file, or its text) with ``content`` between the two comments of that name."""
     start, end = f"<!-- {name} -->\n", f"<!-- end {name} -->"
-    head, rest = path.read_text(encoding="utf-8").split(start)
+    head, rest = (page if isinstance(page, str) else page.read_text(encoding="utf-8")).split(start)
     return head + start + content + end + rest.split(end)[1]
 
 
@@ -155,8 +215,7 @@ def pages() -> dict[Path, str]:
         docs / "data.md": between(docs / "data.md", "dicom frames", dicom_frames()),
         docs / "variants.md": between(docs / "variants.md", "matrix", variants()),
         docs / "networks.md": between(docs / "networks.md", "networks", networks()),
-        docs / "variants.md": between(docs / "variants.md", "matrix", variants()),
-        ROOT / "README.md": between(ROOT / "README.md", "results", results()),
+        ROOT / "README.md": between(between(ROOT / "README.md", "results", results()), "cardiac", cardiac()),
     }
 
 

@@ -168,7 +168,6 @@ def test_delta_attends_to_the_channel_that_matters():
     image, _ = batch()
     head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2, bias=False))
     with torch.no_grad():
-        maps = net.body(net.stem(image)).mean((2, 3))
         head[2].weight.zero_()
         head[2].weight[1, 2] = 1.0
     strategy.attend(image, torch.ones(len(image), dtype=torch.long), head)

@@ -46,7 +46,7 @@ def read_stack(path: str | Path, key: str = "image", frame: int | None = None) -
         frame: of a volume over time, from 0.
 
     Returns:
-        With ``spacing`` among its metadata: the voxel's size in mm, or None where the file does not tell it.
+        With ``spacing`` among its metadata, the voxel's size in mm, where the file tells it.
 
     Raises:
         UserError: there is no such data set, or it has other dimensions.
@@ -74,7 +74,7 @@ def read_stack(path: str | Path, key: str = "image", frame: int | None = None) -
         affine, spacing = _SHOWN, None
     else:
         affine, spacing = loaded.affine.numpy(), [float(s) for s in loaded.pixdim[:3]]
-    meta = {"filename_or_obj": str(path), "spacing": spacing}
+    meta = {"filename_or_obj": str(path), **({"spacing": spacing} if spacing else {})}  # MONAI collates no None
     tensor = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))[None]
     return MetaTensor(tensor, affine=torch.from_numpy(np.asarray(affine, dtype=np.float64)), meta=meta)
 
