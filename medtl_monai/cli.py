@@ -19,6 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status: 0, or 1 after a mistake that the user can put right."""
     parser = argparse.ArgumentParser(prog="python -m medtl_monai", description="Transfer learning for medical imaging.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_strategies(commands)
     _add_networks(commands)
     _add_weights(commands)
     _add_data(commands)
@@ -28,6 +29,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+
+
+def _add_strategies(commands: Any) -> None:
+    command = commands.add_parser("strategies", help="list the transfer-learning strategies by family")
+    command.set_defaults(run=_strategies)
+
+
+def _strategies(options: argparse.Namespace) -> None:
+    """Names and summaries from the source text, as importing the strategies would import torch."""
+    folder = Path(__file__).parent / "strategies"
+    summaries = {
+        node.name: (ast.get_docstring(node) or "").partition("\n")[0]
+        for path in folder.glob("*.py")
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef)
+    }
+    for node in ast.parse((folder / "__init__.py").read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.AnnAssign) and getattr(node.target, "id", "") == "FAMILIES":
+            assert isinstance(node.value, ast.Dict)
+            for family, members in zip(node.value.keys, node.value.values, strict=True):
+                print(f"{ast.literal_eval(family)}:")  # type: ignore[arg-type]
+                for name, cls in zip(members.keys, members.values, strict=True):  # type: ignore[attr-defined]
+                    print(f"  {ast.literal_eval(name):<22}{summaries[cls.id]}")
 
 
 def _add_networks(commands: Any) -> None:
