@@ -6,7 +6,15 @@ import torch
 from monai.transforms import Compose, Invertd, Resized
 from PIL import Image
 
-from medtl_monai.data import CentreSquared, LoadStackd, SelectStructuresd, SliceDataset, read_stack, tells_spacing
+from medtl_monai.data import (
+    AlwaysPresentd,
+    CentreSquared,
+    LoadStackd,
+    SelectStructuresd,
+    SliceDataset,
+    read_stack,
+    tells_spacing,
+)
 from medtl_monai.utils import UserError
 
 PICTURE = np.arange(6 * 8, dtype=np.uint8).reshape(6, 8)  # 6 rows, 8 columns
@@ -78,3 +86,11 @@ def test_one_frame_of_a_volume_over_time_is_read(tmp_path):
     nib.save(nib.Nifti1Image(beat, np.eye(4)), tmp_path / "sa.nii.gz")
     item = LoadStackd("image")({"image": str(tmp_path / "sa.nii.gz"), "frame": 2})
     np.testing.assert_array_equal(item["image"][0], beat[..., 2])
+
+
+def test_what_is_always_present_is_marked_where_it_is_likeliest():
+    p = torch.tensor([[0.1, 0.2, 0.7], [0.02, 0.04, 0.01]])  # one row a slice
+    stack = torch.stack([1 - p, p]).movedim(1, -1)[:, None]  # (2, 1, 3, 2)
+    found = AlwaysPresentd("pred")({"pred": stack})["pred"].argmax(0)
+    assert found[0, :, 0].tolist() == [0, 0, 1]
+    assert found[0, :, 1].tolist() == [0, 1, 0]

@@ -19,6 +19,7 @@ from ..utils import UserError, atomic_path
 from .readers import READERS
 
 __all__ = [
+    "AlwaysPresentd",
     "CentreSquared",
     "LoadStackd",
     "SelectStructuresd",
@@ -129,6 +130,22 @@ class SelectStructuresd(MapTransform):
         result = dict(data)
         for key in self.key_iterator(result):
             result[key] = sum((result[key] == value) * float(k) for k, value in enumerate(self.values, start=1))
+        return result
+
+
+class AlwaysPresentd(MapTransform):
+    """Probabilities ``(1 + K, X, Y, Z)`` of data whose every slice shows every structure.
+
+    In each slice a structure's probabilities are divided by their largest, and the background's are set to 1/2, so that
+    the largest probability marks the likeliest place of a structure that is hard to see, instead of none.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """The same item, with these probabilities."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            largest = result[key][1:].amax((1, 2), keepdim=True).clamp_min(1e-12)
+            result[key] = torch.cat([torch.full_like(result[key][:1], 0.5), result[key][1:] / largest])
         return result
 
 
