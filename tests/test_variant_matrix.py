@@ -101,6 +101,29 @@ def test_variants_are_wrapped_for_several_processes(process_group, variant):
     wrapped.train()(x).square().sum().backward()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", [name for name in VARIANTS if not name.startswith("init")])
+def test_variants_are_compiled(variant):
+    net = make("resnet18", VARIANTS[variant]).eval()
+    x = torch.randn(2, 1, 64, 64)
+    compiled = torch.compile(net, backend="eager")  # captured as one graph; the backend is not this project's
+    torch.testing.assert_close(compiled(x), net(x))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of torch's exporter
+@pytest.mark.parametrize("variant", ["norm renorm", "norm group", "norm domain", "dropout dropblock", "adapter lora"])
+def test_variants_are_exported_to_onnx(variant, tmp_path):
+    import onnx
+    from onnx.reference import ReferenceEvaluator
+
+    net = make("lenet5" if variant.startswith("adapter") else "mobilenet_v2", VARIANTS[variant]).eval()
+    x = torch.randn(1, 1, 32, 32)
+    torch.onnx.export(net, (x,), str(tmp_path / "net.onnx"), dynamo=False, input_names=["image"])
+    (found,) = ReferenceEvaluator(onnx.load(tmp_path / "net.onnx")).run(None, {"image": x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(found), net(x).detach(), atol=1e-4, rtol=1e-3)
+
+
 if __name__ == "__main__":
     chosen = sys.argv[1:] or KINDS
     found = json.loads(RESULT.read_text()) if RESULT.exists() else {}
