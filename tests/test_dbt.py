@@ -1,4 +1,4 @@
-"""Slices of breast views: the two strategies, healthy patients and others, bad tables; breasts made alike."""
+"""Slices of breast views: the two strategies, healthy patients and others, bad settings; breasts made alike."""
 
 import csv
 from collections import Counter, defaultdict
@@ -12,16 +12,14 @@ from medtl_monai.data import (
     breast_slices,
     face_breast,
     load_breasts,
+    load_cases,
     make_dbt_cohort,
-    read_bcs_dbt,
     repeat_minority,
     select_slices,
     split_frame,
 )  # fmt: skip
-from medtl_monai.data.phantoms.dbt import BOXES, LABELS, PATHS
+from medtl_monai.data.phantoms.dbt import BOXES
 from medtl_monai.utils import UserError
-
-HEAD = "PatientID,StudyUID,View,Normal,Actionable,Benign,Cancer\n"
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +73,7 @@ def test_groups_decide_what_is_told_apart(cohort):
 
 
 def test_draws_depend_on_the_seed_and_on_no_other_patient(cohort):
-    views = read_bcs_dbt(cohort)
+    views = [{**view, "label": (0, None, 1, 1)[view["label"]]} for view in load_cases(cohort).items]
     first = [item["image"] for item in select_slices(views, data_strategy=1)]
     fewer = [item["image"] for item in select_slices(views[4:], data_strategy=1)]
     assert first[-len(fewer):] == fewer  # fmt: skip
@@ -95,28 +93,11 @@ def test_inference_takes_volumes_slice_by_slice(cohort):
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda root: (root / PATHS).unlink(), r"there is no \*file-paths\*.csv"),
-        (lambda root: (root / BOXES).write_text("PatientID,View\n"), "has no column StudyUID, Slice"),
-        (lambda root: (root / LABELS).write_text(f"{HEAD}P,S,lcc,1,0,0,1\n"), "view P S lcc has .*expected one"),
-        (lambda root: (root / LABELS).write_text(f"{HEAD}P,S,lcc,1,0,0,0\n"), "none of the 1 views"),
-    ],
-)  # fmt: skip
-def test_tables_that_do_not_fit_say_so(cohort, tmp_path, change, message):
-    for name in (LABELS, BOXES, PATHS):
-        (tmp_path / name).write_bytes((cohort / name).read_bytes())
-    change(tmp_path)
-    with pytest.raises(UserError, match=message):
-        load_breasts(tmp_path)
-
-
-@pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"data_strategy": 3}, "data_strategy must be 1"),
         ({"data_strategy": 1, "normal_share": 0}, "normal_share must be above 0"),
-        ({"groups": {"a": ["b"], "c": ["d"]}}, "no view is in groups"),
+        ({"groups": {"a": ["b"], "c": ["d"]}}, "no label of normal, actionable, benign, cancer is in groups"),
         ({"classes": ["no", "yes"]}, "the model tells no, yes apart, and groups names normal, tumour"),
     ],
 )

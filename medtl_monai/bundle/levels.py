@@ -64,10 +64,9 @@ def score_patients(output_dir: str, *, share: float = 0.1, seed: int = 0) -> Non
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         metrics["levels"] = _metrics(folder, views, wholes, seed)
         write_json(folder / "metrics.json", metrics)
-        table = {
-            f"{part}, {level}": found for part, levels in metrics["levels"].items() for level, found in levels.items()
-        }
-        if table:
+        scored = [(part, both) for part, both in metrics["levels"].items() if part != "train"]
+        if scored:
+            table = {f"{part}, {level}": found for part, both in scored for level, found in both.items()}
             print(f"\n{render_metrics(table)}\n")
     _log.info(f"scored {len(views.images)} views and {len(wholes.images)} patients: {folder / 'patients.csv'}")
 

@@ -4,7 +4,7 @@ from .breast import FaceBreastd, face_breast
 from .cases import Cases, present_classes, write_datalist
 from .check import check_cases, render_check
 from .datasets import EXTENSIONS, load_cases, unlabelled
-from .dbt import GROUPS, View, breast_slices, load_breasts, read_bcs_dbt, repeat_minority, select_slices
+from .dbt import GROUPS, breast_slices, load_breasts, repeat_minority, select_slices
 from .dicom import DicomReader, Header, header, is_dicom, read_frame, read_series, split_frame
 from .layouts import LAYOUTS
 from .leakage import LeakageReport, audit, perceptual_hash, raise_on_shared_patients
@@ -50,7 +50,6 @@ __all__ = [
     "SelectStructuresd",
     "SliceDataset",
     "ToSliced",
-    "View",
     "audit",
     "brain_cohort",
     "breast_slices",
@@ -71,7 +70,6 @@ __all__ = [
     "perceptual_hash",
     "present_classes",
     "raise_on_shared_patients",
-    "read_bcs_dbt",
     "read_frame",
     "read_grey",
     "read_series",

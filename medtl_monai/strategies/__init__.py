@@ -8,7 +8,9 @@ from difflib import get_close_matches
 from typing import Any
 
 from ..utils import UserError
-from .base import Chain, Step, Strategy
+from .base import Chain, Context, Step, Strategy, Target
+from .feature import AFN, CDAN, CORAL, DANN, JAN, MCC, MMD, AdaBN, MixStyle
+from .instance import ClassBalanced, Focal, SampleWeights, discriminator_weights, kernel_mean_matching, kliep
 from .parameter import (
     L1,
     L2,
@@ -25,25 +27,61 @@ from .parameter import (
     l2_penalty,
     l2_sp_penalty,
 )
+from .relation import AttentionTransfer, CoTuning, RelationalDistillation, SimilarityPreserving
+from .semi import VAT, FixMatch, MeanTeacher, PseudoLabel
+from .source import BSS, DELTA, L1SP, AlphaBeta, AutoRGN, BitFit, LwF, Surgical
 
 __all__ = [
+    "AFN",
+    "BSS",
+    "CDAN",
+    "CORAL",
+    "DANN",
+    "DELTA",
     "FAMILIES",
+    "JAN",
     "L1",
+    "L1SP",
     "L2",
     "L2SP",
     "LPFT",
+    "MCC",
+    "MMD",
     "STRATEGIES",
+    "VAT",
+    "AdaBN",
+    "AlphaBeta",
+    "AttentionTransfer",
+    "AutoRGN",
+    "BitFit",
     "Chain",
+    "ClassBalanced",
+    "CoTuning",
+    "Context",
     "Discriminative",
     "FineTune",
+    "FixMatch",
+    "Focal",
     "Freeze",
     "FreezeBN",
     "GradualUnfreeze",
+    "LwF",
+    "MeanTeacher",
+    "MixStyle",
     "PartialFreeze",
+    "PseudoLabel",
+    "RelationalDistillation",
+    "SampleWeights",
     "Scratch",
+    "SimilarityPreserving",
     "Step",
     "Strategy",
+    "Surgical",
+    "Target",
     "build",
+    "discriminator_weights",
+    "kernel_mean_matching",
+    "kliep",
     "l1_penalty",
     "l2_penalty",
     "l2_sp_penalty",
@@ -62,6 +100,42 @@ FAMILIES: dict[str, dict[str, type[Strategy]]] = {
         "l1": L1,
         "l2": L2,
         "l2_sp": L2SP,
+        "l1_sp": L1SP,
+        "delta": DELTA,
+        "bss": BSS,
+        "lwf": LwF,
+        "alpha_beta": AlphaBeta,
+        "bitfit": BitFit,
+        "surgical": Surgical,
+        "auto_rgn": AutoRGN,
+    },
+    "feature": {
+        "mmd": MMD,
+        "jan": JAN,
+        "coral": CORAL,
+        "dann": DANN,
+        "cdan": CDAN,
+        "mcc": MCC,
+        "afn": AFN,
+        "adabn": AdaBN,
+        "mixstyle": MixStyle,
+    },
+    "instance": {
+        "class_balanced": ClassBalanced,
+        "focal": Focal,
+        "sample_weights": SampleWeights,
+    },
+    "relation": {
+        "co_tuning": CoTuning,
+        "rkd": RelationalDistillation,
+        "similarity_preserving": SimilarityPreserving,
+        "attention_transfer": AttentionTransfer,
+    },
+    "semi-supervised": {
+        "vat": VAT,
+        "mean_teacher": MeanTeacher,
+        "pseudo_label": PseudoLabel,
+        "fixmatch": FixMatch,
     },
 }
 """Every strategy by family and name."""

@@ -436,6 +436,10 @@ class L2SP(Strategy):
                 self.register_buffer(_key(name), parameter.detach().clone())
         return network
 
+    def distance(self, weights: list[Tensor], anchors: list[Tensor]) -> Tensor:
+        """Half the sum of squared differences."""
+        return l2_sp_penalty(weights, anchors)
+
     def loss(self, step: Step) -> Tensor | None:
         """The two terms over what is trained at present."""
         trained = {name: p for name, p in step.network.named_parameters() if p.requires_grad}
@@ -444,7 +448,7 @@ class L2SP(Strategy):
         terms = []
         if kept:
             anchors = [self.get_buffer(_key(name)) for name in kept]
-            terms.append(self.alpha * l2_sp_penalty(list(kept.values()), anchors))
+            terms.append(self.alpha * self.distance(list(kept.values()), anchors))
         if head:
             terms.append(self.beta * l2_penalty(head))
         return torch.stack(terms).sum() if terms else None

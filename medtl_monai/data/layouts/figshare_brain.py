@@ -26,7 +26,10 @@ def read(root: Path, *, task: str = "classification") -> Cases:
         root: the folder.
         task: ``classification`` by the kind of tumour, or ``segmentation`` of the tumour (``cjdata/tumorMask``).
     """
-    import h5py
+    try:
+        import h5py
+    except ImportError as error:
+        raise UserError("MATLAB 7.3 files need h5py: pip install 'medtl_monai[formats]'.") from error
 
     if task not in ("classification", "segmentation"):
         raise UserError(f"task must be classification or segmentation, got {task!r}.")

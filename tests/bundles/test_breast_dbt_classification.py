@@ -1,0 +1,161 @@
+"""The breast bundle, through its public door: slices out of volumes, scores of views and patients, mammograms."""
+
+import csv
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+from conftest import same_weights, states
+
+from medtl_monai.data import make_dbt_cohort, split_frame
+from medtl_monai.data.phantoms.dbt import LABELS, PATHS
+from medtl_monai.predictions import read_predictions
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return make_dbt_cohort(
+        tmp_path_factory.mktemp("data") / "dbt", patients=20, frames=6, size=(48, 40), progress=False
+    )
+
+
+@pytest.fixture(scope="module")
+def cli(make_cli, dataset):
+    return make_cli("breast_dbt_classification", dataset)
+
+
+@pytest.fixture(scope="module")
+def run(cli, tmp_path_factory):
+    """One finished training of two epochs on one slice a patient, whose model was saved into the bundle."""
+    output = tmp_path_factory.mktemp("run") / "first"
+    cli.train(output, "--epochs", 2, "--save_to_models", "true")
+    return output
+
+
+def test_a_run_scores_slices_views_and_patients(run):
+    metrics = json.loads((run / "metrics.json").read_text())
+    slices = read_predictions(run / "predictions.csv")
+    patients = read_predictions(run / "patients.csv")
+    assert slices.classes == ["normal", "tumour"]
+    assert len(slices.images) == len(patients.images) == 18  # one slice a patient, without the two actionable ones
+    assert all(split_frame(image)[1] is not None for image in slices.images)
+    assert set(metrics["levels"]) == {"train", "val"}
+    assert metrics["levels"]["val"]["patients"]["metrics"]["auc"] == metrics["val"]["metrics"]["auc"]
+
+
+def test_strategy_1_repeats_no_patient_across_parts_and_scores_what_it_says(cli, tmp_path):
+    cli.train(tmp_path / "out", "--data_strategy", 1, "--normal_share", 0.5)
+    slices = read_predictions(tmp_path / "out" / "predictions.csv")
+    views, patients = (read_predictions(tmp_path / "out" / f"{name}.csv") for name in ("views", "patients"))
+    assert len(slices.images) == 8 * 2 * 6 + 10 * 4 * 3
+    assert (len(views.images), len(patients.images)) == (8 * 2 + 10 * 4, 18)
+    for view, patient, score in zip(views.images, views.patients, views.probabilities, strict=True):
+        rows = [i for i, image in enumerate(slices.images) if split_frame(image)[0] == view]
+        assert score[1] == pytest.approx(slices.probabilities[rows, 1].max())  # a tenth of 6 or 3 slices is one
+        assert score[1] <= patients.probabilities[patients.images.index(patient), 1]
+
+
+def test_evaluate_scores_every_slice_and_agrees_with_training_and_inference(cli, run, tmp_path):
+    for name in ("evaluate", "inference"):
+        done = cli(name, "--output_dir", tmp_path / name)
+        assert done.returncode == 0, done.stdout + done.stderr
+    evaluated, inferred = (read_predictions(tmp_path / n / "predictions.csv") for n in ("evaluate", "inference"))
+    assert (len(evaluated.images), len(inferred.images)) == (18 * 4 * 6, 20 * 4 * 6)
+    want = dict(zip(inferred.images, inferred.probabilities, strict=True))
+    for image, probabilities in zip(evaluated.images, evaluated.probabilities, strict=True):
+        np.testing.assert_allclose(probabilities, want[image], atol=1e-5)
+    one, two = (read_predictions(tmp_path / n / "patients.csv") for n in ("evaluate", "inference"))
+    assert set(one.images) < set(two.images) == {f"DBT-P{i:05d}" for i in range(1, 21)}  # from the DICOM headers
+    metrics = json.loads((tmp_path / "evaluate" / "metrics.json").read_text())
+    assert metrics["levels"]["test"]["patients"]["images"] == 18
+    assert metrics["levels"]["test"]["views"]["images"] == 72
+
+
+def test_a_resumed_run_equals_the_uninterrupted_one(cli, run, tmp_path):
+    cut = shutil.copytree(cli.bundle, tmp_path / "bundle")
+    config = cut / "configs" / "train.json"
+    content = json.loads(config.read_text())
+    stop = "EPOCH_COMPLETED(once=1), lambda engine: engine.terminate())"
+    content["run"] = [f"$@train::trainer.add_event_handler(ignite.engine.Events.{stop}", "$@train::trainer.run()"]
+    config.write_text(json.dumps(content))
+    whole, cli.bundle = cli.bundle, cut
+    try:
+        cli.train(tmp_path / "out", "--epochs", 2)
+    finally:
+        cli.bundle = whole
+    last = tmp_path / "out" / "checkpoints" / "last.pt"
+    assert states(last)["trainer"]["epoch"] == 1
+    cli.train(tmp_path / "out", "--epochs", 2, "--resume", last)
+    same_weights(last, run / "checkpoints" / "last.pt")
+
+
+def test_two_processes_share_a_training(cli, tmp_path):
+    launcher = ("-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29523", "-m")
+    done = cli("train+multi_gpu_train", "--epochs", 1, "--image_size", 32, "--output_dir", tmp_path / "out",
+               launcher=launcher)  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["levels"]["val"]["patients"]["images"] == 4
+
+
+def test_the_dukes_recipe_is_a_configuration(cli, tmp_path):
+    # a light network stands in for VGG16
+    done = cli("train+duke_baseline", "--output_dir", tmp_path / "out", "--image_size", 32, "--epochs", 9,
+               "--patience", 1, "--backbone", "mobilenet_v2", "--weights", "none", "--strategy", "scratch")  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(re.findall(r"epoch \d/9: train_loss", done.stdout + done.stderr)) < 9  # stopped early
+    recipe, second = (
+        json.loads((cli.bundle / "configs" / f"{name}.json").read_text())
+        for name in ("duke_baseline", "duke_baseline_500")
+    )
+    assert (recipe["backbone"], recipe["batch_size"], recipe["lr"], recipe["patience"]) == ("vgg16", 64, 0.001, 20)
+    assert (recipe["optimizer"]["_target_"], recipe["optimizer"]["momentum"]) == ("torch.optim.SGD", 0.9)
+    assert (recipe["image_size"], recipe["variant"]) == (224, {"head": [100]})
+    assert (second["image_size"], second["variant"]) == (500, {"head": [8192, 2048, 512, 128]})
+
+
+def test_mammograms_are_classified_too(cli, shared_data, tmp_path):
+    cli.train(tmp_path / "out", "--dataset_dir", shared_data / "breast_mini_mias")
+    patients = read_predictions(tmp_path / "out" / "patients.csv")
+    assert len(patients.images) == 57
+
+
+BAD = [
+    (("--data_strategy", 3), "data_strategy must be 1"),
+    (("--normal_share", 2), "normal_share must be above 0"),
+    (("--groups", "{'normal':['healthy'],'tumour':['lump']}"), "no label of normal|training part has no image"),
+    (("--epoch", 1), r"no key 'epoch': did you mean --epochs\?"),
+    (("--dataset_dir", "no boxes"), "has the marks|expected a single 1"),
+    (("--dataset_dir", "no files"), "none of its .* images is there"),
+]
+
+
+@pytest.mark.parametrize(("args", "message"), BAD)
+def test_bad_input_ends_in_one_sentence_and_leaves_nothing(cli, dataset, tmp_path, args, message):
+    if args[0] == "--dataset_dir":
+        folder = tmp_path / "data"
+        folder.mkdir()
+        for path in dataset.glob("*.csv"):
+            shutil.copy(path, folder)
+        if args[1] == "no boxes":
+            with (folder / LABELS).open() as file:
+                rows = list(csv.reader(file))
+            rows[1][3:] = "0000"
+            (folder / LABELS).write_text("\n".join(",".join(row) for row in rows))
+        else:
+            assert (folder / PATHS).is_file()
+        args = ("--dataset_dir", folder)
+    done = cli("train", "--output_dir", tmp_path / "out", *args)
+    assert done.returncode == 1
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, done.stderr
+    assert re.search(message, errors[0])
+    assert "Traceback" not in done.stdout + done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.filterwarnings("ignore")  # what MONAI's transforms and datasets warn of is not this test's matter
+@pytest.mark.parametrize("name", ["train", "evaluate", "inference"])
+def test_monais_standard_properties_are_all_there(cli, run, name):
+    assert cli.missing_properties(name) == []
