@@ -11,7 +11,9 @@ from conftest import same_weights, states
 from monai.bundle import verify_net_in_out
 from PIL import Image
 
-from medtl_monai.data import make_cardiac_cohort
+from medtl_monai.bundle import structure_values
+from medtl_monai.data import Cases, make_cardiac_cohort
+from medtl_monai.utils import UserError
 
 FILES = {
     "config.json", "split.csv", "leakage.json", "load_report.json", "predictions.csv", "metrics.json",
@@ -24,9 +26,9 @@ METRICS = {"dice", "iou", "hd95", "surface_distance", "volume_error_ml", "mae", 
 
 @pytest.fixture(scope="module")
 def hearts(tmp_path_factory):
-    """A phantom cohort of ten patients."""
+    """A phantom cohort of eight patients."""
     return make_cardiac_cohort(
-        tmp_path_factory.mktemp("data") / "hearts", patients=10, slices=3, size=48, progress=False
+        tmp_path_factory.mktemp("data") / "hearts", patients=8, slices=2, size=48, progress=False
     )
 
 
@@ -56,7 +58,7 @@ def test_a_run_leaves_what_the_contract_says(run):
     val = json.loads((output / "metrics.json").read_text())["val"]
     assert set(val["metrics"]) == set(val["per_slice"]["metrics"]) == METRICS
     assert list(val["per_structure"]) == STRUCTURES
-    assert val["slices"] == 3 * val["images"]
+    assert val["slices"] == 2 * val["images"]
     assert val["unit_of_distances"] == "mm"
     for values in val["ejection_fraction"]["left ventricle"]["patients"].values():
         assert 0 < values["true"] < 1
@@ -64,7 +66,7 @@ def test_a_run_leaves_what_the_contract_says(run):
 
 def test_predictions_hold_the_true_volumes_and_patients_are_not_divided(run, hearts):
     rows = table(run[0] / "predictions.csv")
-    assert len(rows) == 20
+    assert len(rows) == 16
     for row in rows[:4]:
         mask = nib.load(row["label"])
         voxel = np.prod(mask.header.get_zooms()) / 1000
@@ -72,7 +74,7 @@ def test_predictions_hold_the_true_volumes_and_patients_are_not_divided(run, hea
             want = (np.asarray(mask.dataobj) == value).sum() * voxel
             assert float(row[f"{name} true_volume_ml"]) == pytest.approx(want, rel=1e-4)
     parts = {(row["patient"], row["part"]) for row in table(run[0] / "split.csv")}
-    assert len(parts) == len({patient for patient, _ in parts}) == 10
+    assert len(parts) == len({patient for patient, _ in parts}) == 8
 
 
 def test_evaluate_and_inference_agree_with_the_training(cli, run, hearts, tmp_path):
@@ -147,21 +149,14 @@ def test_two_processes_train_and_a_single_one_finds_the_same_scores(cli, tmp_pat
     assert done.returncode == 0, done.stdout + done.stderr
     want = {row["image"]: row for row in table(tmp_path / "one" / "predictions.csv")}
     got = table(tmp_path / "two" / "predictions.csv")
-    assert len(got) == len(want) == 20
+    assert len(got) == len(want) == 16
     assert all(row == want[row["image"]] for row in got)
 
 
 BAD = [
-    (("--epoch", 1), r"no key 'epoch': did you mean --epochs\?"),
     (("--loss_name", "dise"), "there is no loss 'dise': did you mean 'dice'"),
-    (("--loss_weights", "{'LV': 2}"), "a loss weight is given for 'LV', which is not among background"),
     (("--structures", "{'left ventricle': 255}"), "no mask holds the value 255 of the left ventricle"),
-    (("--structures", "['left atrium']"), "the masks' value of left atrium is not known: known are right ventricle"),
-    (("--structures", "{'left ventricle': 'x'}"), "whole numbers above 0, got"),
-    (("--crop", 2), "crop must be above 0 and at most 1"),
-    (("--backbone", "unet_efficientnet"), "did you mean 'unet_efficientnet"),
     (("--backbone", "unet_resnet18"), "fills only 0.0% of the network"),
-    (("--dataset_dir", "/nowhere"), "there is no folder /nowhere"),
 ]
 
 
@@ -174,6 +169,29 @@ def test_bad_input_ends_in_one_sentence_and_leaves_nothing(cli, tmp_path, args, 
     assert re.search(message, errors[0])
     assert "Traceback" not in done.stdout + done.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("structures", "model", "want"),
+    [
+        (None, None, {"RV": 1, "LV": 3}),
+        (["LV"], None, {"LV": 3}),
+        ({"LV": 255}, None, {"LV": 255}),
+        (None, ["LV", "RV"], {"LV": 3, "RV": 1}),
+        (["LA"], None, "the masks' value of LA is not known: known are RV, LV"),
+        ({"LV": 255}, ["LV", "RV"], "the masks' value of RV is not known: known are LV"),
+        ({"LV": "x"}, None, "whole numbers above 0"),
+        ({"LV": 2, "RV": 2}, None, "different values"),
+    ],
+)
+def test_structures_get_their_values_from_the_data_or_the_user(structures, model, want):
+    cases = Cases([], ["RV", "LV"], "", "acdc", "segmentation", [1, 3])
+    if isinstance(want, str):
+        with pytest.raises(UserError, match=want):
+            structure_values(cases, structures, model=model)
+    else:
+        found = structure_values(cases, structures, model=model)
+        assert list(found.items()) == list(want.items())
 
 
 def test_a_mask_of_another_size_is_named(cli, hearts, tmp_path):
