@@ -24,6 +24,7 @@ test-slow: $(TEST_VENV)/.installed
 # what is rendered from code and from committed results
 docs: $(TEST_VENV)/.installed
 	$(TEST_VENV)/bin/python docs/render.py
+	$(TEST_VENV)/bin/python docs/pictures.py
 
 $(DEMO_VENV)/.installed: setup.cfg constraints.txt
 	$(PYTHON) -m venv $(DEMO_VENV)

@@ -25,7 +25,7 @@ from bundle_runs import ROOT, cpu
 RESULTS = ROOT / "benchmarks" / "results" / "cardiac"
 TRAIN = ["python", "-m", "monai.bundle", "run", "--config_file", "bundles/cardiac_unet_segmentation/configs/train.json"]
 RUNS = {
-    "sunnybrook": ("SUNNYBROOK", ()),
+    "sunnybrook": ("SUNNYBROOK", ("--always_present", "true")),  # as in the data: every slice shows the cavity
     "acdc-none": ("ACDC", ("--weights", "none")),
     "acdc-sunnybrook": ("ACDC", ("--weights", "SUNNYBROOK_RUN/checkpoints/best.pt")),
     "acdc-imagenet": ("ACDC", ()),

@@ -122,27 +122,34 @@ def dicom_frames() -> str:
     return "\n".join(lines) + "\n"
 
 
-def draw_phantoms() -> None:
-    """The phantoms' pictures, which follow from code and seed."""
-    import numpy as np
-    from PIL import Image
+def cardiac() -> str:
+    """The README's table of the cardiac bundle, from its benchmark's summary."""
+    summary = json.loads((ROOT / "benchmarks" / "results" / "cardiac" / "summary.json").read_text())
+    lines = [
+        "| data, start | seed | Dice of slices [95% CI] | of patients [95% CI] | minutes |",
+        "|---|---|---|---|---|",
+    ]
+    for kind, mean in summary["mean"].items():
+        title = {"sunnybrook": "Sunnybrook, ImageNet"}.get(kind, kind.replace("acdc-", "ACDC, "))
+        runs = {name: run for name, run in summary["runs"].items() if name.startswith(f"{kind}-seed")}
+        for name, run in runs.items():
+            cells = [
+                f"{run[f'{of}_dice']:.3f} [{run[f'{of}_dice_interval'][0]:.3f}, {run[f'{of}_dice_interval'][1]:.3f}]"
+                for of in ("slice", "patient")
+            ]
+            lines.append(f"| {title} | {name.rsplit('seed', 1)[1]} | {' | '.join(cells)} | {run['seconds'] / 60:.1f} |")
+        values = f"**{mean['slice_dice']:.3f}** | **{mean['patient_dice']:.3f}** | {mean['seconds'] / 60:.1f}"
+        lines.append(f"| **{title}** | mean of {len(runs)} | {values} |")
+    machine = summary["machine"]
+    return (
+        "\n".join(lines) + f"\n\nMeasured on {machine['cores']} cores of an {machine['cpu']}, shared with other work.\n"
+    )
 
-    from medtl_monai.data.phantoms.dbt import VIEWS, Lesion, draw_breast
 
-    cancer = Lesion("Cancer", 12, (0.5, 0.4), 0.08, 3)
-    volumes = {
-        view: draw_breast((24, 192, 160), view, cancer if view[0] == "r" else None, np.random.default_rng(5))
-        for view in VIEWS
-    }
-    rows = [[volume[12] for volume in volumes.values()], [volumes["rcc"][z] for z in (6, 10, 12, 16)]]
-    picture = np.vstack([np.hstack(row) for row in rows]) / 36_000
-    Image.fromarray(np.clip(255 * picture, 0, 255).astype(np.uint8)).save(ROOT / "docs" / "images" / "phantom_dbt.png")
-
-
-def between(path: Path, name: str, content: str) -> str:
-    """The page ``path`` with ``content`` between the two comments of that name."""
+def between(page: Path | str, name: str, content: str) -> str:
+    """The page (its file, or its text) with ``content`` between the two comments of that name."""
     start, end = f"<!-- {name} -->\n", f"<!-- end {name} -->"
-    head, rest = path.read_text(encoding="utf-8").split(start)
+    head, rest = (page if isinstance(page, str) else page.read_text(encoding="utf-8")).split(start)
     return head + start + content + end + rest.split(end)[1]
 
 
@@ -155,11 +162,10 @@ def pages() -> dict[Path, str]:
         docs / "data.md": between(docs / "data.md", "dicom frames", dicom_frames()),
         docs / "variants.md": between(docs / "variants.md", "matrix", variants()),
         docs / "networks.md": between(docs / "networks.md", "networks", networks()),
-        ROOT / "README.md": between(ROOT / "README.md", "results", results()),
+        ROOT / "README.md": between(between(ROOT / "README.md", "results", results()), "cardiac", cardiac()),
     }
 
 
 if __name__ == "__main__":
     for path, content in pages().items():
         path.write_text(content, encoding="utf-8")
-    draw_phantoms()

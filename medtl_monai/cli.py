@@ -19,6 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status: 0, or 1 after a mistake that the user can put right."""
     parser = argparse.ArgumentParser(prog="python -m medtl_monai", description="Transfer learning for medical imaging.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_strategies(commands)
     _add_networks(commands)
     _add_weights(commands)
     _add_data(commands)
@@ -28,6 +29,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+
+
+def _add_strategies(commands: Any) -> None:
+    command = commands.add_parser("strategies", help="list the transfer-learning strategies by family")
+    command.set_defaults(run=_strategies)
+
+
+def _strategies(options: argparse.Namespace) -> None:
+    """Names and summaries from the source text, as importing the strategies would import torch."""
+    folder = Path(__file__).parent / "strategies"
+    summaries = {
+        node.name: (ast.get_docstring(node) or "").partition("\n")[0]
+        for path in folder.glob("*.py")
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef)
+    }
+    for node in ast.parse((folder / "__init__.py").read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.AnnAssign) and getattr(node.target, "id", "") == "FAMILIES":
+            assert isinstance(node.value, ast.Dict)
+            for family, members in zip(node.value.keys, node.value.values, strict=True):
+                print(f"{ast.literal_eval(family)}:")  # type: ignore[arg-type]
+                for name, cls in zip(members.keys, members.values, strict=True):  # type: ignore[attr-defined]
+                    print(f"  {ast.literal_eval(name):<22}{summaries[cls.id]}")
 
 
 def _add_networks(commands: Any) -> None:
@@ -80,7 +104,9 @@ def _add_weights(commands: Any) -> None:
     adapt.add_argument("--inflation", default="mean", choices=("mean", "centre", "acs"))
     adapt.add_argument("--resize_kernels", action="store_true", help="take convolutions with other kernel sizes")
     adapt.add_argument("--classes", nargs="+", help="names of the classes: known ones keep the source's rows")
-    adapt.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="of the network")
+    adapt.add_argument(
+        "--option", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="of the network"
+    )
     adapt.add_argument("--min_coverage", type=float, default=0.9)
     adapt.add_argument("--half", action="store_true", help="store weights in 16 bits")
     adapt.set_defaults(run=_weights_adapt)
@@ -143,7 +169,7 @@ def _weights_adapt(options: argparse.Namespace) -> None:
     backbone = options.backbone or (known.architecture if known else None)
     if backbone is None:
         raise UserError(f"{options.source} does not say what network it is of: give --backbone.")
-    given = {key: _value(text) for key, text in map(_pair, options.option)}
+    given = {name: _value(text) for name, text in options.option}
     classes = options.classes
     network = build(
         backbone,
@@ -168,13 +194,6 @@ def _weights_adapt(options: argparse.Namespace) -> None:
     print(report)
 
 
-def _pair(entry: str) -> tuple[str, str]:
-    key, equals, text = entry.partition("=")
-    if not equals:
-        raise UserError(f"--option {entry}: expected KEY=VALUE.")
-    return key, text
-
-
 def _value(text: str) -> object:
     """A number, a list and so on, or else the text itself."""
     try:
@@ -183,9 +202,9 @@ def _value(text: str) -> object:
         return text
 
 
-def _add_data(commands: argparse._SubParsersAction) -> None:
+def _add_data(commands: Any) -> None:
     data = commands.add_parser("data", help="look at a folder of images").add_subparsers(
-        required=True, metavar="action"
+        required=True, metavar="ACTION"
     )
     check = data.add_parser(
         "check",

@@ -136,3 +136,24 @@ def test_tomosynthesis_by_its_tables(tmp_path, capsys):
     report = json.loads((tmp_path / "out").read_text())
     assert (report["layout"], report["cases"], report["patients"]) == ("bcs_dbt", 16, 4)
     assert "x 6" in next(iter(report["sizes"]))
+
+
+def test_strategies_are_listed_from_the_code_without_importing_torch(tmp_path):
+    from medtl_monai.strategies import FAMILIES
+
+    code = "import sys; from medtl_monai.cli import main; main(['strategies']); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    *lines, torch_imported = done.stdout.splitlines()
+    assert torch_imported == "False"
+    listed, family = {}, ""
+    for line in lines:
+        if line.startswith("  "):
+            name, summary = line.split(maxsplit=1)
+            listed[family][name] = summary
+        else:
+            family = line.rstrip(":")
+            listed[family] = {}
+    assert listed == {
+        family: {name: cls.__doc__.splitlines()[0] for name, cls in members.items()}
+        for family, members in FAMILIES.items()
+    }

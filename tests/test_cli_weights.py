@@ -65,7 +65,7 @@ def test_adapt_writes_a_checkpoint_that_fits_and_its_report(half, tmp_path):
     with pytest.raises(SystemExit):
         main(["weights", "adapt", LITE0, str(output), "--inflation", "middle"])
     assert main(["weights", "adapt", LITE0, str(output), *arguments]) == 1  # its classes have no names
-    arguments[-4:] = ["--num_classes", "3", "--option", "dropout=0.5"]
+    arguments[-4:] = ["--num_classes", "3", "--option", "dropout", "0.5"]
     assert main(["weights", "adapt", LITE0, str(output), *arguments, *["--half"] * half]) == 0
     net = build("efficientnet_lite0", spatial_dims=3, in_channels=1, num_classes=3)
     net.load_state_dict(read_weights(output))
@@ -83,5 +83,3 @@ def test_a_mistake_is_one_sentence(capsys, tmp_path):
     torch.save({"w": torch.ones(1)}, tmp_path / "w.pt")
     assert main(["weights", "adapt", str(tmp_path / "w.pt"), str(tmp_path / "o.pt")]) == 1
     assert "give --backbone" in capsys.readouterr().err
-    assert main(["weights", "adapt", LITE0, str(tmp_path / "o.pt"), "--option", "dropout"]) == 1
-    assert "expected KEY=VALUE" in capsys.readouterr().err

@@ -14,7 +14,19 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = Path(medtl_monai.__file__).parent
 LAYERS = [  # bottom to top; modules of one layer do not import each other
     {"utils"},
-    {"backbones", "losses", "variants", "weights", "transforms", "metrics", "calibration", "predictions", "data"},
+    {
+        "backbones",
+        "losses",
+        "variants",
+        "weights",
+        "transforms",
+        "metrics",
+        "calibration",
+        "ensemble",
+        "fewshot",
+        "predictions",
+        "data",
+    },
     {"segmentation_metrics"},
     {"strategies", "figures"},
     {"bundle"},

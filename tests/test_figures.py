@@ -216,3 +216,29 @@ def test_grad_cam_leaves_no_hook_and_works_on_a_frozen_network():
     found = figures.grad_cam(net, "conv", torch.ones(1, 1, 2, 2), [0])
     assert found.shape == (1, 2, 2)
     assert not net.conv._forward_hooks
+
+
+def test_bland_altman_draws_the_mean_difference_and_its_limits(drawn):
+    volumes = np.array([[100.0, 101.0], [50.0, 52.0], [80.0, 86.0]])[..., None]
+    figures.bland_altman(volumes, ["left ventricle"], "x.png", title=TITLE)
+    (axes,) = drawn[0].axes
+    heights = sorted(float(line.get_ydata()[0]) for line in axes.get_lines()[1:])
+    spread = 1.96 * np.std([1, 2, 6], ddof=1)
+    np.testing.assert_allclose(heights, [3 - spread, 3, 3 + spread])
+
+
+def test_dice_strips_show_every_defined_slice(drawn):
+    dice = np.array([[0.9, np.nan], [0.5, np.nan], [np.nan, np.nan]])
+    figures.dice_strips(dice, ["LV", "$odd name"], "x.png", title=TITLE)
+    (axes,) = drawn[0].axes
+    assert sorted(axes.get_lines()[0].get_ydata()) == [0.5, 0.9]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["LV\n(2 slices)", "\\$odd name\n(0 slices)"]
+
+
+def test_contours_are_those_of_truth_and_prediction_around_the_heart(drawn):
+    truth, found = np.zeros((100, 80), int), np.zeros((100, 80), int)
+    truth[40:50, 30:40], found[42:52, 30:40] = 1, 1
+    figures.contour_grid([np.ones((100, 80))], [(truth, found)], ["case"], ["LV", "RV"], "x.png", title=TITLE)
+    (axes,) = drawn[0].axes
+    assert axes.get_images()[0].get_array().shape == (12 + 32, 10 + 32)
+    assert len(axes.collections) == 2

@@ -30,9 +30,9 @@ def test_the_weighted_combination_is_the_formula():
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_perfect_prediction_costs_less_than_a_wrong_one_and_gradients_flow(name):
-    label = torch.zeros(2, 1, 16, 16, dtype=torch.long)
+    label = torch.zeros(2, 1, 16, 16)  # as transforms give it
     label[:, :, 4:9, 3:9], label[:, :, 10:14, 10:14] = 1, 2
-    right = 8.0 * torch.nn.functional.one_hot(label[:, 0], 3).movedim(-1, 1)
+    right = 8.0 * torch.nn.functional.one_hot(label[:, 0].long(), 3).movedim(-1, 1)
     loss = segmentation_loss(name, classes=CLASSES, weights={"myocardium": 2.0})
     wrong = right.roll(3, -1).clone().requires_grad_()
     high = loss(wrong, label)

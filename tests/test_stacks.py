@@ -6,7 +6,15 @@ import torch
 from monai.transforms import Compose, Invertd, Resized
 from PIL import Image
 
-from medtl_monai.data import CentreSquared, LoadStackd, SelectStructuresd, SliceDataset, read_stack, tells_spacing
+from medtl_monai.data import (
+    AlwaysPresentd,
+    CentreSquared,
+    LoadStackd,
+    SelectStructuresd,
+    SliceDataset,
+    read_stack,
+    tells_spacing,
+)
 from medtl_monai.utils import UserError
 
 PICTURE = np.arange(6 * 8, dtype=np.uint8).reshape(6, 8)  # 6 rows, 8 columns
@@ -23,7 +31,7 @@ def test_a_picture_and_a_data_set_become_the_same_stack(tmp_path):
     assert float(one[0, 7, 0, 0]) == PICTURE[0, 7]
     assert torch.equal(one.as_tensor(), two.as_tensor())
     assert torch.equal(one.as_tensor(), colour.as_tensor())
-    assert one.meta["spacing"] is None
+    assert "spacing" not in one.meta
     assert not tells_spacing("a.PNG")
     with pytest.raises(UserError, match="no data set 'mask': it has image"):
         read_stack(tmp_path / "a.h5", "mask")
@@ -59,6 +67,7 @@ def test_cropping_and_resizing_are_undone(tmp_path):
     inside = after[0, 14:50, 6:42, 0]
     assert (inside == original[0, 14:50, 6:42, 0]).float().mean() > 0.9
     assert float(after[0, :14].abs().sum()) == 0
+    assert torch.equal(after.affine, original.affine)
     with pytest.raises(UserError, match="crop must be above 0"):
         CentreSquared("image", 1.5)
 
@@ -69,3 +78,19 @@ def test_a_data_set_gives_every_slice_once_with_its_mask():
     assert len(data) == 4
     assert [(float(d["image"][0, 0, 0]), int(d["label"][0, 0, 0])) for d in data] == [(1, 0), (3, 0), (3, 1), (3, 2)]
     assert data.data == items
+
+
+def test_one_frame_of_a_volume_over_time_is_read(tmp_path):
+    nib = pytest.importorskip("nibabel")
+    beat = np.arange(5 * 6 * 3 * 4).reshape(5, 6, 3, 4).astype(np.int16)
+    nib.save(nib.Nifti1Image(beat, np.eye(4)), tmp_path / "sa.nii.gz")
+    item = LoadStackd("image")({"image": str(tmp_path / "sa.nii.gz"), "frame": 2})
+    np.testing.assert_array_equal(item["image"][0], beat[..., 2])
+
+
+def test_what_is_always_present_is_marked_where_it_is_likeliest():
+    p = torch.tensor([[0.1, 0.2, 0.7], [0.02, 0.04, 0.01]])  # one row a slice
+    stack = torch.stack([1 - p, p]).movedim(1, -1)[:, None]  # (2, 1, 3, 2)
+    found = AlwaysPresentd("pred")({"pred": stack})["pred"].argmax(0)
+    assert found[0, :, 0].tolist() == [0, 0, 1]
+    assert found[0, :, 1].tolist() == [0, 1, 0]

@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import ROOT
 
-from medtl_monai.backbones import BACKBONES, anatomy, build
+from medtl_monai.backbones import anatomy, build
 from medtl_monai.utils import UserError, write_json
 from medtl_monai.variants import ADAPTERS, DROPOUTS, INITS, NORMS, POOLS, apply
 
@@ -25,6 +25,10 @@ VARIANTS = {
     **{f"pooling {name}": {"pooling": name} for name in POOLS},
     **{f"adapter {name}": {"adapter": name} for name in ADAPTERS},
 }
+KINDS = (  # one size of each kind
+    "lenet5", "alexnet", "vgg11_bn", "googlenet", "inception_v3", "inception_v4", "mobilenet_v2", "mobilenet_v3_small",
+    "efficientnet_lite0", "efficientnet_b0", "resnet18", "resnet18_v2", "densenet121", "seresnet50",
+)  # fmt: skip
 SAMPLE = ("lenet5", "mobilenet_v2", "resnet18")  # the others are slow
 
 
@@ -71,7 +75,7 @@ def test_variants_in_other_dimensions(variant, dims):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("network", [name for name in BACKBONES if name not in SAMPLE])
+@pytest.mark.parametrize("network", [name for name in KINDS if name not in SAMPLE])
 def test_a_variant_on_every_other_backbone(network, variant):
     assert check(network, VARIANTS[variant]) == json.loads(RESULT.read_text())[network][variant]
 
@@ -97,8 +101,31 @@ def test_variants_are_wrapped_for_several_processes(process_group, variant):
     wrapped.train()(x).square().sum().backward()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", [name for name in VARIANTS if not name.startswith("init")])
+def test_variants_are_compiled(variant):
+    net = make("resnet18", VARIANTS[variant]).eval()
+    x = torch.randn(2, 1, 64, 64)
+    compiled = torch.compile(net, backend="eager")  # captured as one graph; the backend is not this project's
+    torch.testing.assert_close(compiled(x), net(x))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of torch's exporter
+@pytest.mark.parametrize("variant", ["norm renorm", "norm group", "norm domain", "dropout dropblock", "adapter lora"])
+def test_variants_are_exported_to_onnx(variant, tmp_path):
+    import onnx
+    from onnx.reference import ReferenceEvaluator
+
+    net = make("lenet5" if variant.startswith("adapter") else "mobilenet_v2", VARIANTS[variant]).eval()
+    x = torch.randn(1, 1, 32, 32)
+    torch.onnx.export(net, (x,), str(tmp_path / "net.onnx"), dynamo=False, input_names=["image"])
+    (found,) = ReferenceEvaluator(onnx.load(tmp_path / "net.onnx")).run(None, {"image": x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(found), net(x).detach(), atol=1e-4, rtol=1e-3)
+
+
 if __name__ == "__main__":
-    chosen = sys.argv[1:] or list(BACKBONES)
+    chosen = sys.argv[1:] or KINDS
     found = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     for backbone in chosen:
         found[backbone] = {name: check(backbone, variant) for name, variant in VARIANTS.items()}

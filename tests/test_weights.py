@@ -520,6 +520,9 @@ def deepbet():
 
 def test_deepbets_encoder_is_reproduced_by_our_backbone():
     program = torch.jit.load(deepbet(), map_location="cpu")
+    theirs, read = program.state_dict(), read_weights(deepbet())
+    assert list(read) == list(theirs)
+    assert all(torch.equal(read[key], value) for key, value in theirs.items())
     source = SOURCES[DEEPBET]
     net = build("resnet18", spatial_dims=3, in_channels=1, **source.options).eval()
     report = load_weights(net, DEEPBET)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,16 @@ from torch import nn
 from tqdm import tqdm
 
 from .. import figures
-from ..data import Cases, perceptual_hash, split_patients, stack_of, tells_spacing, unlabelled, write_nifti
+from ..data import (
+    Cases,
+    perceptual_hash,
+    split_patients,
+    stack_of,
+    suspicious_spacing,
+    tells_spacing,
+    unlabelled,
+    write_nifti,
+)
 from ..segmentation_metrics import METRICS, ejection_fractions, measure, summarize, volumes_ml
 from ..utils import UserError, atomic_path
 from .cases import Parts, audited
@@ -90,7 +100,7 @@ def read_stacks(
             patients, patients shared by parts.
     """
     hashes, found = {}, np.zeros(len(structures), dtype=int)
-    failed = []
+    failed, doubts = [], []
     for item in tqdm(cases.items, desc="reading images and masks", leave=False):
         try:
             image, mask = (stack_of(item, key) for key in ("image", "label"))
@@ -104,6 +114,8 @@ def read_stacks(
                 f"{item['image']} has the shape {tuple(image.shape[1:])} and its mask {item['label']} "
                 f"{tuple(mask.shape[1:])}: they must be equal."
             )
+        if tells_spacing(item["image"]):
+            doubts += [reason for reason in [suspicious_spacing(image)] if reason]
         hashes[str(item["image"])] = perceptual_hash(image[0, ..., image.shape[-1] // 2].numpy())
         found += [bool((mask == value).any()) for value in structures.values()]
     if failed:
@@ -111,6 +123,8 @@ def read_stacks(
             f"{len(failed)} of {len(cases.items)} images or masks cannot be read: {', '.join(failed[:3])}: "
             "repair or remove them."
         )
+    for reason, count in Counter(doubts).items():
+        _log.warning(f"{count} of {len(cases.items)} images: {reason}; volumes and distances in mm may be wrong")
     for name, count in zip(structures, found, strict=True):
         if not count:
             values = sorted({int(v) for item in cases.items[:5] for v in stack_of(item, "label").unique()} - {0})
@@ -336,7 +350,7 @@ class SaveMasks:
     def _save(self, engine: Engine) -> None:
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
             meta, mask = item["image"].meta, output["pred"].as_tensor().cpu()
-            path, spacing = Path(meta["filename_or_obj"]), meta["spacing"]
+            path, spacing = Path(meta["filename_or_obj"]), meta.get("spacing")
             values = torch.tensor([0, *self.structures.values()], dtype=torch.uint8 if max(
                 self.structures.values()) < 256 else torch.int16)  # fmt: skip
             saved = _write_mask(self.folder, path, values[mask[0].long()].numpy(), output["pred"].affine.numpy())

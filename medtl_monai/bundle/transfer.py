@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from ..backbones import anatomy, build
-from ..strategies import Chain, Strategy
+from ..strategies import Chain, Context, Strategy, Target
 from ..utils import UserError
 from ..variants import VARIANTS, apply
-from ..weights import SOURCES, LoadReport, load_weights
+from ..weights import SOURCES, LoadReport, load_weights, source_head
 
 __all__ = [
     "Transfer",
@@ -58,6 +58,9 @@ def transfer(
     *,
     device: torch.device | str,
     min_coverage: float = 0.9,
+    labels: Sequence[Any] = (),
+    classes: int = 0,
+    target: Target | None = None,
 ) -> Transfer:
     """Load ``weights``, move the network to ``device`` and let ``strategy`` prepare it, in this order.
 
@@ -67,9 +70,12 @@ def transfer(
         weights: a name of the catalogue, a file, or ``none``.
         device: where the training runs.
         min_coverage: least share of the backbone's elements that the source must fill.
+        labels: of the training images, for strategies that count them.
+        classes: how many there are.
+        target: images without labels, for strategies that use them.
 
     Raises:
-        UserError: the weights fill too little, or the strategy makes no sense without any.
+        UserError: the weights fill too little, or the strategy lacks something that it needs.
     """
     source = "none" if strategy.from_scratch or weights is None else weights
     parts = list(strategy) if isinstance(strategy, Chain) else [strategy]
@@ -79,6 +85,9 @@ def transfer(
             f"{' and '.join(needing)} needs pretrained weights, and weights is none: give weights or finetune."
         )
     where = anatomy(network)
+    heads = any("source_head" in part.needs for part in parts)
+    head = source_head(network, source, head=where.head) if heads else None
+    strategy.bind(Context(labels, classes, target, head))
     report = load_weights(network, source, head=where.head, encoder=where.encoder, min_coverage=min_coverage)
     _log.info(f"weights\n{report}")
     layout = {"memory_format": torch.channels_last} if _is_2d(network) else {}

@@ -22,6 +22,7 @@ from .readers import READERS, ToSliced, check_readable, read_grey
 from .spacing import CheckSpacingd, suspicious_spacing
 from .split import split_patients, write_split_csv
 from .stacks import (
+    AlwaysPresentd,
     CentreSquared,
     LoadStackd,
     SelectStructuresd,
@@ -37,6 +38,7 @@ __all__ = [
     "GROUPS",
     "LAYOUTS",
     "READERS",
+    "AlwaysPresentd",
     "Cases",
     "CentreSquared",
     "CheckSpacingd",

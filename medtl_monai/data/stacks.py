@@ -19,6 +19,7 @@ from ..utils import UserError, atomic_path
 from .readers import READERS
 
 __all__ = [
+    "AlwaysPresentd",
     "CentreSquared",
     "LoadStackd",
     "SelectStructuresd",
@@ -46,7 +47,7 @@ def read_stack(path: str | Path, key: str = "image", frame: int | None = None) -
         frame: of a volume over time, from 0.
 
     Returns:
-        With ``spacing`` among its metadata: the voxel's size in mm, or None where the file does not tell it.
+        With ``spacing`` among its metadata, the voxel's size in mm, where the file tells it.
 
     Raises:
         UserError: there is no such data set, or it has other dimensions.
@@ -74,7 +75,7 @@ def read_stack(path: str | Path, key: str = "image", frame: int | None = None) -
         affine, spacing = _SHOWN, None
     else:
         affine, spacing = loaded.affine.numpy(), [float(s) for s in loaded.pixdim[:3]]
-    meta = {"filename_or_obj": str(path), "spacing": spacing}
+    meta = {"filename_or_obj": str(path), **({"spacing": spacing} if spacing else {})}  # MONAI collates no None
     tensor = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))[None]
     return MetaTensor(tensor, affine=torch.from_numpy(np.asarray(affine, dtype=np.float64)), meta=meta)
 
@@ -129,6 +130,22 @@ class SelectStructuresd(MapTransform):
         result = dict(data)
         for key in self.key_iterator(result):
             result[key] = sum((result[key] == value) * float(k) for k, value in enumerate(self.values, start=1))
+        return result
+
+
+class AlwaysPresentd(MapTransform):
+    """Probabilities ``(1 + K, X, Y, Z)`` of data whose every slice shows every structure.
+
+    In each slice a structure's probabilities are divided by their largest, and the background's are set to 1/2, so that
+    the largest probability marks the likeliest place of a structure that is hard to see, instead of none.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """The same item, with these probabilities."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            largest = result[key][1:].amax((1, 2), keepdim=True).clamp_min(1e-12)
+            result[key] = torch.cat([torch.full_like(result[key][:1], 0.5), result[key][1:] / largest])
         return result
 
 

@@ -24,7 +24,7 @@ class _Combined(nn.Module):
         self.cross_entropy = nn.CrossEntropyLoss(weights)
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
-        return self.share * self.region(logits, label) + self.cross_entropy(logits, label[:, 0])
+        return self.share * self.region(logits, label) + self.cross_entropy(logits, label[:, 0].long())
 
 
 def _dice(weights: Tensor, **options: Any) -> nn.Module:

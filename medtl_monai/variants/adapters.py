@@ -7,8 +7,10 @@ convolutional layers in modules of its own, which renames every weight and leave
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,8 +21,9 @@ from ..utils import UserError, last_layer
 
 __all__ = ["ADAPTERS", "IA3", "LoRA", "ResidualAdapter", "add_adapters", "merge_adapters"]
 
-_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_CONVS = {3: nn.Conv1d, 4: nn.Conv2d, 5: nn.Conv3d}
+_CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_LAYERS = (nn.Linear, *_CONVS)
+_SIDE = 96  # large enough for every network
 
 
 class LoRA(nn.Module):
@@ -69,7 +72,7 @@ class ResidualAdapter(nn.Module):
 
     def __init__(self, channels: int, ndim: int) -> None:
         super().__init__()
-        self.conv = _CONVS[ndim](channels, channels, 1)
+        self.conv = _CONVS[ndim - 3](channels, channels, 1)
         nn.init.zeros_(self.conv.weight)
         nn.init.zeros_(self.conv.bias)
 
@@ -83,14 +86,19 @@ def _behind_block(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
 
 
 def _channels_behind(network: nn.Module, blocks: Sequence[str]) -> dict[str, int]:
-    """Output channels of each block: those of the last layer in it that changes them."""
-    found = {}
+    """Channels of the maps that leave the blocks, from a forward pass without data."""
+    twin = copy.deepcopy(network).to("meta").eval()
+    found: dict[str, int] = {}
     for block in blocks:
-        layers = [m for m in network.get_submodule(block).modules() if hasattr(m, "num_features")]
-        convs = [m for m in network.get_submodule(block).modules() if isinstance(m, _LAYERS[1:])]
-        if layers or convs:
-            found[block] = layers[-1].num_features if layers else convs[-1].out_channels
+        twin.get_submodule(block).register_forward_hook(partial(_note, found, block))
+    first = next(module for module in twin.modules() if isinstance(module, _CONVS))
+    twin(torch.empty(1, first.in_channels, *[_SIDE] * (first.weight.ndim - 2), device="meta"))
     return found
+
+
+def _note(found: dict[str, int], block: str, module: nn.Module, inputs: Any, output: Tensor) -> None:
+    if output.ndim > 2:
+        found[block] = output.shape[1]
 
 
 ADAPTERS = ("lora", "ia3", "residual")
@@ -121,7 +129,7 @@ def add_adapters(network: nn.Module, name: str, *, blocks: Sequence[str] = (), *
         raise UserError(f"lora: rank must be at least 1, got {settings['rank']}.")
     head = last_layer(network)
     if name == "residual":
-        dims = next(m.weight.ndim for m in network.modules() if isinstance(m, _LAYERS[1:]))
+        dims = next(m.weight.ndim for m in network.modules() if isinstance(m, _CONVS))
         channels = _channels_behind(network, blocks)
         if not channels:
             raise UserError(f"residual adapters stand behind blocks, and {type(network).__name__} names none.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Shell", "load_inert"]
+__all__ = ["Shell", "load_inert", "load_program"]
 
 _KNOWN = {
     ("collections", "OrderedDict"): OrderedDict,
@@ -51,14 +52,23 @@ class Shell:
         """Forget items of a list."""
 
     def tensors(self, prefix: str = "") -> dict[str, Tensor]:
-        """Parameters and buffers by name, where this was a network."""
+        """Parameters and buffers by name, where this was a network or a program."""
         found: dict[str, Tensor] = {}
+        if "_modules" not in self.content:  # a program keeps all side by side
+            for key, value in self.content.items():
+                name = f"{prefix}{key}"
+                found.update({name: value} if isinstance(value, Tensor) else _tensors_of(value, f"{name}."))
+            return found
         for name in ("_parameters", "_buffers"):
             own = self.content.get(name) or {}
             found.update({f"{prefix}{key}": value for key, value in own.items() if isinstance(value, Tensor)})
         for key, child in (self.content.get("_modules") or {}).items():
-            found.update(child.tensors(f"{prefix}{key}.") if isinstance(child, Shell) else {})
+            found.update(_tensors_of(child, f"{prefix}{key}."))
         return found
+
+
+def _tensors_of(value: Any, prefix: str) -> dict[str, Tensor]:
+    return value.tensors(prefix) if isinstance(value, Shell) else {}
 
 
 class _Unpickler(pickle.Unpickler):
@@ -75,3 +85,27 @@ def load_inert(path: Path) -> Any:
         Unpickler=_Unpickler, load=lambda file, **kwargs: _Unpickler(file, **kwargs).load(), __name__="inert"
     )
     return torch.load(path, map_location="cpu", pickle_module=reader, weights_only=False)
+
+
+class _ProgramUnpickler(_Unpickler):
+    def __init__(self, archive: zipfile.ZipFile, root: str) -> None:
+        super().__init__(archive.open(f"{root}data.pkl"))
+        self.archive, self.root = archive, root
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module == "torch" and name.endswith("Storage"):
+            return getattr(torch, name).dtype
+        return super().find_class(module, name)
+
+    def persistent_load(self, pid: Any) -> torch.TypedStorage:
+        _, dtype, key, *_ = pid
+        content = bytearray(self.archive.read(f"{self.root}data/{key}"))
+        bytes_ = torch.frombuffer(content, dtype=torch.uint8) if content else torch.empty(0, dtype=torch.uint8)
+        return torch.storage.TypedStorage(wrap_storage=bytes_.untyped_storage(), dtype=dtype, _internal=True)
+
+
+def load_program(path: Path) -> Any:
+    """The attributes of a TorchScript archive, as :func:`load_inert` gives them; its code is not even parsed."""
+    with zipfile.ZipFile(path) as archive:
+        root = next(name for name in archive.namelist() if name.endswith("/data.pkl")).removesuffix("data.pkl")
+        return _ProgramUnpickler(archive, root).load()

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from ..utils import UserError, is_under, last_layer, unwrap, write_json
@@ -17,7 +18,7 @@ from .keys import KEY_MAPS, Rule, is_added, plain_key, remap
 from .read import read_weights
 from .sources import SOURCES, Source, file_hash, find
 
-__all__ = ["Entry", "LoadReport", "load_weights"]
+__all__ = ["Entry", "LoadReport", "load_weights", "source_head"]
 
 
 @dataclass(frozen=True)
@@ -169,6 +170,28 @@ def load_weights(
         raise UserError(f"{name} has no rows of {head} that the class map could choose from: leave the class map out.")
     network.load_state_dict({**target, **filled})
     return report
+
+
+def source_head(
+    network: nn.Module, source: str | Path | Source | Mapping[str, Tensor], *, head: str | None = None
+) -> nn.Linear | None:
+    """The source's own last layer, from the features of ``network`` to the source's classes.
+
+    ``None`` if the source has none, or one for other features.
+    """
+    if source == "none":
+        return None
+    network = unwrap(network)
+    inside = head or ""
+    name = ".".join(part for part in (inside, last_layer(network.get_submodule(inside))) if part)
+    weight, bias = (_open(source, None)[3].get(f"{name}.{key}") for key in ("weight", "bias"))
+    if weight is None or weight.ndim != 2 or weight.shape[1] != network.get_submodule(name).weight.shape[1]:
+        return None
+    layer = nn.Linear(weight.shape[1], weight.shape[0])
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+        layer.bias.zero_() if bias is None else layer.bias.copy_(bias)
+    return layer
 
 
 _AS_IT_WAS = "as it was"

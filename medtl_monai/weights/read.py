@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..utils import UserError
-from .inert import Shell, load_inert
+from .inert import Shell, load_inert, load_program
 
 __all__ = ["read_weights"]
 
@@ -26,8 +26,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
       ``model`` ...) and the prefixes of ``DataParallel`` and ``torch.compile`` are taken off.
     - The same with other Python objects, or a whole pickled network: the tensors are taken and every other object stays
       an empty shell (:mod:`.inert`).
-    - A TorchScript archive: read by torch's loader of programs, which knows tensors and TorchScript but no Python; its
-      program is never called.
+    - A TorchScript archive: likewise, without its code.
     - ``.safetensors`` and ``.onnx`` (initializers), with the extras of the same names.
 
     Nothing in a file is ever run.
@@ -65,7 +64,7 @@ def _read_torch(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:
             if "torchscript" in str(error).lower():
-                return torch.jit.load(path, map_location="cpu").state_dict()
+                return load_program(path)
             if not _has_objects(error):
                 raise
             content = load_inert(path)

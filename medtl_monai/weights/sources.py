@@ -124,7 +124,7 @@ def _xrayvision(name: str, data: str) -> Source:
 
 
 def _deepbet() -> Source:
-    # the encoder; it normalizes each image, so that the statistics it was trained with drop out
+    # the encoder; its first layer normalizes each image, so that but at the border their scale and offset drop out
     return Source(
         "resnet18_deepbet", "resnet18", "MIT", _DEEPBET, 1, (), (), 256, file="model.pt", package="deepbet",
         sha256="de8ee7c69654d0dd3935dc4a5d84571d8ecf4637a6bfc01df399c4c2bc86e0fd", keys="deepbet", spatial_dims=3,

@@ -1,0 +1,75 @@
+"""Images without labels for the strategies that learn from them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from monai.data import CacheDataset, DataLoader
+from torch import Tensor
+
+from ..data import check_readable, unlabelled
+
+__all__ = ["TargetImages", "target_images"]
+
+_log = logging.getLogger("medtl_monai")
+
+
+class TargetImages:
+    """Batches of images without labels, in random order and without end.
+
+    Args:
+        loader: of batches with ``image``, shuffled.
+        views: how an image becomes what the network takes: ``plain`` and ``augmented``.
+        device: where it goes.
+    """
+
+    def __init__(self, loader: DataLoader, views: dict[str, Callable[..., Any]], device: torch.device | str) -> None:
+        self.loader, self.views, self.device = loader, views, device
+        self._batches: Iterator[Any] = iter(())
+
+    def restart(self) -> None:
+        """Begin anew, in an order that the present seed decides."""
+        self._batches = iter(self.loader)
+
+    def next(self, *views: str) -> list[Tensor]:
+        """The next batch ``(B, C, *spatial)``, once for each view, each augmented view in its own way."""
+        batch = next(self._batches, None)
+        if batch is None:
+            self.restart()
+            batch = next(self._batches)
+        return [self.views[view](batch, self.device)[0] for view in views]
+
+
+def target_images(
+    target_dir: str | None,
+    *,
+    transform: Callable[..., Any],
+    batch_size: int,
+    plain: Callable[..., Any],
+    augmented: Callable[..., Any],
+    device: torch.device | str,
+) -> TargetImages | None:
+    """The images in the folder ``target_dir``, read and cached; ``None`` without a folder.
+
+    Args:
+        target_dir: images without labels, in any of the formats of the training images.
+        transform: from a path to an image.
+        batch_size: of each batch; the whole folder if it holds fewer.
+        plain: prepares a batch without augmentation.
+        augmented: prepares a batch with it.
+        device: where the training runs.
+
+    Raises:
+        UserError: there is no image, or one that cannot be read.
+    """
+    if target_dir is None:
+        return None
+    items = unlabelled(target_dir)
+    check_readable(items)
+    _log.info(f"target: {len(items)} images without labels in {target_dir}")
+    dataset = CacheDataset(items, transform, num_workers=2)
+    loader = DataLoader(dataset, batch_size=min(batch_size, len(items)), shuffle=True, drop_last=True)
+    return TargetImages(loader, {"plain": plain, "augmented": augmented}, device)

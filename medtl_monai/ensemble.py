@@ -1,0 +1,168 @@
+"""Several models as one: averages of weights, and combinations of predictions.
+
+Weights can be averaged where the models share one start and architecture; predictions of any models can be combined.
+Averages over one training are torch's (``torch.optim.swa_utils.AveragedModel``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from .utils import UserError
+
+__all__ = ["Stacking", "greedy_soup", "soup", "vote", "wise_ft"]
+
+State = Mapping[str, Tensor]
+Array = NDArray[Any]
+
+
+def soup(states: Sequence[State], weights: Sequence[float] | None = None) -> dict[str, Tensor]:
+    """Average of the weights of models that were fine-tuned from the same start.
+
+    Whole numbers, such as counters, are taken from the first. Batch-norm statistics of the average are not those of any
+    model: measure them anew with :func:`medtl_monai.variants.adapt_batch_norm`.
+
+    Args:
+        states: ``state_dict`` of each model.
+        weights: of each model, at least 0, scaled to a sum of 1; default: equal.
+
+    Raises:
+        UserError: no model, other names or shapes, or weights that do not fit.
+
+    References:
+        Wortsman, Ilharco, Gadre et al. Model soups. ICML 2022.
+
+    Example:
+        >>> soup([{"w": torch.tensor([1.0])}, {"w": torch.tensor([4.0])}], [2, 1])["w"]
+        tensor([2.])
+    """
+    shares = np.ones(len(states)) if weights is None else np.asarray(weights, dtype=float)
+    if not states or len(shares) != len(states) or shares.min() < 0 or shares.sum() <= 0:
+        raise UserError(f"a soup needs models and a weight of 0 or more for each, got {len(states)} and {weights}.")
+    shapes = [{name: value.shape for name, value in state.items()} for state in states]
+    if any(shape != shapes[0] for shape in shapes):
+        raise UserError("a soup needs models of one architecture: names or shapes of their weights differ.")
+    total: dict[str, Tensor] = {}
+    for name, first in states[0].items():
+        if first.is_floating_point():
+            parts = [share * state[name].double() for share, state in zip(shares / shares.sum(), states, strict=True)]
+            total[name] = torch.stack(parts).sum(0).to(first.dtype)
+        else:
+            total[name] = first.clone()
+    return total
+
+
+def greedy_soup(
+    states: Sequence[State], score: Callable[[dict[str, Tensor]], float]
+) -> tuple[dict[str, Tensor], list[int]]:
+    """Add models to a soup, the best first, as long as its score on the validation patients does not fall.
+
+    Args:
+        states: ``state_dict`` of each model.
+        score: of a ``state_dict``; higher is better.
+
+    Returns:
+        The soup, and which models are in it.
+
+    References:
+        Wortsman, Ilharco, Gadre et al. Model soups. ICML 2022.
+    """
+    alone = [score(dict(state)) for state in states]
+    order = sorted(range(len(states)), key=lambda i: (-alone[i], i))
+    chosen, best = [order[0]], alone[order[0]]
+    for i in order[1:]:
+        value = score(soup([states[k] for k in [*chosen, i]]))
+        if value >= best:
+            chosen, best = [*chosen, i], value
+    return soup([states[k] for k in chosen]), chosen
+
+
+def wise_ft(pretrained: State, tuned: State, alpha: float = 0.5) -> dict[str, Tensor]:
+    """Between the pretrained (``alpha`` 0) and the fine-tuned weights (1): less is forgotten, shift is borne better.
+
+    References:
+        Wortsman, Ilharco, Kim et al. Robust fine-tuning of zero-shot models. CVPR 2022.
+    """
+    if not 0 <= alpha <= 1:
+        raise UserError(f"wise_ft: alpha must lie between 0 and 1, got {alpha}.")
+    return soup([pretrained, tuned], [1 - alpha, alpha])
+
+
+def vote(probabilities: ArrayLike, *, kind: str = "soft", weights: ArrayLike | None = None) -> Array:
+    """Class probabilities ``(N, C)`` of an ensemble.
+
+    Args:
+        probabilities: of each model, ``(M, N, C)``.
+        kind: ``soft``: the mean; ``hard``: the share of models whose most probable class it is.
+        weights: of each model, ``(M,)``; default: equal.
+
+    Raises:
+        UserError: an unknown kind, or weights that do not fit.
+
+    Example:
+        >>> vote([[[0.9, 0.1]], [[0.4, 0.6]], [[0.4, 0.6]]], kind="hard").round(2).tolist()
+        [[0.33, 0.67]]
+    """
+    p = np.asarray(probabilities, dtype=float)
+    if kind not in ("soft", "hard"):
+        raise UserError(f"vote: kind must be soft or hard, got {kind!r}.")
+    w = np.ones(len(p)) if weights is None else np.asarray(weights, dtype=float)
+    if w.shape != (len(p),) or w.min() < 0 or w.sum() <= 0:
+        raise UserError(f"vote: expected {len(p)} weights of 0 or more, got {w.tolist()}.")
+    votes = p if kind == "soft" else np.eye(p.shape[2])[p.argmax(2)]
+    return np.tensordot(w / w.sum(), votes, 1)
+
+
+class Stacking:
+    """A logistic regression on the models' log-probabilities, fitted on validation patients.
+
+    Args:
+        l2: strength of the pull towards the plain mean of the logs; larger for fewer patients.
+
+    References:
+        Wolpert. Stacked generalization. Neural Networks 5(2), 1992.
+    """
+
+    def __init__(self, l2: float = 0.1) -> None:
+        self.l2 = l2
+        self.weights: Array | None = None
+
+    def fit(self, probabilities: ArrayLike, labels: ArrayLike) -> Stacking:
+        """Fit one weight a model and one offset a class.
+
+        Args:
+            probabilities: of each model, ``(M, N, C)``.
+            labels: ``(N,)``, integers.
+        """
+        logs = torch.as_tensor(np.asarray(probabilities), dtype=torch.float64).clamp_min(1e-9).log()
+        truth = torch.as_tensor(np.asarray(labels)).long()
+        mean = torch.full((len(logs),), 1 / len(logs), dtype=torch.float64)
+        weights = mean.clone().requires_grad_()
+        offset = torch.zeros(logs.shape[2], dtype=torch.float64, requires_grad=True)
+        optimizer = torch.optim.LBFGS([weights, offset], max_iter=200, line_search_fn="strong_wolfe")
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            logits = torch.einsum("m,mnc->nc", weights, logs) + offset
+            pull = self.l2 * ((weights - mean).square().sum() + offset.square().sum())
+            loss = torch.nn.functional.cross_entropy(logits, truth) + pull
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+        self.weights, self.offset = weights.detach().numpy(), offset.detach().numpy()
+        return self
+
+    def predict(self, probabilities: ArrayLike) -> Array:
+        """Class probabilities ``(N, C)`` of models' ``(M, N, C)``."""
+        if self.weights is None:
+            raise UserError("stacking predicts after fit.")
+        logits = np.tensordot(self.weights, np.log(np.maximum(probabilities, 1e-9)), 1) + self.offset
+        shifted = np.exp(logits - logits.max(1, keepdims=True))
+        return shifted / shifted.sum(1, keepdims=True)

@@ -1,0 +1,324 @@
+"""Losses of domains and teachers, and the strategies on them: against numpy, scikit-learn and hand-worked numbers."""
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.distance import pdist, squareform
+from scipy.stats import norm
+from sklearn.metrics.pairwise import rbf_kernel
+from test_strategies import Images, bound, fit, loader, toy, trainer
+from torch import nn
+
+from medtl_monai.losses import (
+    attention_transfer,
+    batch_spectral_shrinkage,
+    coral,
+    distillation,
+    feature_norm,
+    gradient_reversal,
+    joint_mmd,
+    minimum_class_confusion,
+    mmd,
+    relational_angles,
+    relational_distances,
+    similarity_preserving,
+)
+from medtl_monai.strategies import Context, Step, build, discriminator_weights, kernel_mean_matching, kliep
+from medtl_monai.strategies.feature import mix_style
+from medtl_monai.strategies.semi import virtual_adversarial_loss
+from medtl_monai.utils import UserError
+
+
+def features(n=12, f=5, seed=0, shift=0.0):
+    return torch.randn(n, f, generator=torch.Generator().manual_seed(seed)) + shift
+
+
+def test_coral_is_the_distance_of_the_covariances_and_ignores_shifts():
+    x, y = features(), 2 * features(9, seed=1)
+    expected = np.square(np.cov(x.numpy().T) - np.cov(y.numpy().T)).sum() / (4 * 25)
+    assert coral(x, y).item() == pytest.approx(expected, rel=1e-4)
+    assert coral(x, y + 7).item() == pytest.approx(expected, rel=1e-3)
+
+
+def test_mmd_equals_scikit_learns_kernels_is_symmetric_and_zero_for_equal_sets():
+    x, y = features(), features(9, seed=1, shift=1.0)
+    both = torch.cat([x, y]).numpy().astype(float)
+    width = squareform(pdist(both, "sqeuclidean")).sum() / (21 * 20)
+    k = np.mean([rbf_kernel(both, gamma=1 / (s * width)) for s in (0.25, 0.5, 1, 2, 4)], axis=0)
+    expected = k[:12, :12].mean() + k[12:, 12:].mean() - 2 * k[:12, 12:].mean()
+    assert mmd(x, y).item() == pytest.approx(expected, rel=1e-3)
+    assert mmd(y, x).item() == pytest.approx(expected, rel=1e-3)
+    assert mmd(x, x).item() == pytest.approx(0, abs=1e-6)
+    assert joint_mmd([x], [y]).item() == pytest.approx(expected, rel=1e-3)
+    assert joint_mmd([x, x], [x, x]).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_class_confusion_is_least_where_predictions_are_sure_and_balanced():
+    sure = torch.tensor([[50.0, 0], [0, 50]])
+    assert minimum_class_confusion(sure, 1.0).item() == pytest.approx(0, abs=1e-6)
+    assert minimum_class_confusion(torch.zeros(4, 2)).item() == pytest.approx(0.5)  # each row is half and half
+
+
+def test_feature_norms_are_drawn_one_step_further():
+    x = features().requires_grad_()
+    loss = feature_norm(x, 0.5)
+    assert loss.item() == pytest.approx(0.25)
+    loss.backward()
+    assert ((x - 0.1 * x.grad).norm(dim=1) > x.norm(dim=1)).all()
+
+
+def test_the_gradient_is_turned_round_and_grows():
+    for progress, factor in ((0.0, 0.0), (0.5, 2 / (1 + math.exp(-5)) - 1)):
+        x = torch.ones(3, requires_grad=True)
+        gradient_reversal(x, progress).sum().backward()
+        torch.testing.assert_close(x.grad, torch.full((3,), -factor))
+
+
+def test_relations_between_images_against_numpy():
+    s, t = features(6), features(6, seed=1)
+    d = [pdist(x.numpy()) / pdist(x.numpy()).mean() for x in (s, t)]
+    gap = np.abs(d[0] - d[1])
+    assert relational_distances(s, t).item() == pytest.approx(np.where(gap < 1, gap**2 / 2, gap - 0.5).mean(), rel=1e-4)
+    assert relational_distances(s, 3 * s + 1).item() == pytest.approx(0, abs=1e-8)
+    assert relational_angles(s, 3 * s + 1).item() == pytest.approx(0, abs=1e-8)
+    corner = torch.tensor([[0.0, 0], [1, 0], [0, 1]])
+    line = torch.tensor([[0.0, 0], [1, 0], [-1, 0]])
+    cosines = [[0, 1 / math.sqrt(2), 1 / math.sqrt(2)], [-1, 1, 1]]  # at each vertex, between the two others
+    gaps = np.abs(np.subtract(*cosines))
+    expected = 2 * np.where(gaps < 1, gaps**2 / 2, gaps - 0.5).sum() / 27
+    assert relational_angles(corner, line).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_teachers_against_numpy():
+    s, t = features(4), features(4, seed=1)
+    g = [x.numpy() @ x.numpy().T for x in (s, t)]
+    g = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in g]
+    assert similarity_preserving(s, t).item() == pytest.approx(np.square(g[0] - g[1]).sum() / 16, rel=1e-4)
+    p, q = (np.exp(x.numpy() / 3) / np.exp(x.numpy() / 3).sum(1, keepdims=True) for x in (s, t))
+    assert distillation(s, t, 3.0).item() == pytest.approx(9 * (q * np.log(q / p)).sum(1).mean(), rel=1e-4)
+    maps = torch.zeros(1, 2, 1, 2), torch.zeros(1, 2, 1, 2)
+    maps[0][0, :, 0, 0], maps[1][0, :, 0, 1] = 3.0, 1.0  # they look at different places: two unit vectors
+    assert attention_transfer(*maps).item() == pytest.approx(math.sqrt(2))
+    assert attention_transfer(maps[0], 5 * maps[0]).item() == pytest.approx(0, abs=1e-6)
+    values = np.linalg.svd(s.numpy(), compute_uv=False)
+    assert batch_spectral_shrinkage(s, 2).item() == pytest.approx((values[-2:] ** 2).sum(), rel=1e-4)
+
+
+@pytest.mark.parametrize("method", [kernel_mean_matching, kliep, discriminator_weights])
+def test_importance_weights_follow_the_ratio_of_the_densities(method):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(0, 1, (300, 1)), rng.normal(0.7, 0.8, (300, 1))
+    ratio = (norm(0.7, 0.8).pdf(x) / norm(0, 1).pdf(x))[:, 0]
+    weights = method(x, y)
+    assert weights.min() >= 0
+    assert weights.mean() == pytest.approx(1)
+    assert np.corrcoef(weights, ratio)[0, 1] > (0.75 if method is discriminator_weights else 0.9)
+    near = 0.25 if method is discriminator_weights else 0.15  # its odds are log-linear
+    assert np.average(x[:, 0], weights=weights) == pytest.approx(y.mean(), abs=near)
+    same = method(x, x)
+    assert np.abs(same - 1).mean() < 0.2
+
+
+def step(network, image, label, progress=0.5):
+    pred = network(image)
+    return Step(network, image, label, pred, progress, {}, nn.functional.cross_entropy(pred, label))
+
+
+def batch(n=8):
+    generator = torch.Generator().manual_seed(3)
+    return torch.randn(n, 1, 6, 6, generator=generator), torch.arange(n) % 2
+
+
+@pytest.mark.parametrize("name", ["rkd", "similarity_preserving", "attention_transfer", "delta", "lwf"])
+def test_what_keeps_the_source_is_zero_at_first_and_grows_as_the_network_moves(name):
+    net = toy().eval()
+    strategy = bound(build(name))
+    strategy.prepare(net)
+    image, label = batch()
+    assert strategy.loss(step(net, image, label)).item() == pytest.approx(0, abs=1e-5)
+    with torch.no_grad():
+        for parameter in net.body.parameters():
+            parameter.add_(0.5 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(5)))
+    assert strategy.loss(step(net, image, label)).item() > 1e-4
+
+
+def test_alpha_beta_moves_pretrained_weights_by_both_gradients_and_new_ones_by_betas():
+    image, label = batch()
+    net = toy().eval()
+    strategy = bound(build("alpha_beta", {"alpha_beta": {"alpha": 0.3, "beta": 0.5}}))
+    strategy.prepare(net)
+    with torch.no_grad():
+        net.stem[0].weight += 0.1
+    s = step(net, image, label)
+    (s.task_loss + strategy.loss(s)).backward()
+    both, head = net.stem[0].weight.grad.clone(), net.fc.weight.grad.clone()
+    net.zero_grad()
+    nn.functional.cross_entropy(net(image), label).backward()
+    torch.testing.assert_close(head, 0.5 * net.fc.weight.grad)
+    torch.testing.assert_close(both, 0.5 * net.stem[0].weight.grad + 0.3 * 0.1)  # of |w - w0|^2 / 2
+
+
+def test_delta_attends_to_the_channel_that_matters():
+    net = toy().eval()
+    strategy = bound(build("delta"))
+    strategy.prepare(net)
+    image, _ = batch()
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2, bias=False))
+    with torch.no_grad():
+        head[2].weight.zero_()
+        head[2].weight[1, 2] = 1.0
+    strategy.attend(image, torch.ones(len(image), dtype=torch.long), head)
+    assert strategy.attention.argmax() == 2
+    assert strategy.attention.sum().item() == pytest.approx(4)
+
+
+def test_co_tuning_learns_the_relations_in_the_first_epoch():
+    net = toy().eval()
+    strategy = bound(build("co_tuning"))
+    strategy.prepare(net)
+    image, label = batch()
+    with torch.no_grad():
+        source = strategy.teacher_head(net.body(net.stem(image)).flatten(2).mean(-1)).softmax(1)
+    loss = strategy.loss(step(net, image, label, progress=0.0))
+    relations = torch.stack([source[label == c].mean(0) for c in (0, 1)])
+    expected = -(relations[label] * source.log()).sum(1).mean()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
+    counts = strategy.counts.clone()
+    strategy.loss(step(net, image, label, progress=1.0))
+    assert torch.equal(strategy.counts, counts)
+
+
+def test_dann_trains_its_discriminator_to_tell_and_the_network_not_to():
+    net = toy().eval()
+    strategy = bound(build("dann"))
+    strategy.prepare(net)
+    image, label = batch()
+    s = step(net, image, label, progress=1.0)
+    strategy.loss(s).backward()
+    reversed_gradient = net.stem[0].weight.grad.clone()
+    discriminator = strategy.discriminator[0].weight.grad.clone()
+    net.zero_grad()
+    strategy.zero_grad()
+    strategy.context.target.restart()
+    source = net.body(net.stem(image)).flatten(2).mean(-1)
+    target = net.body(net.stem(strategy.context.target.next("augmented")[0])).flatten(2).mean(-1)
+    logits = strategy.discriminator(torch.cat([source, target]))[:, 0]
+    nn.functional.binary_cross_entropy_with_logits(logits, torch.cat([torch.ones(8), torch.zeros(8)])).backward()
+    torch.testing.assert_close(strategy.discriminator[0].weight.grad, discriminator)
+    torch.testing.assert_close(reversed_gradient, -net.stem[0].weight.grad * (2 / (1 + math.exp(-10)) - 1))
+
+
+@pytest.mark.parametrize("moving", [True, False])
+def test_the_target_moves_batch_norm_only_where_it_may(moving):
+    net = toy().train()
+    strategy = bound(build("coral", {"coral": {"target_statistics": moving}}))
+    strategy.prepare(net)
+    s = step(net, *batch())
+    before = net.stem[1].running_mean.clone()
+    strategy.loss(s)
+    assert torch.equal(net.stem[1].running_mean, before) != moving
+    assert net.stem[1].momentum == 0.1
+
+
+def test_alignment_brings_the_domains_together():
+    def gap(weight):
+        net = fit(bound(build("mmd", {"mmd": {"weight": weight}})), toy(), 8).eval()
+        image = torch.cat([b["image"] for b in loader()])
+        other = torch.cat(Images().next("plain"))
+        with torch.no_grad():
+            return mmd(*(net.body(net.stem(x)).flatten(2).mean(-1) for x in (image, other))).item()
+
+    assert gap(5.0) < 0.8 * gap(0.0)
+
+
+def test_adabn_leaves_the_targets_statistics():
+    net = fit(bound(build("adabn", {"adabn": {"batches": 3}})), toy(), 1)
+    target = Images()
+    batches = [net.stem[0](target.next("plain")[0]) for _ in range(3)]
+    mean = torch.stack([x.mean((0, 2, 3)) for x in batches]).mean(0)
+    torch.testing.assert_close(net.stem[1].running_mean, mean, atol=1e-5, rtol=1e-4)
+
+
+def test_mixstyle_exchanges_mean_and_deviation_and_nothing_else():
+    x = torch.randn(6, 3, 16, 16) * torch.arange(1, 7).view(6, 1, 1, 1) + torch.arange(6).view(6, 1, 1, 1)
+    torch.testing.assert_close(mix_style(x, torch.ones(6)), x, atol=1e-4, rtol=1e-4)
+    y = mix_style(x, torch.zeros(6))
+    torch.testing.assert_close(y.mean((2, 3)).sort(0).values, x.mean((2, 3)).sort(0).values, atol=1e-3, rtol=1e-3)
+    normal = [(z - z.mean((2, 3), True)) / z.std((2, 3), keepdim=True) for z in (x, y)]
+    torch.testing.assert_close(*normal, atol=1e-3, rtol=1e-3)
+
+
+def test_surgical_bitfit_and_auto_rgn_move_what_they_say():
+    for part, moved in (("first", {"stem", "fc"}), ("last", {"body", "fc"})):
+        net = toy()
+        bound(build("surgical", {"surgical": {"part": part}})).prepare(net)
+        assert {name.split(".")[0] for name, p in net.named_parameters() if p.requires_grad} == moved
+    net = toy()
+    build("bitfit").prepare(net)
+    still = {name for name, p in net.named_parameters() if not p.requires_grad}
+    assert still == {"stem.0.weight", "body.0.weight"}
+    seen = []
+    engine = trainer(build("auto_rgn"), toy(), 1, train_data_loader=loader(n=8))
+    step_of = engine.optimizer.step
+    engine.optimizer.step = lambda *a, **k: (seen.append([g["lr"] for g in engine.optimizer.param_groups]), step_of())
+    engine.run()
+    assert max(seen[0]) == pytest.approx(0.05)
+    assert min(seen[0]) < 0.049
+    assert [group["lr"] for group in engine.optimizer.param_groups] == [0.05] * 3
+
+
+def test_instance_weights_by_hand():
+    net, (image, label) = toy().eval(), batch(4)
+    pred = torch.tensor([[2.0, 0], [0, 1], [0, 0], [1, 0]])
+    label = torch.tensor([0, 1, 1, 0])
+    each = nn.functional.cross_entropy(pred, label, reduction="none")
+    s = Step(net, image, label, pred, 0.0, {"weight": torch.tensor([2.0, 0, 1, 1])})
+    balanced = build("class_balanced", {"class_balanced": {"beta": 0.5}})
+    balanced.bind(Context(labels=[0, 0, 0, 1]))
+    balanced.prepare(net)
+    w = torch.tensor([0.842105, 1.473684, 1.473684, 0.842105])
+    assert balanced.loss(s).item() == pytest.approx(((w - 1) * each).mean().item(), rel=1e-4)
+    focal = (1 - (-each).exp()) ** 2
+    assert build("focal").loss(s).item() == pytest.approx(((focal - 1) * each).mean().item(), rel=1e-4)
+    given = torch.tensor([2.0, 0, 1, 1])
+    assert build("sample_weights").loss(s).item() == pytest.approx(((given - 1) * each).mean().item(), rel=1e-4)
+
+
+def test_the_adversarial_change_hurts_more_than_a_random_one():
+    net, (image, _) = toy().eval(), batch()
+    logits = net(image)
+    adversarial = virtual_adversarial_loss(net, image, logits, xi=0.1, epsilon=1.0)
+    p, noise = logits.softmax(1), torch.randn_like(image)
+    noise = noise / noise.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+    random = (p * (p.log() - net(image + noise).log_softmax(1))).sum(1).mean()
+    assert adversarial.item() > 2 * random.item() >= 0
+
+
+def test_fixmatch_learns_only_from_what_is_sure():
+    net = toy().eval()
+    image, label = batch()
+    sure = bound(build("fixmatch", {"fixmatch": {"threshold": 0.0}}))
+    easy, hard = Images().next("plain", "augmented")
+    expected = nn.functional.cross_entropy(net(hard), net(easy).argmax(1))
+    assert sure.loss(step(net, image, label)).item() == pytest.approx(expected.item(), rel=1e-4)
+    never = bound(build("fixmatch", {"fixmatch": {"threshold": 0.999}}))
+    assert never.loss(step(net, image, label)).item() == 0
+
+
+def test_the_mean_teacher_is_the_moving_average():
+    strategy = bound(build("mean_teacher", {"mean_teacher": {"decay": 0.5, "weight": 0.0}}))
+    engine = trainer(strategy, toy(), 1, train_data_loader=loader(n=8))
+    start = copy.deepcopy(engine.network.state_dict())
+    engine.run()
+    for key, value in engine.network.state_dict().items():
+        if value.is_floating_point():
+            torch.testing.assert_close(strategy.teacher.state_dict()[key], (start[key] + value) / 2)
+
+
+@pytest.mark.parametrize("name", ["mmd", "dann", "fixmatch", "co_tuning", "class_balanced"])
+def test_what_is_needed_is_asked_for_before_training(name):
+    with pytest.raises(UserError, match=r"needs (images without labels|the source's own classes|the training labels)"):
+        build(name).bind(Context(classes=2))
