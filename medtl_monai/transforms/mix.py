@@ -27,15 +27,15 @@ class MixBatch(nn.Module):
         UserError: a setting is out of range.
 
     References:
-        Zhang, Cisse, Dauphin, Lopez-Paz. mixup: beyond empirical risk minimization. ICLR 2018. Yun, Han, Oh, Chun, Choe,
-        Yoo. CutMix: regularization strategy to train strong classifiers with localizable features. ICCV 2019.
+        Zhang, Cisse, Dauphin, Lopez-Paz. mixup: beyond empirical risk minimization. ICLR 2018. Yun, Han, Oh et al.
+        CutMix: regularization strategy to train strong classifiers with localizable features. ICCV 2019.
     """
 
     def __init__(self, classes: int, *, kind: str = "mixup", alpha: float = 0.2, probability: float = 1.0) -> None:
         super().__init__()
         if kind not in ("mixup", "cutmix") or alpha <= 0 or not 0 <= probability <= 1:
             raise UserError(
-                f"mix: kind mixup or cutmix, alpha above 0, probability in [0, 1]; got {kind!r}, {alpha}, {probability}."
+                f"mix: kind mixup or cutmix, alpha above 0, probability 0 to 1; got {kind!r}, {alpha}, {probability}."
             )
         self.classes, self.kind, self.alpha, self.probability = classes, kind, alpha, probability
 
