@@ -16,10 +16,10 @@ demo: $(DEMO_VENV)/.installed
 test: $(TEST_VENV)/.installed
 	$(TEST_VENV)/bin/ruff check .
 	$(TEST_VENV)/bin/ruff format --check .
-	$(TEST_VENV)/bin/python -m pytest -m "not slow"
+	$(TEST_VENV)/bin/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 test-slow: $(TEST_VENV)/.installed
-	$(TEST_VENV)/bin/python -m pytest -m slow
+	$(TEST_VENV)/bin/python -m pytest -n 2 --dist loadfile -m slow
 
 # what is rendered from code and from committed results
 docs: $(TEST_VENV)/.installed
