@@ -322,3 +322,33 @@ def test_the_mean_teacher_is_the_moving_average():
 def test_what_is_needed_is_asked_for_before_training(name):
     with pytest.raises(UserError, match=r"needs (images without labels|the source's own classes|the training labels)"):
         build(name).bind(Context(classes=2))
+
+
+def test_mixout_mixes_in_the_forward_pass_and_moves_the_trained_weights():
+    torch.manual_seed(0)
+    net, image, label = toy(), *batch()
+    strategy = build("mixout", {"mixout": {"p": 0.4}})
+    strategy.prepare(net)
+    source = net.body[0].weight.detach().clone()
+    with torch.no_grad():
+        net.body[0].weight += 1.0
+    trained = net.body[0].weight.detach().clone()
+    seen = []
+    for _ in range(300):
+        net.zero_grad()
+        nn.functional.cross_entropy(net.train()(image), label).backward()
+        mixed = net.body[0].weight.detach().clone()
+        taken = torch.isclose(mixed, source, atol=1e-4)
+        torch.testing.assert_close(mixed[~taken], (trained - 0.4 * source)[~taken] / 0.6)
+        assert (net.body[0].weight.grad[taken] == 0).all()
+        seen.append(mixed)
+        strategy._restore(net)
+        assert torch.equal(net.body[0].weight, trained)
+    torch.testing.assert_close(torch.stack(seen).mean(0), trained, atol=0.25, rtol=0.2)
+    assert torch.equal(net.fc.weight, toy().fc.weight)
+
+
+def test_mixout_without_mixing_is_fine_tuning():
+    nets = [fit(build(spec, s), toy(), 2) for spec, s in (("mixout", {"mixout": {"p": 0.0}}), ("finetune", {}))]
+    for one, two in zip(*(net.parameters() for net in nets), strict=True):
+        assert torch.equal(one, two)

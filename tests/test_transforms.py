@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from torch.nn.functional import affine_grid, grid_sample
 
-from medtl_monai.transforms import AugmentBatch, MultiScaleInferer, PrepareBatch, affine_matrices, effects, warp
+from medtl_monai.transforms import (
+    AugmentBatch,
+    MixBatch,
+    MultiScaleInferer,
+    PrepareBatch,
+    affine_matrices,
+    effects,
+    warp,
+)
 from medtl_monai.utils import UserError
 
 OFF = dict.fromkeys(["flip", "rotate", "zoom", "stretch", "shift", "gamma", "contrast", "brightness", "noise"], 0)
@@ -162,3 +170,31 @@ def test_every_effect_can_be_switched_on_and_leaves_the_geometry(name):
     assert all(not torch.equal(a, b) for a, b in zip(changed, image, strict=True))
     mask = (image > 0.5).long()
     assert torch.equal(AugmentBatch(**OFF, **{name: 0.5})(image, mask)[1], mask)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("kind", ["mixup", "cutmix"])
+def test_labels_are_mixed_in_the_share_of_the_pixels(kind, dims):
+    torch.manual_seed(0)
+    label = torch.tensor([0, 1, 2, 0])
+    image = label.view(-1, 1, *[1] * dims).float().expand(-1, 1, *[20] * dims)
+    changed = False
+    for _ in range(20):
+        mixed, shares = MixBatch(3, kind=kind, alpha=1.0)(image, label)
+        torch.testing.assert_close(shares.sum(1), torch.ones(4))
+        expected = (shares * torch.arange(3)).sum(1)  # images are their labels, so their means are the mean labels
+        torch.testing.assert_close(mixed.flatten(1).mean(1), expected, atol=1e-4, rtol=1e-4)
+        changed |= not torch.equal(mixed, image)
+    assert changed
+    kept, shares = MixBatch(3, kind=kind, probability=0.0)(image, label)
+    assert torch.equal(kept, image)
+    assert torch.equal(shares.argmax(1), label)
+
+
+def test_mixing_stands_between_augmentation_and_normalization():
+    prepare = PrepareBatch([1.0], [2.0], mix=MixBatch(2))
+    image, label = prepare({"image": torch.ones(4, 1, 4, 4), "label": torch.tensor([0, 1, 0, 1])})
+    assert torch.equal(image, torch.zeros(4, 1, 4, 4))
+    assert label.shape == (4, 2)
+    with pytest.raises(UserError, match="kind mixup or cutmix"):
+        MixBatch(2, kind="cutup")

@@ -29,7 +29,7 @@ from .parameter import (
 )
 from .relation import AttentionTransfer, CoTuning, RelationalDistillation, SimilarityPreserving
 from .semi import VAT, FixMatch, MeanTeacher, PseudoLabel
-from .source import BSS, DELTA, L1SP, AlphaBeta, AutoRGN, BitFit, LwF, Surgical
+from .source import BSS, DELTA, L1SP, AlphaBeta, AutoRGN, BitFit, LwF, Mixout, Surgical
 
 __all__ = [
     "AFN",
@@ -68,6 +68,7 @@ __all__ = [
     "LwF",
     "MeanTeacher",
     "MixStyle",
+    "Mixout",
     "PartialFreeze",
     "PseudoLabel",
     "RelationalDistillation",
@@ -105,6 +106,7 @@ FAMILIES: dict[str, dict[str, type[Strategy]]] = {
         "bss": BSS,
         "lwf": LwF,
         "alpha_beta": AlphaBeta,
+        "mixout": Mixout,
         "bitfit": BitFit,
         "surgical": Surgical,
         "auto_rgn": AutoRGN,

@@ -2,5 +2,6 @@
 
 from .augment import AugmentBatch, PrepareBatch, affine_matrices, warp
 from .inferer import MultiScaleInferer
+from .mix import MixBatch
 
-__all__ = ["AugmentBatch", "MultiScaleInferer", "PrepareBatch", "affine_matrices", "warp"]
+__all__ = ["AugmentBatch", "MixBatch", "MultiScaleInferer", "PrepareBatch", "affine_matrices", "warp"]

@@ -175,14 +175,17 @@ class PrepareBatch:
         mean: subtracted from each channel, in units of the images (``[0, 1]``).
         std: divides each channel.
         augment: a module for a batch of images, or ``None``.
+        mix: a module for a batch of images and labels, such as :class:`~medtl_monai.transforms.MixBatch`, or ``None``.
 
     Called with ``(batch, device, non_blocking)``, it returns ``(image, label)``; the label is ``None`` where the batch
     has none. Labels of the images' shape (masks) are augmented with them. Images are laid out channels-last, which is
     faster for convolutions on CPUs and tensor cores. MONAI's metadata is dropped: it costs 12 us an operation.
     """
 
-    def __init__(self, mean: list[float], std: list[float], augment: nn.Module | None = None) -> None:
-        self.mean, self.std, self.augment = torch.tensor(mean), torch.tensor(std), augment
+    def __init__(
+        self, mean: list[float], std: list[float], augment: nn.Module | None = None, mix: nn.Module | None = None
+    ) -> None:
+        self.mean, self.std, self.augment, self.mix = torch.tensor(mean), torch.tensor(std), augment, mix
 
     def __call__(
         self, batch: Mapping[str, Any], device: torch.device | str | None = None, non_blocking: bool = False, **_: Any
@@ -194,6 +197,8 @@ class PrepareBatch:
         if self.augment is not None:
             masks = label is not None and label.ndim == image.ndim
             image, label = self.augment(image, label) if masks else (self.augment(image), label)
+        if self.mix is not None and label is not None:
+            image, label = self.mix(image, label)
         shape = (-1,) + (1,) * (image.ndim - 2)
         image = (image - self.mean.to(image).view(shape)) / self.std.to(image).view(shape)
         if image.ndim == 4:

@@ -17,7 +17,7 @@ from medtl_monai.predictions import read_predictions
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
     return make_dbt_cohort(
-        tmp_path_factory.mktemp("data") / "dbt", patients=20, frames=6, size=(48, 40), progress=False
+        tmp_path_factory.mktemp("data") / "dbt", patients=12, frames=4, size=(48, 40), progress=False
     )
 
 
@@ -28,9 +28,9 @@ def cli(make_cli, dataset):
 
 @pytest.fixture(scope="module")
 def run(cli, tmp_path_factory):
-    """One finished training of two epochs on one slice a patient, whose model was saved into the bundle."""
+    """One finished training of three epochs on one slice a patient, whose model was saved into the bundle."""
     output = tmp_path_factory.mktemp("run") / "first"
-    cli.train(output, "--epochs", 2, "--save_to_models", "true")
+    cli.train(output, "--epochs", 3, "--save_to_models", "true")
     return output
 
 
@@ -39,7 +39,7 @@ def test_a_run_scores_slices_views_and_patients(run):
     slices = read_predictions(run / "predictions.csv")
     patients = read_predictions(run / "patients.csv")
     assert slices.classes == ["normal", "tumour"]
-    assert len(slices.images) == len(patients.images) == 18  # one slice a patient, without the two actionable ones
+    assert len(slices.images) == len(patients.images) == 11  # one slice a patient, without the actionable one
     assert all(split_frame(image)[1] is not None for image in slices.images)
     assert set(metrics["levels"]) == {"train", "val"}
     assert metrics["levels"]["val"]["patients"]["metrics"]["auc"] == metrics["val"]["metrics"]["auc"]
@@ -49,11 +49,11 @@ def test_strategy_1_repeats_no_patient_across_parts_and_scores_what_it_says(cli,
     cli.train(tmp_path / "out", "--data_strategy", 1, "--normal_share", 0.5)
     slices = read_predictions(tmp_path / "out" / "predictions.csv")
     views, patients = (read_predictions(tmp_path / "out" / f"{name}.csv") for name in ("views", "patients"))
-    assert len(slices.images) == 8 * 2 * 6 + 10 * 4 * 3
-    assert (len(views.images), len(patients.images)) == (8 * 2 + 10 * 4, 18)
+    assert len(slices.images) == 5 * 2 * 4 + 6 * 4 * 2
+    assert (len(views.images), len(patients.images)) == (5 * 2 + 6 * 4, 11)
     for view, patient, score in zip(views.images, views.patients, views.probabilities, strict=True):
         rows = [i for i, image in enumerate(slices.images) if split_frame(image)[0] == view]
-        assert score[1] == pytest.approx(slices.probabilities[rows, 1].max())  # a tenth of 6 or 3 slices is one
+        assert score[1] == pytest.approx(slices.probabilities[rows, 1].max())  # a tenth of 4 or 2 slices is one
         assert score[1] <= patients.probabilities[patients.images.index(patient), 1]
 
 
@@ -62,32 +62,25 @@ def test_evaluate_scores_every_slice_and_agrees_with_training_and_inference(cli,
         done = cli(name, "--output_dir", tmp_path / name)
         assert done.returncode == 0, done.stdout + done.stderr
     evaluated, inferred = (read_predictions(tmp_path / n / "predictions.csv") for n in ("evaluate", "inference"))
-    assert (len(evaluated.images), len(inferred.images)) == (18 * 4 * 6, 20 * 4 * 6)
+    assert (len(evaluated.images), len(inferred.images)) == (11 * 4 * 4, 12 * 4 * 4)
     want = dict(zip(inferred.images, inferred.probabilities, strict=True))
     for image, probabilities in zip(evaluated.images, evaluated.probabilities, strict=True):
         np.testing.assert_allclose(probabilities, want[image], atol=1e-5)
     one, two = (read_predictions(tmp_path / n / "patients.csv") for n in ("evaluate", "inference"))
-    assert set(one.images) < set(two.images) == {f"DBT-P{i:05d}" for i in range(1, 21)}  # from the DICOM headers
+    assert set(one.images) < set(two.images) == {f"DBT-P{i:05d}" for i in range(1, 13)}  # from the DICOM headers
     metrics = json.loads((tmp_path / "evaluate" / "metrics.json").read_text())
-    assert metrics["levels"]["test"]["patients"]["images"] == 18
-    assert metrics["levels"]["test"]["views"]["images"] == 72
+    assert metrics["levels"]["test"]["patients"]["images"] == 11
+    assert metrics["levels"]["test"]["views"]["images"] == 44
 
 
-def test_a_resumed_run_equals_the_uninterrupted_one(cli, run, tmp_path):
-    cut = shutil.copytree(cli.bundle, tmp_path / "bundle")
-    config = cut / "configs" / "train.json"
-    content = json.loads(config.read_text())
-    stop = "EPOCH_COMPLETED(once=1), lambda engine: engine.terminate())"
-    content["run"] = [f"$@train::trainer.add_event_handler(ignite.engine.Events.{stop}", "$@train::trainer.run()"]
-    config.write_text(json.dumps(content))
-    whole, cli.bundle = cli.bundle, cut
-    try:
-        cli.train(tmp_path / "out", "--epochs", 2)
-    finally:
-        cli.bundle = whole
-    last = tmp_path / "out" / "checkpoints" / "last.pt"
-    assert states(last)["trainer"]["epoch"] == 1
-    cli.train(tmp_path / "out", "--epochs", 2, "--resume", last)
+def test_a_run_goes_on_from_its_checkpoint(cli, run, tmp_path):
+    stop = {"_target_": "EarlyStopHandler", "patience": 1, "score_function": "$lambda engine: 0.0", "epoch_level": True}
+    handlers = json.loads((cli.bundle / "configs" / "train.json").read_text())["train"]["handlers"]
+    args = ("--image_size", 32, "--batch_size", 8, "--epochs", 3, "--output_dir", tmp_path / "cut")
+    stopped = cli("train", *args, "--train::handlers", json.dumps([*handlers, stop]).replace("true", "True"))
+    last = tmp_path / "cut" / "checkpoints" / "last.pt"
+    assert states(last)["trainer"]["epoch"] < 3, stopped.stdout + stopped.stderr
+    cli.train(tmp_path / "cut", "--epochs", 3, "--resume", last)
     same_weights(last, run / "checkpoints" / "last.pt")
 
 
@@ -96,7 +89,7 @@ def test_two_processes_share_a_training(cli, tmp_path):
     done = cli("train+multi_gpu_train", "--epochs", 1, "--image_size", 32, "--output_dir", tmp_path / "out",
                launcher=launcher)  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["levels"]["val"]["patients"]["images"] == 4
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["levels"]["val"]["patients"]["images"] >= 2
 
 
 def test_the_dukes_recipe_is_a_configuration(cli, tmp_path):
@@ -115,6 +108,7 @@ def test_the_dukes_recipe_is_a_configuration(cli, tmp_path):
     assert (second["image_size"], second["variant"]) == (500, {"head": [8192, 2048, 512, 128]})
 
 
+@pytest.mark.slow
 def test_mammograms_are_classified_too(cli, shared_data, tmp_path):
     cli.train(tmp_path / "out", "--dataset_dir", shared_data / "breast_mini_mias")
     patients = read_predictions(tmp_path / "out" / "patients.csv")
