@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from monai.data import MetaTensor
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from .. import figures
@@ -179,10 +180,10 @@ class Segmented:
     """
 
     items: list[dict[str, Any]]
-    cases: np.ndarray
-    slices: np.ndarray
+    cases: NDArray[Any]
+    slices: NDArray[Any]
     where: list[tuple[int, int]]
-    volumes: np.ndarray
+    volumes: NDArray[Any]
     unit: str
 
     @property
@@ -261,7 +262,7 @@ class SegmentationReport(Report):
                 continue
             pair = [ejection_fractions(dict(zip(frames, part.volumes[:, i, k], strict=True))) for i in (0, 1)]
             both = sorted(set(pair[0]) & set(pair[1]))
-            if not both or part.unit != "mm":
+            if not both:
                 result[name] = {"value": None, "reason": "no patient has ED and ES frames of known spacing"}
                 continue
             errors = [pair[1][p] - pair[0][p] for p in both]
@@ -302,7 +303,7 @@ class SegmentationReport(Report):
         order = with_any[score.argsort(kind="stable")]
         middle = len(order) // 2
         chosen = {"worst": order[:8], "typical": order[max(0, middle - 4) : middle + 4]}
-        for kind, slices in chosen.items():
+        for kind, slices in chosen.items() if len(order) else ():
             self._draw_slices(network, part, slices, name, folder / f"{name}_{kind}_cases.png", f"{kind} of {title}")
 
     def _draw_slices(
@@ -335,6 +336,9 @@ class SaveMasks:
 
     def __init__(self, folder: str, structures: Mapping[str, int]) -> None:
         self.folder, self.structures = Path(folder), dict(structures)
+        kind = torch.uint8 if max(self.structures.values()) < 256 else torch.int16
+        self._values = torch.tensor([0, *self.structures.values()], dtype=kind)
+        self._places: set[Path] = set()
         self._rows: list[list[Any]] = []
         self._bar: tqdm[Any] = tqdm(disable=True)
 
@@ -351,12 +355,20 @@ class SaveMasks:
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
             meta, mask = item["image"].meta, output["pred"].as_tensor().cpu()
             path, spacing = Path(meta["filename_or_obj"]), meta.get("spacing")
-            values = torch.tensor([0, *self.structures.values()], dtype=torch.uint8 if max(
-                self.structures.values()) < 256 else torch.int16)  # fmt: skip
-            saved = _write_mask(self.folder, path, values[mask[0].long()].numpy(), output["pred"].affine.numpy())
+            saved = _write_mask(self._place(path), path, self._values[mask[0].long()], output["pred"].affine.numpy())
             volumes = volumes_ml(mask, len(self.structures), spacing) if spacing else [""] * len(self.structures)
             self._rows.append([str(path), str(saved), *volumes])
         self._bar.update()
+
+    def _place(self, image: Path) -> Path:
+        """Where the mask goes, without its ending; names of folders are put before a name that is taken."""
+        name = f"{image.name.removesuffix('.gz').rsplit('.', 1)[0]}_mask"
+        for parent in image.parents:
+            if self.folder / name not in self._places:
+                break
+            name = f"{parent.name}_{name}"
+        self._places.add(self.folder / name)
+        return self.folder / name
 
     def _write(self, engine: Engine) -> None:
         self._bar.close()
@@ -369,14 +381,15 @@ class SaveMasks:
         _log.info(f"{len(self._rows)} masks in {self.folder}; volumes in {path}")
 
 
-def _write_mask(folder: Path, image: Path, mask: np.ndarray, affine: np.ndarray) -> Path:
-    """``mask`` ``(X, Y, Z)`` as ``<image>_mask.png`` or ``.nii.gz``."""
-    stem = image.name.removesuffix(".gz").rsplit(".", 1)[0]
+def _write_mask(place: Path, image: Path, mask: Tensor, affine: NDArray[Any]) -> Path:
+    """``mask`` ``(X, Y, Z)`` as a picture or as NIfTI, as the image is; the path with its ending."""
     if image.suffix.lower() in (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"):
         from PIL import Image
 
-        with atomic_path(folder / f"{stem}_mask.png") as part:
-            Image.fromarray(mask[..., 0].T).save(part)
-        return folder / f"{stem}_mask.png"
-    write_nifti(folder / f"{stem}_mask.nii.gz", mask, affine)
-    return folder / f"{stem}_mask.nii.gz"
+        path = place.with_name(f"{place.name}.png")
+        with atomic_path(path) as part:
+            Image.fromarray(mask[..., 0].T.numpy()).save(part)
+    else:
+        path = place.with_name(f"{place.name}.nii.gz")
+        write_nifti(path, mask.numpy(), affine)
+    return path

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -11,7 +12,7 @@ from conftest import same_weights, states
 from monai.bundle import verify_net_in_out
 from PIL import Image
 
-from medtl_monai.bundle import structure_values
+from medtl_monai.bundle import SaveMasks, structure_values
 from medtl_monai.data import Cases, make_cardiac_cohort
 from medtl_monai.utils import UserError
 
@@ -213,3 +214,9 @@ def test_the_network_takes_and_gives_what_the_metadata_says(cli):
 @pytest.mark.parametrize("name", ["train", "evaluate", "inference"])
 def test_monais_standard_properties_are_all_there(cli, run, name):
     assert cli.missing_properties(name) == []
+
+
+def test_masks_of_images_of_one_name_do_not_overwrite_each_other():
+    save = SaveMasks("masks", {"LV": 3})
+    places = [str(save._place(Path(f"/data/{p}/frame.nii.gz"))) for p in ("a", "b", "c")]
+    assert places == ["masks/frame_mask", "masks/b_frame_mask", "masks/c_frame_mask"]
