@@ -27,7 +27,6 @@ LAYERS = [  # bottom to top; modules of one layer do not import each other
         "predictions",
         "data",
     },
-    {"segmentation_metrics"},
     {"strategies", "figures"},
     {"bundle"},
     {"cli"},

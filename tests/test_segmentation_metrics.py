@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from monai.networks import one_hot
 from scipy.ndimage import binary_erosion, distance_transform_edt
 
-from medtl_monai.segmentation_metrics import METRICS, ejection_fractions, measure, summarize, volumes_ml
+from medtl_monai.metrics.segmentation import METRICS, ejection_fractions, measure, summarize, volumes_ml
 
 AT = {name: i for i, name in enumerate(METRICS)}
 

@@ -29,7 +29,7 @@ from ..data import (
     unlabelled,
     write_nifti,
 )
-from ..segmentation_metrics import METRICS, ejection_fractions, measure, summarize, volumes_ml
+from ..metrics.segmentation import METRICS, ejection_fractions, measure, summarize, volumes_ml
 from ..utils import UserError, atomic_path
 from .cases import Parts, audited
 from .report import Report

@@ -125,8 +125,8 @@ def test_strategies_from_the_shell(cli, spec, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", STRATEGIES)
-def test_every_strategy_from_the_shell(cli, name, tmp_path):
-    cli.train(tmp_path / "out", "--strategy", name)
+def test_every_strategy_from_the_shell(cli, cohort, name, tmp_path):
+    cli.train(tmp_path / "out", "--strategy", name, "--target_dir", cohort)
 
 
 def test_settings_backbone_and_folds_from_the_shell(cli, tmp_path):

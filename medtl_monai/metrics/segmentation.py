@@ -24,7 +24,7 @@ from monai.networks import one_hot
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .metrics import patient_bootstrap
+from .bootstrap import patient_bootstrap
 
 __all__ = ["METRICS", "ejection_fractions", "measure", "summarize", "volumes_ml"]
 
