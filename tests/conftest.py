@@ -13,6 +13,7 @@ import torch
 from monai.bundle import ConfigWorkflow
 
 from medtl_monai.data import make_brain_cohort
+from medtl_monai.strategies import Context
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -41,6 +42,27 @@ def shared_weights() -> Path:
 def shared_reference() -> Path:
     """Folder of reference outputs."""
     return _shared("reference")
+
+
+class Images:
+    """Images without labels for strategies: the same batches after every restart."""
+
+    def __init__(self, channels=1, size=(6, 6)):
+        self.shape = (8, channels, *size)
+        self.restart()
+
+    def restart(self):
+        self.generator = torch.Generator().manual_seed(1)
+
+    def next(self, *views):
+        image = torch.randn(self.shape, generator=self.generator) + 1
+        return [image if view == "plain" else image + 0.1 for view in views]
+
+
+def context(features, classes=2, **images):
+    """What a run offers to strategies."""
+    head = torch.nn.Linear(features, 5)
+    return Context(labels=[i % classes for i in range(16)], classes=classes, target=Images(**images), source_head=head)
 
 
 class Cli:

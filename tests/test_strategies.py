@@ -7,6 +7,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from conftest import context
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ignite.engine import Events
@@ -21,7 +22,6 @@ from medtl_monai.strategies import (
     FAMILIES,
     STRATEGIES,
     Chain,
-    Context,
     Step,
     Strategy,
     build,
@@ -59,24 +59,9 @@ def loader(dims=2, n=16):
     return DataLoader(Dataset(cases), batch_size=8)
 
 
-class Images:
-    """A target domain: the same batches after every restart."""
-
-    def __init__(self, dims=2):
-        self.dims = dims
-        self.restart()
-
-    def restart(self):
-        self.generator = torch.Generator().manual_seed(1)
-
-    def next(self, *views):
-        image = torch.randn(8, 1, *[6] * self.dims, generator=self.generator) + 1
-        return [image if view == "plain" else image + 0.1 for view in views]
-
-
 def bound(strategy, dims=2):
     torch.manual_seed(0)
-    strategy.bind(Context(labels=[0, 1] * 8, classes=2, target=Images(dims), source_head=nn.Linear(4, 5)))
+    strategy.bind(context(4, size=[6] * dims))
     return strategy
 
 

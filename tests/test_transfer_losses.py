@@ -6,10 +6,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from conftest import Images
 from scipy.spatial.distance import pdist, squareform
 from scipy.stats import norm
 from sklearn.metrics.pairwise import rbf_kernel
-from test_strategies import Images, bound, fit, loader, toy, trainer
+from test_strategies import bound, fit, loader, toy, trainer
 from torch import nn
 
 from medtl_monai.losses import (

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from conftest import context
 from torch import nn
 
 from medtl_monai.backbones import UNETS, TransferUNet, anatomy, build
@@ -79,6 +80,7 @@ def test_a_network_whose_maps_do_not_halve_is_no_encoder():
 def test_every_strategy_prepares_and_groups_a_unet(name):
     net = build("unet_mobilenet_v2", in_channels=1)
     strategy = build_strategy(name)
+    strategy.bind(context(anatomy(net).features))
     net = strategy.prepare(net)
     groups = strategy.param_groups(net, lr=1e-3)
     held = [id(p) for group in groups for p in group["params"]]

@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import same_weights, states
+from conftest import same_weights
 
 from medtl_monai.data import make_chest_cohort
 from medtl_monai.predictions import read_predictions
@@ -106,15 +106,10 @@ def test_two_processes_score_the_same_model_alike(cli, runs, tmp_path):
         assert values[0] == pytest.approx(values[1], abs=1e-4), key
 
 
-def test_a_run_goes_on_from_its_checkpoint(cli, tmp_path):
-    args = ("--epochs", 3, "--strategy", "l2_sp")
+def test_a_killed_and_resumed_run_equals_the_uninterrupted_one(cli, tmp_path):
+    args = ("--epochs", 4, "--strategy", "l2_sp")
     cli.train(tmp_path / "whole", *args)
-    quick = ("--image_size", 32, "--batch_size", 8, "--output_dir", tmp_path / "cut")
-    stop = {"_target_": "EarlyStopHandler", "patience": 1, "score_function": "$lambda engine: 0.0", "epoch_level": True}
-    handlers = json.loads((cli.bundle / "configs" / "train.json").read_text())["train"]["handlers"]
-    stopped = cli("train", *quick, *args, "--train::handlers", json.dumps([*handlers, stop]).replace("true", "True"))
-    last = tmp_path / "cut" / "checkpoints" / "last.pt"
-    assert states(last)["trainer"]["epoch"] < 3, stopped.stdout + stopped.stderr
+    last = cli.kill(tmp_path / "cut", 2, *args)
     cli.train(tmp_path / "cut", *args, "--resume", last)
     same_weights(last, tmp_path / "whole" / "checkpoints" / "last.pt")
 
