@@ -93,9 +93,9 @@ def networks() -> str:
     return "\n".join(lines) + "\n"
 
 
-def results() -> str:
-    """The README's table, from the benchmark's summary."""
-    summary = json.loads((ROOT / "benchmarks" / "results" / "brain_mri" / "summary.json").read_text())
+def results(folder: str) -> str:
+    """A table of the README, from the summary of a classification benchmark."""
+    summary = json.loads((ROOT / "benchmarks" / "results" / folder / "summary.json").read_text())
     lines = ["| start | seed | accuracy [95% CI] | AUC [95% CI] | minutes |", "|---|---|---|---|---|"]
     for name, run in summary["runs"].items():
         start, seed = name.rsplit("-seed", 1)
@@ -155,14 +155,16 @@ def between(page: Path | str, name: str, content: str) -> str:
 
 def pages() -> dict[Path, str]:
     """Every rendered page and what should stand there."""
-    docs = ROOT / "docs"
+    docs, readme = ROOT / "docs", (ROOT / "README.md").read_text(encoding="utf-8")
+    for name, table in (("results", results("brain_mri")), ("chest", results("chest_xray")), ("cardiac", cardiac())):
+        readme = between(readme, name, table)
     return {
         docs / "strategies.md": strategies(),
         docs / "weights.md": between(docs / "weights.md", "weights", weights()),
         docs / "data.md": between(docs / "data.md", "dicom frames", dicom_frames()),
         docs / "variants.md": between(docs / "variants.md", "matrix", variants()),
         docs / "networks.md": between(docs / "networks.md", "networks", networks()),
-        ROOT / "README.md": between(between(ROOT / "README.md", "results", results()), "cardiac", cardiac()),
+        ROOT / "README.md": readme,
     }
 
 
