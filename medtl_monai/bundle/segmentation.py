@@ -30,6 +30,8 @@ from ..data import (
     unlabelled,
     write_nifti,
 )
+from ..data.layouts.acdc import frames
+from ..data.layouts.common import has_columns, read_table
 from ..metrics.segmentation import METRICS, ejection_fractions, measure, summarize, volumes_ml
 from ..utils import UserError, atomic_path
 from .cases import Parts, audited
@@ -177,11 +179,22 @@ def middle_share(items: Sequence[Mapping[str, Any]], structures: Mapping[str, in
 def unmasked(path: str | Path) -> list[dict[str, str]]:
     """Images for inference: one file, or all below a folder that are neither masks (``_gt``) nor whole beats (``_4d``).
 
+    ``patient`` and ``phase`` (``ED`` or ``ES``) are there where a table ``index.csv`` in the folder has columns of
+    these names beside ``image``, or ACDC's ``Info.cfg`` lies beside the image.
+
     Raises:
         UserError: there is none.
     """
     left_out = ("_gt", "_4d")
-    return [item for item in unlabelled(path) if not Path(item["image"]).name.split(".")[0].endswith(left_out)]
+    items = [item for item in unlabelled(path) if not Path(item["image"]).name.split(".")[0].endswith(left_out)]
+    table = Path(path) / "index.csv"
+    columns = ("image", "patient", "phase")
+    rows = read_table(table, columns) if has_columns(table, columns) else []
+    told = {str((table.parent / row["image"]).resolve()): (row["patient"], row["phase"].upper()) for row in rows}
+    for folder in {Path(item["image"]).parent for item in items}:
+        phases = frames(folder) if (folder / "Info.cfg").is_file() else {}
+        told |= {str(file): (folder.name, phases[name]) for file in folder.iterdir() if (name := _name(file)) in phases}
+    return [{**item, **dict(zip(columns[1:], told.get(item["image"], ()), strict=False))} for item in items]
 
 
 def segment(
@@ -286,13 +299,11 @@ class SegmentationReport(Report):
         }
 
     def _ejection(self, part: Segmented) -> dict[str, Any]:
-        """True and predicted, of each structure but the myocardium, by patient."""
+        """True and predicted, of each ventricle, by patient."""
         result: dict[str, Any] = {}
-        frames = [(str(item["patient"]), item.get("phase", "")) for item in part.items]
-        for k, name in enumerate(self.structures):
-            if "myocard" in name.lower():
-                continue
-            pair = [ejection_fractions(dict(zip(frames, part.volumes[:, i, k], strict=True))) for i in (0, 1)]
+        times = [(str(item["patient"]), item.get("phase", "")) for item in part.items]
+        for k, name in _ventricles(self.structures):
+            pair = [ejection_fractions(dict(zip(times, part.volumes[:, i, k], strict=True))) for i in (0, 1)]
             both = sorted(set(pair[0]) & set(pair[1]))
             if not both:
                 result[name] = {"value": None, "reason": "no patient has ED and ES frames of known spacing"}
@@ -354,12 +365,17 @@ class SegmentationReport(Report):
         figures.contour_grid(images, masks, captions, self.structures, path, title=title)
 
 
+def _ventricles(structures: Sequence[str]) -> list[tuple[int, str]]:
+    """The structures that hold blood, with their places: all but the myocardium."""
+    return [(k, name) for k, name in enumerate(structures) if "myocard" not in name.lower()]
+
+
 class SaveMasks:
-    """Write the label maps of an evaluator's images, and a table of their volumes, into a folder.
+    """Write the label maps of an evaluator's images, and tables of volumes and ejection fractions, into a folder.
 
     A picture's mask is a PNG, another's a NIfTI file with the image's affine; both hold the values that the structures
     had in the training's masks. ``predictions.csv`` has a line an image with each structure's volume, where the
-    spacing is known.
+    spacing is known, and ``ejection_fractions.csv`` one a patient whose volumes in diastole and systole are known.
 
     Args:
         folder: for the masks; the table goes beside it.
@@ -389,12 +405,12 @@ class SaveMasks:
             path, spacing = Path(meta["filename_or_obj"]), meta.get("spacing")
             saved = _write_mask(self._place(path), path, self._values[mask[0].long()], output["pred"].affine.numpy())
             volumes = volumes_ml(mask, len(self.structures), spacing) if spacing else [""] * len(self.structures)
-            self._rows.append([str(path), str(saved), *volumes])
+            self._rows.append([str(path), str(saved), item.get("patient", ""), item.get("phase", ""), *volumes])
         self._bar.update()
 
     def _place(self, image: Path) -> Path:
         """Where the mask goes, without its ending; names of folders are put before a name that is taken."""
-        name = f"{image.name.removesuffix('.gz').rsplit('.', 1)[0]}_mask"
+        name = f"{_name(image)}_mask"
         for parent in image.parents:
             if self.folder / name not in self._places:
                 break
@@ -408,9 +424,33 @@ class SaveMasks:
         path = self.folder.parent / "predictions.csv"
         with atomic_path(path) as part, part.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow(["image", "mask", *(f"{name} volume_ml" for name in names)])
+            writer.writerow(["image", "mask", "patient", "phase", *(f"{name} volume_ml" for name in names)])
             writer.writerows(self._rows)
         _log.info(f"{len(self._rows)} masks in {self.folder}; volumes in {path}")
+        self._write_fractions(path.with_name("ejection_fractions.csv"))
+
+    def _write_fractions(self, path: Path) -> None:
+        ventricles = _ventricles(list(self.structures))
+        found = [
+            ejection_fractions({(row[2], row[3]): row[4 + k] for row in self._rows if row[3] and row[4 + k] != ""})
+            for k, _ in ventricles
+        ]
+        patients = sorted({patient for by_patient in found for patient in by_patient})
+        if not patients:
+            return
+        with atomic_path(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["patient", *(name for _, name in ventricles)])
+            writer.writerows(
+                [patient, *(f"{values[patient]:.4f}" if patient in values else "" for values in found)]
+                for patient in patients
+            )
+        _log.info(f"ejection fractions of {len(patients)} patients: {path}")
+
+
+def _name(file: Path) -> str:
+    """Without the ending."""
+    return file.name.removesuffix(".gz").rsplit(".", 1)[0]
 
 
 def _write_mask(place: Path, image: Path, mask: Tensor, affine: NDArray[Any]) -> Path:

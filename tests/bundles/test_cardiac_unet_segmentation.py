@@ -14,7 +14,7 @@ from monai.bundle import verify_net_in_out
 from monai.data import MetaTensor
 from PIL import Image
 
-from medtl_monai.bundle import SaveMasks, middle_share, segment, structure_values
+from medtl_monai.bundle import SaveMasks, middle_share, segment, structure_values, unmasked
 from medtl_monai.data import Cases, make_cardiac_cohort
 from medtl_monai.utils import UserError
 from medtl_monai.variants import convert_norm
@@ -98,6 +98,13 @@ def test_evaluate_and_inference_agree_with_the_training(cli, run, hearts, tmp_pa
             volume = (np.asarray(mask.dataobj) == value).sum() * np.prod(mask.header.get_zooms()) / 1000
             assert volume == pytest.approx(float(row[f"{name} volume_ml"]), rel=1e-4)
             assert volume == pytest.approx(float(trained[row["image"]][f"{name} volume_ml"]), rel=1e-4)
+    volumes = {(row["patient"], row["phase"]): float(row["left ventricle volume_ml"]) for row in rows}
+    fractions = table(tmp_path / "inference" / "ejection_fractions.csv")
+    assert len(fractions) == 8
+    for row in fractions:
+        assert list(row) == ["patient", "right ventricle", "left ventricle"]
+        ends = [volumes[row["patient"], phase] for phase in ("ED", "ES")]
+        assert float(row["left ventricle"]) == pytest.approx((ends[0] - ends[1]) / ends[0], abs=1e-4)
     model = str(cli.bundle / "models" / "model.pt")
     done = cli("inference+ensemble", "--output_dir", tmp_path / "both", "--checkpoints", [model, model])
     assert done.returncode == 0, done.stdout + done.stderr
@@ -133,6 +140,17 @@ def test_one_structure_of_pictures_by_slice_from_another_runs_weights(cli, run, 
     mask = np.asarray(Image.open(tmp_path / "one" / "masks" / "patient001_frame01_image_mask.png"))
     assert mask.shape == (48, 48)
     assert set(np.unique(mask)) <= {0, 255}
+
+
+def test_a_table_tells_the_phases_of_images_without_masks(tmp_path):
+    for name in ("a", "b", "c_gt", "d"):
+        (tmp_path / f"{name}.nii.gz").touch()
+    (tmp_path / "index.csv").write_text("image,patient,phase\na.nii.gz,p1,ed\nb.nii.gz,p1,ES\n")
+    assert unmasked(tmp_path) == [
+        {"image": str(tmp_path / "a.nii.gz"), "patient": "p1", "phase": "ED"},
+        {"image": str(tmp_path / "b.nii.gz"), "patient": "p1", "phase": "ES"},
+        {"image": str(tmp_path / "d.nii.gz")},
+    ]
 
 
 def test_two_times_of_a_volume_are_two_cases(cli, hearts, tmp_path):

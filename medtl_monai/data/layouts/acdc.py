@@ -10,7 +10,7 @@ from ...utils import UserError
 from ..cases import PARTS, Cases
 from .common import found
 
-__all__ = ["CLASSES", "matches", "read"]
+__all__ = ["CLASSES", "frames", "matches", "read"]
 
 CLASSES = ("right ventricle", "myocardium", "left ventricle")
 """Their values in the masks are 1, 2 and 3."""
@@ -31,12 +31,8 @@ def read(root: Path) -> Cases:
     """
     items: list[dict[str, Any]] = []
     for folder in _patients(root):
-        info = dict(line.split(":", 1) for line in (folder / "Info.cfg").read_text().splitlines() if ":" in line)
-        info = {key.strip(): value.strip() for key, value in info.items()}
-        if not {"ED", "ES"} <= info.keys():
-            raise UserError(f"{folder.name}/Info.cfg has no ED or no ES: expected the numbers of their frames.")
-        for phase in ("ED", "ES"):
-            name = f"{folder.name}_frame{int(info[phase]):02d}"
+        info = _info(folder)
+        for name, phase in frames(folder).items():
             items.append(
                 {
                     "image": _volume(folder, name),
@@ -56,6 +52,23 @@ def read(root: Path) -> Cases:
             items.append({"image": path, "label": path, **keys, "patient": name[1], "phase": phase})
             seen.add(name[1])
     return found(root, "acdc", items, CLASSES, "segmentation")
+
+
+def frames(folder: Path) -> dict[str, str]:
+    """``ED`` and ``ES`` by the name of the frame, as ``Info.cfg`` in a patient's folder tells.
+
+    Raises:
+        UserError: it does not tell both.
+    """
+    info = _info(folder)
+    if not {"ED", "ES"} <= info.keys():
+        raise UserError(f"{folder.name}/Info.cfg has no ED or no ES: expected the numbers of their frames.")
+    return {f"{folder.name}_frame{int(info[phase]):02d}": phase for phase in ("ED", "ES")}
+
+
+def _info(folder: Path) -> dict[str, str]:
+    lines = (line.split(":", 1) for line in (folder / "Info.cfg").read_text().splitlines() if ":" in line)
+    return {key.strip(): value.strip() for key, value in lines}
 
 
 def _patients(root: Path) -> list[Path]:
