@@ -62,6 +62,7 @@ def ensemble_members(
     voting: str = "soft",
     weights: Sequence[float] | None = None,
     device: torch.device | str,
+    runtime: str = "torch",
 ) -> list[Member]:
     """The models of several checkpoints, of any architectures and image sizes, behind the first one's preprocessing.
 
@@ -71,6 +72,7 @@ def ensemble_members(
         voting: ``soft`` or ``hard``; checked here, so that a mistake shows before any image is read.
         weights: of each model, or ``None``; checked here as well.
         device: where they run.
+        runtime: as of :func:`load_model`.
 
     Raises:
         UserError: a file is missing, another task or other classes, or an unknown vote or unfit weights.
@@ -81,16 +83,16 @@ def ensemble_members(
         raise UserError(
             f"member_weights: expected {len(checkpoints)} numbers of 0 or more, one a checkpoint, got {weights}."
         )
-    return [_member(checkpoint, settings, device) for checkpoint in checkpoints]
+    return [_member(checkpoint, settings, device, runtime) for checkpoint in checkpoints]
 
 
-def _member(checkpoint: str, settings: Mapping[str, Any], device: torch.device | str) -> Member:
+def _member(checkpoint: str, settings: Mapping[str, Any], device: torch.device | str, runtime: str) -> Member:
     own = model_settings(checkpoint, settings)
     differ = [key for key in _SHARED if own.get(key) != settings.get(key)]
     if differ:
         raise UserError(f"{checkpoint} cannot be in this ensemble: its {' and '.join(differ)} differ from the first's.")
     mean, std, its_mean, its_std = (torch.tensor(x[key]) for x in (settings, own) for key in ("mean", "std"))
-    network = load_model(build_network(own), checkpoint, device=device)
+    network = load_model(build_network(own), checkpoint, device=device, runtime=runtime)
     ratio, share = (own.get(key, 1) / settings.get(key, 1) for key in ("image_size", "crop"))
     member = Member(network, ratio, std / its_std, (mean - its_mean) / its_std, share)
     return member.to(device).eval()

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..backbones import anatomy, build, compare_sides
+from ..runtime import RUNTIMES, Exported
 from ..strategies import Chain, Context, Strategy, Target
 from ..utils import UserError
 from ..variants import VARIANTS, apply, domains_of
@@ -141,12 +142,23 @@ def model_settings(checkpoint: str, default: Mapping[str, Any]) -> dict[str, Any
     )
 
 
-def load_model(network: nn.Module, checkpoint: str, *, device: torch.device | str) -> nn.Module:
+def load_model(network: nn.Module, checkpoint: str, *, device: torch.device | str, runtime: str = "torch") -> nn.Module:
     """``network`` with the weights of a bundle's checkpoint, all of them, on ``device`` and in evaluation mode.
 
+    Args:
+        network: of the checkpoint's architecture.
+        checkpoint: the file.
+        device: where it runs.
+        runtime: ``torch``, or one of :data:`medtl_monai.runtime.RUNTIMES`, which run on the CPU.
+
     Raises:
-        UserError: no such file, or it does not fit the network.
+        UserError: no such file, or it does not fit the network; or the runtime is not known, not installed or not for
+            this device or network.
     """
+    if runtime != "torch" and (runtime not in RUNTIMES or torch.device(device).type != "cpu"):
+        raise UserError(
+            f"runtime must be torch, or on the CPU (--device cpu) {' or '.join(RUNTIMES)}; got {runtime!r} on {device}."
+        )
     if not Path(checkpoint).is_file():
         raise UserError(
             f"there are no trained weights at {checkpoint}: give --checkpoint a best.pt of a training, "
@@ -158,7 +170,8 @@ def load_model(network: nn.Module, checkpoint: str, *, device: torch.device | st
     except RuntimeError as error:
         raise UserError(f"{checkpoint} does not fit the network: {str(error).splitlines()[1].strip()}") from error
     layout = {"memory_format": torch.channels_last} if _is_2d(network) else {}
-    return network.to(device, **layout).eval()
+    network = network.to(device, **layout).eval()
+    return network if runtime == "torch" else Exported(network, runtime)
 
 
 def read_checkpoint(path: str) -> dict[str, Any]:

@@ -244,7 +244,7 @@ def test_snapshots_of_a_cyclic_training_vote(cli, cohort, tmp_path):
         assert done.returncode == 0, done.stderr
         found.append(read_predictions(tmp_path / str(i) / "predictions.csv").probabilities)
     done = cli("inference+ensemble", "--output_dir", tmp_path / "both", "--checkpoints", [str(x) for x in members],
-               "--member_weights", "[3,1]", "--voting", "hard")  # fmt: skip
+               "--member_weights", "[3,1]", "--voting", "hard", "--runtime", "onnxruntime")  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     both = read_predictions(tmp_path / "both" / "predictions.csv").probabilities
     votes = [np.eye(3)[p.argmax(1)] for p in found]

@@ -97,7 +97,7 @@ def test_both_breasts_are_compared_and_inference_finds_the_pairs_in_the_headers(
     cli.train(output, "--compare_sides", "true")
     trained = read_predictions(output / "predictions.csv")
     checkpoint = ("--checkpoint", output / "checkpoints" / "best.pt")
-    done = cli("inference", "--output_dir", tmp_path / "all", *checkpoint)
+    done = cli("inference", "--output_dir", tmp_path / "all", "--runtime", "openvino", *checkpoint)
     assert done.returncode == 0, done.stdout + done.stderr
     inferred = read_predictions(tmp_path / "all" / "predictions.csv")
     want = dict(zip(inferred.images, inferred.probabilities, strict=True))
