@@ -1,13 +1,14 @@
 """2 volumes of 96 x 96 x 96 voxels and their labels, augmented as a batch, against MONAI's dictionary transforms.
 
 Flip, rotation, zoom, Gaussian noise, contrast and intensity scale, each with probability 0.5, on one thread. In the
-first case volumes turn about one axis, as scans are often turned about the body's; then about all three; then
-`Rand3DElastic` alone changes each volume.
+first case volumes turn about one axis, as scans are often turned about the body's; then about all three, where the
+floor is torch's `grid_sample` alone, of as many volumes and labels; then `Rand3DElastic` alone changes each volume.
 """
 
 import monai.transforms as reference
 import torch
 from timing import compare
+from torch.nn.functional import affine_grid, grid_sample
 
 import medtl_monai.transforms as ours
 
@@ -37,6 +38,15 @@ def measure(repeats: int = 15) -> dict:
     images = torch.rand(2, 1, 96, 96, 96, generator=torch.Generator().manual_seed(0))
     labels, batches = (images > 0.5).float(), 8
     found = {}
+    turned = torch.eye(3, 4)[None] + 0.1 * torch.tensor([[0, -1, 1, 0], [1, 0, -1, 0], [-1, 1, 0, 0]])
+    grid = affine_grid(turned, [1, 1, 96, 96, 96], align_corners=False)
+    share = round(batches * len(images) * (1 - 0.5 * 0.5))  # of volumes that are turned, magnified or both
+
+    def floor() -> None:
+        for _ in range(share):
+            for volume, mode in zip((images[:1], labels[:1]), MODES, strict=True):
+                grid_sample(volume, grid, mode=mode, padding_mode="border", align_corners=False)
+
     for case, bar in {"one axis": 1.7, "three axes": 1.7, "elastic": 4}.items():
         augment, each = ours.BatchCompose(chain(ours, case)), reference.Compose(chain(reference, case))
         times = 1 if case == "elastic" else batches  # batches of two volumes differ in what is drawn
@@ -53,4 +63,6 @@ def measure(repeats: int = 15) -> dict:
                 augment({"image": images, "label": labels})
 
         found[case] = compare(batch, one_by_one, repeats=repeats, bar=bar)
+        if case == "three axes":
+            found["three axes, against the floor"] = compare(batch, floor, repeats=repeats, bar=1)
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -179,8 +180,8 @@ class Checkpoints:
 
     def __call__(self, engine: Engine) -> None:
         value = float(self.validator.state.metrics.get(self.key_metric, float("nan")))
-        better = value > self.best.get("value", float("-inf"))  # false for NaN
-        if better or not self.best:
+        highest = self.best.get("value", float("nan"))
+        if math.isnan(highest) or value > highest:  # before the first validation: the newest
             self.best = {"epoch": engine.state.epoch, "value": value}
         if engine.state.rank > 0:
             return
