@@ -25,7 +25,7 @@ def test_the_best_checkpoint_is_that_of_the_highest_validation_or_the_newest_bef
 
     trainer.add_event_handler("EPOCH_COMPLETED", validate)
     Checkpoints(str(tmp_path), {"model": network}, {}, validator, "auc").attach(trainer)
-    validator.state.metrics = {}
+    validator.state.metrics, trainer.state.rank = {}, 0
     trainer.run([0], max_epochs=3)
     kept = torch.load(tmp_path / "best.pt", weights_only=True)
     assert (kept["epoch"], kept["model"]["weight"].item()) == (best, best)
