@@ -5,7 +5,8 @@
 ``DATA`` is a folder with an ``index.csv`` whose columns are image, patient, side and label (normal, benign, malignant).
 For each way five models are trained, each without the patients of one of five folds, who are scored once, at the end.
 The last epoch's model counts: twenty images for validation would choose by chance. The score of a way is that of all
-images together, each by the model that has not seen the patient, with intervals that resample patients. Goes to ``results/breast_mini_mias/summary.json``.
+images together, each by the model that has not seen the patient, with intervals that resample patients. All goes to
+``results/breast_mini_mias/summary.json``.
 """
 
 import argparse

@@ -101,6 +101,19 @@ def test_surface_distances_equal_monais(shape, seed, share, spaced):
     masks = rng.random((2, *shape)) < share
     masks[:, *(n // 2 for n in shape)] = True  # neither is empty
     spacing = rng.uniform(0.5, 8, len(shape)).tolist() if spaced else None
+    assert_monais_distances(masks, spacing)
+
+
+@pytest.mark.filterwarnings("ignore:monai.metrics.utils get_mask_edges")
+@pytest.mark.parametrize("spacing", [None, [1.5, 1.5, 8.0], [5.0, 0.7, 1.0]])
+def test_surface_distances_of_large_structures_near_and_far(spacing):
+    grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, n) for n in (60, 60, 20)], indexing="ij"))
+    balls = [(grid**2).sum(0) < radius for radius in (0.5, 0.44)]
+    balls[0][:4, :4, :4] = True  # far from the other
+    assert_monais_distances(balls, spacing)
+
+
+def assert_monais_distances(masks, spacing):
     pair = [torch.from_numpy(mask)[None, None].float() for mask in masks]
     options = {"include_background": True, "spacing": spacing}
     distances = surface_distances(*masks, spacing)
