@@ -1,6 +1,6 @@
 """Fine-tune the breast bundle on real mammograms, normal against abnormal, and score every patient in a test fold.
 
-    python benchmarks/breast_mini_mias.py DATA [--seed 0] [--ways 224 448 sides448]
+    python benchmarks/breast_mini_mias.py DATA [--seed 0] [--ways 224 sides224 ...]
 
 ``DATA`` is a folder with an ``index.csv`` whose columns are image, patient, side and label (normal, benign, malignant).
 For each way five models are trained, each without the patients of one of five folds, who are scored once, at the end.
@@ -26,11 +26,12 @@ from medtl_monai.data import split_patients
 from medtl_monai.metrics import part_metrics
 from medtl_monai.predictions import read_predictions
 
+PROBE = ("--strategy", "freeze", "--augmentation", "$None", "--cache_features", "memory", "--epochs", "30")
 WAYS = {
-    "224": (),
-    "448": ("--image_size", "448", "--batch_size", "16"),
-    "sides448": ("--image_size", "448", "--batch_size", "16", "--compare_sides", "true"),
-    "sides448_freeze": ("--image_size", "448", "--batch_size", "16", "--compare_sides", "true", "--strategy", "freeze"),
+    "224": ("--val_interval", "13"),
+    "sides224": ("--val_interval", "13", "--compare_sides", "true"),
+    "probe448": ("--val_interval", "30", "--image_size", "448", *PROBE),
+    "sides448_probe": ("--val_interval", "30", "--image_size", "448", "--compare_sides", "true", *PROBE),
 }
 FOLDS = 5
 COMMAND = (
@@ -41,7 +42,7 @@ COMMAND = (
     "--config_file",
     "bundles/breast_dbt_classification/configs/train.json",
 )
-COMMAND += ("--dataset_dir", "FOLD", "--val_interval", "13")
+COMMAND += ("--dataset_dir", "FOLD")
 
 
 def main() -> None:

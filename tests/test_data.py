@@ -13,7 +13,16 @@ from PIL import Image
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
-from medtl_monai.data import READERS, ToSliced, check_readable, load_cases, perceptual_hash, read_grey, unlabelled
+from medtl_monai.data import (
+    READERS,
+    ToSliced,
+    check_readable,
+    load_cases,
+    pair_sides,
+    perceptual_hash,
+    read_grey,
+    unlabelled,
+)
 from medtl_monai.utils import UserError
 
 # an arrow that no turn or mirror leaves as it is
@@ -356,3 +365,15 @@ def test_joined_findings_are_taken_apart(tmp_path):
     cases = load_cases(tmp_path)
     assert (cases.task, cases.classes) == ("multilabel", ["effusion", "mass"])
     assert [item["label"] for item in cases.items] == [[1, 1], [0, 0], [0, 1]]
+
+
+def test_a_table_tells_sides_views_and_phases(tmp_path):
+    for name in ("a", "b"):
+        Image.new("L", (40, 40)).save(tmp_path / f"{name}.png")
+    (tmp_path / "index.csv").write_text(
+        "image,label,patient,laterality,view,phase,other\na.png,x,1,L,MLO,ED,0\nb.png,y,1,R,MLO,ES,0\n"
+    )
+    items = load_cases(tmp_path).items
+    assert [(i["laterality"], i["view"], i["phase"]) for i in items] == [("L", "MLO", "ED"), ("R", "MLO", "ES")]
+    paired = pair_sides(items, items)
+    assert [item["other"] for item in paired] == [str(tmp_path / "b.png"), str(tmp_path / "a.png")]

@@ -24,6 +24,7 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".nii", ".nii.gz
 NO_FINDING = "No Finding"
 _GENERIC = ("table", "datalist", "folders")
 PATIENT_COLUMNS = ("patient", "patient_id", "PatientID")
+_KEPT = ("image_key", "label_key", "weight", "phase", "laterality", "view", "study")  # columns that some bundles use
 
 
 def load_cases(
@@ -160,7 +161,7 @@ def _table_rows(path: Path, columns: dict[str, str], patient_column: str | None)
                 f"name the right one with {key.split()[0]}_column."
             )
     rows = []
-    kept = [name for name in ("image_key", "label_key", "weight") if name in found]
+    kept = [name for name in _KEPT if name in found]
     for number, cells in enumerate(reader, start=2):
         row = {key: (cells.get(column) or "").strip() for key, column in needed.items()}
         empty = [needed[key] for key, value in row.items() if not value and not key.startswith("label ")]
@@ -213,7 +214,7 @@ def _datalist_rows(path: Path, columns: dict[str, str], patient_column: str | No
             row["split"] = PARTS[key]
         if columns["domain"] in entry:
             row["domain"] = str(entry[columns["domain"]])
-        row |= {name: str(entry[name]) for name in ("image_key", "label_key", "weight") if name in entry}
+        row |= {name: str(entry[name]) for name in _KEPT if name in entry}
         rows.append(row)
     return rows
 
