@@ -26,12 +26,13 @@ from medtl_monai.data import split_patients
 from medtl_monai.metrics import part_metrics
 from medtl_monai.predictions import read_predictions
 
-PROBE = ("--strategy", "freeze", "--augmentation", "$None", "--cache_features", "memory", "--epochs", "30")
 WAYS = {
     "224": ("--val_interval", "13"),
     "sides224": ("--val_interval", "13", "--compare_sides", "true"),
-    "probe448": ("--val_interval", "30", "--image_size", "448", *PROBE),
-    "sides448_probe": ("--val_interval", "30", "--image_size", "448", "--compare_sides", "true", *PROBE),
+    "sides448_freeze": (
+        *("--compare_sides", "true", "--image_size", "448", "--batch_size", "8"),
+        *("--strategy", "freeze", "--epochs", "6", "--val_interval", "6"),
+    ),
 }
 FOLDS = 5
 COMMAND = (

@@ -137,6 +137,11 @@ class FeatureCache:
         self, batch: Mapping[str, Any], device: torch.device | str | None = None, non_blocking: bool = False, **_: Any
     ) -> tuple[Tensor, Tensor | None]:
         """Image and label of a batch of :attr:`loader`; for a replay the image has a shape and no content."""
+        if self._pending is not None:
+            raise UserError(
+                "features cannot be cached: the network was not given the images as they were prepared, but parts of "
+                "them (as with compare_sides): leave cache_features out."
+            )
         rows = batch["row"]
         self._visits[rows % len(self._data)] += 1
         if "image" in batch:

@@ -19,6 +19,7 @@ __all__ = [
     "first_process",
     "is_under",
     "last_layer",
+    "one_thread",
     "sum_over_processes",
     "unwrap",
     "write_json",
@@ -47,6 +48,22 @@ def unwrap(network: nn.Module) -> nn.Module:
             network = network._modules["_orig_mod"]
         else:
             return network
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute on one thread: transforms of single images are many small operations.
+
+    Dividing each of them among threads costs more than it brings, the more so where other threads load images.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def is_under(name: str, prefixes: Iterable[str]) -> bool:

@@ -8,13 +8,16 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-from monai.transforms import Compose, LoadImaged
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Compose, LoadImaged, ScaleIntensityRangePercentilesd
 from PIL import Image
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 from medtl_monai.data import (
     READERS,
+    ScalePercentilesd,
     ToSliced,
     check_readable,
     load_cases,
@@ -365,6 +368,19 @@ def test_joined_findings_are_taken_apart(tmp_path):
     cases = load_cases(tmp_path)
     assert (cases.task, cases.classes) == ("multilabel", ["effusion", "mass"])
     assert [item["label"] for item in cases.items] == [[1, 1], [0, 0], [0, 1]]
+
+
+@pytest.mark.filterwarnings("ignore:Divide by zero")  # an image of one value
+@pytest.mark.parametrize(
+    "values", [torch.rand(2, 9, 8, 7), torch.randint(256, (1, 40, 40)).float(), torch.ones(1, 4, 4)]
+)
+def test_scaling_between_percentiles_is_monais(values):
+    image = MetaTensor(values, affine=2 * torch.eye(4))
+    monais = ScaleIntensityRangePercentilesd("image", 5, 90, 0, 1, clip=True)({"image": image})["image"]
+    found = ScalePercentilesd(["image", "other"], 5, 90, allow_missing_keys=True)({"image": image, "label": 1})
+    assert found["label"] == 1
+    torch.testing.assert_close(found["image"].as_tensor(), monais.as_tensor())
+    assert torch.equal(found["image"].affine, image.affine)
 
 
 def test_a_table_tells_sides_views_and_phases(tmp_path):

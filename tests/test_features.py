@@ -14,7 +14,7 @@ from monai.transforms import Compose, RandFlipd
 from monai.utils import set_determinism
 from torch import nn
 
-from medtl_monai.backbones import anatomy, build
+from medtl_monai.backbones import anatomy, build, compare_sides
 from medtl_monai.bundle import CacheFeatures
 from medtl_monai.features import FeatureCache, extract_features, frozen_modules
 from medtl_monai.strategies import build as build_strategy
@@ -291,6 +291,19 @@ def test_networks_that_cannot_be_replayed_are_refused(network, message):
     with pytest.raises(UserError, match=message):
         network(cache.prepare_batch(next(iter(cache.loader)), "cpu")[0])
     assert not any("forward" in vars(module) for module in network.modules())
+
+
+def test_a_network_that_is_given_parts_of_the_images_is_refused():
+    network = compare_sides(build("resnet18", **SMALL, in_channels=1)).eval()
+    pairs = [{**item, "image": item["image"].repeat(2, 1, 1)} for item in items()]
+    cache = FeatureCache(
+        network, DataLoader(Dataset(pairs), batch_size=5), PrepareBatch([0.5], [0.5]), frozen=("conv1",)
+    )
+    cache.refresh()
+    one, two = cache.loader
+    network(cache.prepare_batch(one, "cpu")[0])
+    with pytest.raises(UserError, match="as with compare_sides"):
+        cache.prepare_batch(two, "cpu")
 
 
 def test_monais_nested_unet_can_be_replayed():

@@ -22,6 +22,7 @@ from .phantoms import (
     make_dbt_cohort,
 )
 from .readers import READERS, ToSliced, check_readable, read_grey
+from .scale import ScalePercentilesd
 from .spacing import CheckSpacingd, suspicious_spacing
 from .split import split_patients, write_split_csv
 from .stacks import (
@@ -53,6 +54,7 @@ __all__ = [
     "LeakageReport",
     "LoadStackd",
     "NiftiReader",
+    "ScalePercentilesd",
     "SelectStructuresd",
     "SliceDataset",
     "ToSliced",

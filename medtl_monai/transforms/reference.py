@@ -8,7 +8,7 @@ import monai.transforms as monai
 import torch
 from torch import Tensor, nn
 
-from ..utils import UserError
+from ..utils import UserError, one_thread
 from .augment import AugmentBatch, pixel_matrices
 
 __all__ = ["ImageByImage", "choose"]
@@ -30,6 +30,7 @@ class ImageByImage(nn.Module):
         super().__init__()
         self.augment = augment
 
+    @one_thread()
     def forward(self, image: Tensor, label: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
         """Augmented ``image``, ``(B, C, H, W)``; with a ``label`` of that shape, both, the label moved alike."""
         found = self.augment.sample(image.shape)
