@@ -65,11 +65,9 @@ def main() -> None:
 def cross_validate(data: Path, rows: list[dict], given: tuple, seed: int) -> dict:
     """The scores of all images together, and the AUC of each fold."""
     items = [{**row, "label": int(row["label"] != "normal")} for row in rows]
-    ill = {item["patient"] for item in items if item["label"]}
-    to_divide = [{**item, "label": int(item["patient"] in ill)} for item in items]  # one breast of most is normal
     probabilities, labels, patients, folds, seconds = [], [], [], [], []
     for fold in range(FOLDS):
-        parts = split_patients(to_divide, val_fraction=1 / FOLDS, fold=fold, seed=seed)
+        parts = split_patients(items, val_fraction=1 / FOLDS, fold=fold, seed=seed)
         with tempfile.TemporaryDirectory() as folder:
             table = Path(folder) / "data" / "index.csv"
             table.parent.mkdir()

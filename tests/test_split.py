@@ -153,3 +153,12 @@ def test_patients_with_findings_are_spread_by_their_rarest_one():
     assert sorted(p for fold in folds for p in fold) == sorted(str(p) for p in range(100))
     with pytest.raises(UserError, match="at least 2 patients, found 1"):
         split_patients([items[0]])
+
+
+def test_patients_with_one_healthy_and_one_ill_breast_count_as_ill():
+    items = [{"patient": f"p{i}", "label": int(i < 4 and side == 0)} for i in range(12) for side in (0, 1)]
+    parts = split_patients(items, val_fraction=0.25)
+    assert {"p0", "p1", "p2", "p3"} & patients_of(items, parts, "val")
+    for fold in range(4):
+        val = patients_of(items, split_patients(items, val_fraction=0.25, fold=fold), "val")
+        assert len(val & {"p0", "p1", "p2", "p3"}) == 1

@@ -30,10 +30,11 @@ def split_patients(
 ) -> list[str]:
     """A part, ``train``, ``val`` or ``test``, for each item, such that no patient stands in two parts.
 
-    Patients are drawn class by class (a patient's class is its most frequent label), so that each class has about
-    ``val_fraction`` of its *images* in the validation part: patients differ in how many images they have. Items that
-    carry a ``split`` keep it; if none of them is for validation, this is made from the training patients. Where
-    findings may stand together (labels are lists of 1, 0 and NaN), a patient counts under his rarest finding.
+    Patients are drawn class by class (a patient's class is its most frequent label, or the rarer of two), so that each
+    class has about ``val_fraction`` of its *images* in the validation part: patients differ in how many images they
+    have. Items that carry a ``split`` keep it; if none of them is for validation, this is made from the training
+    patients. Where findings may stand together (labels are lists of 1, 0 and NaN), a patient counts under his rarest
+    finding.
 
     Args:
         items: with ``image``, ``label``, ``patient`` and perhaps ``split``.
@@ -107,13 +108,15 @@ def _choose(
 
 
 def _by_class(items: Sequence[Item]) -> dict[int, list[str]]:
-    """Patients, sorted, by their most frequent label."""
+    """Patients, sorted, by their most frequent label; of equally frequent ones, the rarer in all: the ill breast's."""
+    total = Counter(item["label"] for item in items)
     labels: dict[str, Counter[int]] = defaultdict(Counter)
     for item in items:
         labels[str(item["patient"])][item["label"]] += 1
     groups: dict[int, list[str]] = defaultdict(list)
     for patient in sorted(labels):
-        groups[min(labels[patient], key=lambda label: (-labels[patient][label], label))].append(patient)
+        own = labels[patient]
+        groups[min(own, key=lambda label: (-own[label], total[label], label))].append(patient)
     return groups
 
 
