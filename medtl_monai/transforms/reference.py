@@ -41,8 +41,13 @@ class ImageByImage(nn.Module):
             if label is not None:
                 moved = _stack(move(one.float(), mode="nearest") for move, one in zip(moves, label, strict=True))
                 label = moved.to(label.dtype)
-        image = _stack(monai.Compose(list(self._values(found, i, image.shape)))(one) for i, one in enumerate(image))
+        image = _stack(self._changed(one, found, i, image.shape) for i, one in enumerate(image))
         return image if label is None else (image, label)
+
+    def _changed(self, one: Tensor, found: dict[str, Tensor], i: int, shape: torch.Size) -> Tensor:
+        for change in self._values(found, i, shape):  # in a Compose all images would get the same random field
+            one = change(one)
+        return one
 
     def _values(self, found: dict[str, Tensor], i: int, shape: torch.Size) -> Iterator[monai.Transform]:
         """MONAI's transforms of image ``i``'s values."""
