@@ -409,18 +409,20 @@ def forgetting(folder: Path, scale: Scale) -> Study:
         alpha_beta_l2_sp=(["alpha_beta", "freeze_bn"], {"alpha_beta": {"alpha": 1.0, "keep": "l2_sp"}}),
     )  # fmt: skip
 
+    def parts(seed: int) -> list[Items]:
+        return shares(kermany(folder, scale.size, scale.images), (0.3, 0.3, 0.2, 0.2), seed)
+
     @cache
-    def first_task(seed: int) -> tuple[str, Items]:
-        source, test = shares(phantoms(scale.phantoms, scale.size), (0.6, 0.4), seed)
-        network, _ = train(source, ("finetune", {}), seed, classes=3, epochs=scale.epochs)
+    def first_task(seed: int) -> str:
+        network, _ = train(parts(seed)[0], ("finetune", {}), seed, classes=3, epochs=scale.epochs)
         path = str(Path(tempfile.mkdtemp()) / "first.pt")
         save_weights(network.state_dict(), path)
-        return path, test
+        return path
 
     def run(way: str, seed: int) -> dict[str, float]:
-        path, old = first_task(seed)
-        real = [{**item, "label": int(item["label"] != 1)} for item in kermany(folder, scale.size, scale.images)]
-        new, test, _ = shares(real, (0.2, 0.4, 0.4), seed)
+        path, (_, new, old, test) = first_task(seed), parts(seed)
+        new, test = (other_device(items, seed + k) for k, items in enumerate((new, test)))
+        new, test = ([{**item, "label": int(item["label"] != 1)} for item in items] for items in (new, test))
         network, strategy = train(new, how[way], seed, classes=2, epochs=scale.epochs // 2 or 1, weights=path)
         result = scores(network, test)
         keeper = next((part for part in strategy.modules() if hasattr(part, "source_head")), None)
@@ -432,6 +434,7 @@ def forgetting(folder: Path, scale: Scale) -> Study:
         return {"old_balanced_accuracy": before["balanced_accuracy"], "new_auc": result["auc"]}
 
     about = "a first task after learning a second"
-    data = "synthetic radiographs of three classes first, then Kermany's (pneumonia or none)"
+    data = "Kermany's radiographs: first bacterial, viral or none; then pneumonia or none on other patients' images of "
+    data += "another device"
     metrics = {"old_balanced_accuracy": "balanced accuracy on the first task", "new_auc": "AUC on the second"}
     return Study(about, data, metrics, "finetune", how, run)
