@@ -147,6 +147,32 @@ def cardiac() -> str:
     return "\n".join(lines) + f"\n\nMeasured on {_cores(summary['machine'])}, shared with other work.\n"
 
 
+def breast() -> str:
+    """The README's tables of the breast bundle: mammograms by folds, and phantoms by level."""
+    found = json.loads((ROOT / "benchmarks" / "results" / "breast_mini_mias" / "summary.json").read_text())["ways"]
+    lines = ["| mammograms | accuracy [95% CI] | AUC [95% CI] | minutes a fold |", "|---|---|---|---|"]
+    for way, row in found.items():
+        lines.append(
+            f"| {way} | {_scored(row, 'accuracy')} | {_scored(row, 'auc')} | {row['median_seconds'] / 60:.1f} |"
+        )
+    runs = json.loads((ROOT / "benchmarks" / "results" / "breast_phantom" / "summary.json").read_text())["runs"]
+    lines += [
+        "",
+        "| phantoms, scored by | slices: AUC | views: AUC | patients: accuracy | patients: AUC |",
+        "|---|---|---|---|---|",
+    ]
+    for name, row in runs.items():
+        cells = (_scored(row["slices"], "auc"), _scored(row["views"], "auc"))
+        cells += (_scored(row["patients"], "accuracy"), _scored(row["patients"], "auc"))
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _scored(row: dict, metric: str) -> str:
+    low, high = row[metric]["interval"]
+    return f"{row[metric]['value']:.3f} [{low:.3f}, {high:.3f}]"
+
+
 def _cores(machine: dict) -> str:
     return f"{machine['cores']} core{'s' * (machine['cores'] > 1)} of an {machine['cpu']}"
 
