@@ -105,7 +105,8 @@ def target_images(
         return None
     dataset: Dataset
     if slices:
-        dataset = SliceDataset(unmasked(target_dir), transform, keys=("image",))
+        items = [{"image": item["image"]} for item in unmasked(target_dir)]  # phases may be known of some
+        dataset = SliceDataset(items, transform, keys=("image",))
     else:
         items = unlabelled(target_dir)
         check_readable(items)
