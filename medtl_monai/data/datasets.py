@@ -202,6 +202,7 @@ def _datalist_rows(path: Path, columns: dict[str, str], patient_column: str | No
     if not entries:
         raise UserError(f"the datalist {path.name} has no entries under training, validation or testing.")
     patient = _patient_column(patient_column, list(entries[0][1]), f"the datalist {path.name}")
+    kept = [name for name in _KEPT if any(name in entry for _, entry in entries)]  # in all: batches are alike
     rows = []
     for key, entry in entries:
         labels = {key: name for key, name in columns.items() if key.startswith("label")}
@@ -214,7 +215,7 @@ def _datalist_rows(path: Path, columns: dict[str, str], patient_column: str | No
             row["split"] = PARTS[key]
         if columns["domain"] in entry:
             row["domain"] = str(entry[columns["domain"]])
-        row |= {name: str(entry[name]) for name in _KEPT if name in entry}
+        row |= {name: str(entry.get(name, "")) for name in kept}
         rows.append(row)
     return rows
 
