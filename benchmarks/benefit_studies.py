@@ -421,8 +421,7 @@ def forgetting(folder: Path, scale: Scale) -> Study:
 
     def run(way: str, seed: int) -> dict[str, float]:
         path, (_, new, old, test) = first_task(seed), parts(seed)
-        new, test = (other_device(items, seed + k) for k, items in enumerate((new, test)))
-        new, test = ([{**item, "label": int(item["label"] != 1)} for item in items] for items in (new, test))
+        new, test = ([{**item, "label": int(item["image"].mean() >= 0.48)} for item in items] for items in (new, test))
         network, strategy = train(new, how[way], seed, classes=2, epochs=scale.epochs // 2 or 1, weights=path)
         result = scores(network, test)
         keeper = next((part for part in strategy.modules() if hasattr(part, "source_head")), None)
@@ -434,7 +433,9 @@ def forgetting(folder: Path, scale: Scale) -> Study:
         return {"old_balanced_accuracy": before["balanced_accuracy"], "new_auc": result["auc"]}
 
     about = "a first task after learning a second"
-    data = "Kermany's radiographs: first bacterial, viral or none; then pneumonia or none on other patients' images of "
-    data += "another device"
+    data = (
+        "Kermany's radiographs: first bacterial, viral or none; then, of other patients, whether the picture is light "
+    )
+    data += "or dark, which needs nothing of what the first task has taught"
     metrics = {"old_balanced_accuracy": "balanced accuracy on the first task", "new_auc": "AUC on the second"}
     return Study(about, data, metrics, "finetune", how, run)
