@@ -405,7 +405,7 @@ def forgetting(folder: Path, scale: Scale) -> Study:
     how = ways(
         "finetune", "freeze", "freeze_bn", "l2_sp", "delta", "lwf",
         lwf_freeze_bn=(["lwf", "freeze_bn"], {}),
-        alpha_beta_lwf=(["alpha_beta", "freeze_bn"], {"alpha_beta": {"alpha": 3.0, "keep": "lwf"}}),
+        alpha_beta_lwf=(["alpha_beta", "freeze_bn"], {"alpha_beta": {"alpha": 0.3, "keep": "lwf"}}),
         alpha_beta_l2_sp=(["alpha_beta", "freeze_bn"], {"alpha_beta": {"alpha": 1.0, "keep": "l2_sp"}}),
     )  # fmt: skip
 
