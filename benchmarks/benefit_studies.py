@@ -258,12 +258,13 @@ _SHIFTED = ("finetune", "mixstyle", "adabn", "coral", "mmd", "jan", "dann", "cda
 
 
 def scanners(scale: Scale) -> Study:
-    """Domain shift of phantoms."""
+    """Domain shift of phantoms: most of them are labelled, since fewer do not teach the classes."""
     return shifted(
         "another scanner, phantoms",
         "synthetic radiographs of three classes",
         lambda: phantoms(scale.phantoms, scale.size),
-        scale,
+        (0.6, 0.2, 0.2),
+        scale.epochs,
     )
 
 
@@ -271,24 +272,23 @@ def hospitals(folder: Path, scale: Scale) -> Study:
     """Domain shift of real images."""
     return shifted(
         "another hospital, real images", "Kermany's radiographs, bacterial, viral or none",
-        lambda: kermany(folder, scale.size, scale.images), scale,
+        lambda: kermany(folder, scale.size, scale.images), (0.2, 0.2, 0.4, 0.2), scale.epochs // 2 or 1,
     )  # fmt: skip
 
 
-def shifted(about: str, data: str, items: Callable[[], Items], scale: Scale) -> Study:
-    """Labels of one device, images without labels of another; scored on the other."""
+def shifted(about: str, data: str, items: Callable[[], Items], parts: tuple[float, ...], epochs: int) -> Study:
+    """Labels of one device, images without labels of another; scored on the other. ``parts`` are the shares of these."""
     how = ways(*_SHIFTED)
 
     def run(way: str, seed: int) -> dict[str, float]:
-        source, target, test = shares(items(), (0.2, 0.2, 0.4, 0.2), seed)[:3]
+        source, target, test = shares(items(), parts, seed)[:3]
         target, test = other_device(target, seed), other_device(test, seed + 1)
-        network, _ = train(source, how[way], seed, classes=3, epochs=scale.epochs // 2 or 1, unlabelled=target)
+        network, _ = train(source, how[way], seed, classes=3, epochs=epochs, unlabelled=target)
         return scores(network, test)
 
-    data += (
-        "; a fifth labelled; of another device (tone curve, contrast, sharpness, noise) a fifth without labels, and two"
-    )
-    data += " fifths to score on"
+    labelled, unlabelled, scored = (f"{share:.0%}" for share in parts[:3])
+    data += f"; {labelled} labelled; of another device (tone curve, contrast, sharpness, noise) {unlabelled} without "
+    data += f"labels, and {scored} to score on"
     return Study(about, data, {"auc": "AUC", "balanced_accuracy": "balanced accuracy"}, "finetune", how, run)
 
 
