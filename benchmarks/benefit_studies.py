@@ -277,7 +277,7 @@ def hospitals(folder: Path, scale: Scale) -> Study:
 
 
 def shifted(about: str, data: str, items: Callable[[], Items], parts: tuple[float, ...], epochs: int) -> Study:
-    """Labels of one device, images without labels of another; scored on the other. ``parts`` are the shares of these."""
+    """Labels of one device, images without labels of another; scored on the other; ``parts``: their shares."""
     how = ways(*_SHIFTED)
 
     def run(way: str, seed: int) -> dict[str, float]:
