@@ -363,7 +363,12 @@ def between(page: Path | str, name: str, content: str) -> str:
 def pages() -> dict[Path, str]:
     """Every rendered page and what should stand there."""
     docs, readme = ROOT / "docs", (ROOT / "README.md").read_text(encoding="utf-8")
-    for name, table in (("results", results("brain_mri")), ("chest", results("chest_xray")), ("cardiac", cardiac())):
+    for name, table in (
+        ("results", results("brain_mri")),
+        ("chest", results("chest_xray")),
+        ("cardiac", cardiac()),
+        ("breast", breast()),
+    ):
         readme = between(readme, name, table)
     return {
         docs / "strategies.md": strategies(),
