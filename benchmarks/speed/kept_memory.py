@@ -38,4 +38,4 @@ def measure(repeats: int = 15) -> dict:
         give_back_freed_memory()
         step()
 
-    return {f"{torch.get_num_threads()} threads": compare(ours, usual, repeats=repeats, bar=1.1)}
+    return {"a step": compare(ours, usual, repeats=repeats, bar=1.1)}
