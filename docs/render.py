@@ -243,11 +243,12 @@ def chest_variants() -> str:
         for name, counts in found["exposure"].items()
     )
     machine = found["machine"]
+    means = f"Means over {seeds} seeds, which choose the split too, with Student's intervals over the seeds"
+    if seeds == 1:
+        means = "One seed, which chooses the split too: no interval, and differences may be chance"
     return (
         "\n".join(lines)
-        + f"\n\nMeans over {seeds} seeds, which choose the split too, with Student's intervals over the seeds; "
-        f"differences are of the same seed. Exposure: {exposure}. Measured on {machine['cores']} cores of an "
-        f"{machine['cpu']}.\n"
+        + f"\n\n{means}; differences are of the same seed. Exposure: {exposure}. Measured on {_cores(machine)}.\n"
     )
 
 
