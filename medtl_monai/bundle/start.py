@@ -81,7 +81,7 @@ def keep_freed_memory() -> None:
     """Let glibc keep the memory that is freed, for the next tensors; elsewhere this does nothing.
 
     A training step frees and asks for the same large blocks again and again. By itself glibc gives blocks above 32 MB
-    back to the kernel each time, which must then hand out zeroed pages: a tenth of a step's time on a CPU.
+    back to the kernel each time, which must then hand out zeroed pages.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:

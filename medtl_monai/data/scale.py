@@ -16,7 +16,7 @@ class ScalePercentilesd(MapTransform):
     """Images so that two percentiles of their values become 0 and 1, and what lies outside is clipped.
 
     The values are those of MONAI's ``ScaleIntensityRangePercentilesd``, which sorts all pixels of a tensor for each
-    percentile; here they are only partitioned, which takes a tenth of the time.
+    percentile; here they are only partitioned, which is quicker.
 
     Args:
         keys: of the images, tensors of any shape.
