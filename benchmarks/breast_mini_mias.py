@@ -13,14 +13,11 @@ import argparse
 import csv
 import json
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
-from bundle_runs import METRICS, ROOT, cpu
+from bundle_runs import METRICS, ROOT, cpu, start
 
 from medtl_monai.data import split_patients
 from medtl_monai.metrics import part_metrics
@@ -35,15 +32,6 @@ WAYS = {
     ),
 }
 FOLDS = 5
-COMMAND = (
-    "python",
-    "-m",
-    "monai.bundle",
-    "run",
-    "--config_file",
-    "bundles/breast_dbt_classification/configs/train.json",
-)
-COMMAND += ("--dataset_dir", "FOLD")
 
 
 def main() -> None:
@@ -77,16 +65,11 @@ def cross_validate(data: Path, rows: list[dict], given: tuple, seed: int) -> dic
                 for row, part in zip(rows, parts, strict=True):
                     split = "test" if part == "val" else "train"
                     writer.writerow([data / row["image"], row["patient"], row["side"], row["label"], split])
-            command = [*COMMAND, *given]
-            print(" ".join(command), f"(fold {fold})", flush=True)
-            filled = [sys.executable, *(str(table.parent) if word == "FOLD" else word for word in command[1:])]
-            began = time.perf_counter()
-            subprocess.run([*filled, "--output_dir", f"{folder}/run"], cwd=ROOT, check=True)
-            seconds.append(time.perf_counter() - began)
-            scored = read_predictions(Path(folder) / "run" / "predictions.csv")
-            folds.append(
-                json.loads((Path(folder) / "run" / "metrics.json").read_text())["test"]["metrics"]["auc"]["value"]
-            )
+            output = Path(folder) / "run"
+            command, took = start("breast_dbt_classification", table.parent, output, given)
+            seconds.append(took)
+            scored = read_predictions(output / "predictions.csv")
+            folds.append(json.loads((output / "metrics.json").read_text())["test"]["metrics"]["auc"]["value"])
         by_image = dict(zip(scored.images, scored.probabilities, strict=True))
         for item, part in zip(items, parts, strict=True):
             if part == "val":
@@ -95,7 +78,7 @@ def cross_validate(data: Path, rows: list[dict], given: tuple, seed: int) -> dic
                 patients.append(item["patient"])
     metrics = part_metrics(np.array(probabilities), np.array(labels), patients, ["normal", "abnormal"], seed=seed)
     return {
-        "command": " ".join((*COMMAND, *given)),
+        "command": command,
         "images": len(labels),
         "patients": len(set(patients)),
         **{name: {key: metrics["metrics"][name][key] for key in ("value", "interval")} for name in METRICS},

@@ -8,16 +8,14 @@ and gets fewer epochs. Goes to ``results/breast_phantom/summary.json``.
 """
 
 import json
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
-from bundle_runs import METRICS, ROOT, cpu
+from bundle_runs import METRICS, ROOT, cpu, start
 
 from medtl_monai.data import make_dbt_cohort
 
+BUNDLE = "breast_dbt_classification"
 EPOCHS = {1: 3, 2: 13}
 
 
@@ -28,27 +26,19 @@ def main() -> None:
         for strategy, epochs in EPOCHS.items():
             output = Path(folder) / f"run{strategy}"
             given = ("--data_strategy", str(strategy), "--epochs", str(epochs))
-            began = time.perf_counter()
-            run("train", cohorts[0], output, given)
-            minutes = round((time.perf_counter() - began) / 60, 1)
+            _, seconds = start(BUNDLE, cohorts[0], output, given)
             best = output / "checkpoints" / "best.pt"
-            run("evaluate", cohorts[1], output / "scored", ("--checkpoint", str(best)))
+            start(BUNDLE, cohorts[1], output / "scored", ("--checkpoint", str(best)), "evaluate")
             metrics = json.loads((output / "scored" / "metrics.json").read_text())
             levels = {"slices": metrics["test"], **metrics["levels"]["test"]}
             found[f"strategy {strategy}"] = {
                 "given": " ".join(given),
-                "minutes": minutes,
+                "minutes": round(seconds / 60, 1),
                 **{level: scores(of) for level, of in levels.items()},
             }
     path = ROOT / "benchmarks" / "results" / "breast_phantom" / "summary.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps({"cpu": cpu(), "runs": found}, indent=2) + "\n")
-
-
-def run(name: str, data: Path, output: Path, given: tuple) -> None:
-    config = f"bundles/breast_dbt_classification/configs/{name}.json"
-    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", config, "--dataset_dir", str(data)]
-    subprocess.run([*command, "--output_dir", str(output), *given], cwd=ROOT, check=True)
 
 
 def scores(part: dict) -> dict:

@@ -54,22 +54,27 @@ def summary(runs: dict, starts: dict) -> dict:
 
 def run(bundle: str, data: Path, result: Path, args: tuple) -> dict:
     """One training; keeps its ``metrics.json`` as ``result`` and returns what the summary says of it."""
-    config = f"bundles/{bundle}/configs/train.json"
-    command = ["python", "-m", "monai.bundle", "run", "--config_file", config, "--dataset_dir", "DATA", *args]
-    print(" ".join(command), flush=True)
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "run"
-        began = time.perf_counter()
-        filled = [sys.executable, *(str(data.resolve()) if word == "DATA" else word for word in command[1:])]
-        subprocess.run([*filled, "--output_dir", str(output)], cwd=ROOT, check=True)
-        seconds = time.perf_counter() - began
+        command, seconds = start(bundle, data, output, args)
         result.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(output / "metrics.json", result)
     val = json.loads(result.read_text())["val"]
     values = {key: val["metrics"][key]["value"] for key in METRICS}
     intervals = {f"{key}_interval": val["metrics"][key]["interval"] for key in ("accuracy", "auc")}
     counts = {"images": val["images"], "patients": val["patients"]}
-    return {"command": " ".join(command), "seconds": round(seconds, 1), **values, **intervals, **counts}
+    return {"command": command, "seconds": round(seconds, 1), **values, **intervals, **counts}
+
+
+def start(bundle: str, data: Path, output: Path, args: tuple, name: str = "train") -> tuple[str, float]:
+    """Run a bundle's configuration by the stock command; the command, with ``DATA`` for the data, and its seconds."""
+    config = f"bundles/{bundle}/configs/{name}.json"
+    command = ["python", "-m", "monai.bundle", "run", "--config_file", config, "--dataset_dir", "DATA", *args]
+    print(" ".join(command), flush=True)
+    filled = [sys.executable, *(str(data.resolve()) if word == "DATA" else word for word in command[1:])]
+    began = time.perf_counter()
+    subprocess.run([*filled, "--output_dir", str(output)], cwd=ROOT, check=True)
+    return " ".join(command), time.perf_counter() - began
 
 
 def cpu() -> str:

@@ -114,7 +114,7 @@ def results(folder: str) -> str:
             values = f"**{mean['accuracy']:.3f}** | **{mean['auc']:.3f}** | {mean['seconds'] / 60:.1f}"
             lines.append(f"| **{start}** | mean of {n} | {values} |")
     machine = summary["machine"]
-    return "\n".join(lines) + f"\n\nMeasured on {machine['cores']} cores of an {machine['cpu']}.\n"
+    return "\n".join(lines) + f"\n\nMeasured on {_cores(machine)}.\n"
 
 
 def dicom_frames() -> str:
@@ -158,7 +158,7 @@ def breast() -> str:
     runs = json.loads((ROOT / "benchmarks" / "results" / "breast_phantom" / "summary.json").read_text())["runs"]
     lines += [
         "",
-        "| phantoms, scored by | slices: AUC | views: AUC | patients: accuracy | patients: AUC |",
+        "| phantoms, trained by | slices: AUC | views: AUC | patients: accuracy | patients: AUC |",
         "|---|---|---|---|---|",
     ]
     for name, row in runs.items():
@@ -316,7 +316,7 @@ def benefits() -> str:
         lines.append("")
     runs = [run for study in found["studies"].values() for way in study["runs"].values() for run in way.values()]
     hours, machine = sum(run["seconds"] for run in runs) / 3600, found["machine"]
-    lines.append(f"{len(runs)} runs, {hours:.1f} hours on {machine['cores']} cores of an {machine['cpu']}.")
+    lines.append(f"{len(runs)} runs, {hours:.1f} hours on {_cores(machine)}.")
     return "\n".join(lines) + "\n"
 
 

@@ -90,7 +90,7 @@ def test_volumes_and_ejection_fraction_by_hand():
     mask = torch.zeros(10, 10, 4)
     mask[:5] = 1
     assert volumes_ml(mask, 2, [2.0, 2.0, 10.0]) == [8.0, 0.0]  # 200 voxels of 40 cubic mm
-    assert ejection_fractions({("p", "ED"): 100.0, ("p", "ES"): 40.0, ("q", "ES"): 1.0, ("r", "ED"): 0.0}) == {"p": 0.6}
+    assert ejection_fractions({("p", "ed"): 100.0, ("p", "ES"): 40.0, ("q", "ES"): 1.0, ("r", "ED"): 0.0}) == {"p": 0.6}
 
 
 @pytest.mark.filterwarnings("ignore:monai.metrics.utils get_mask_edges")

@@ -15,6 +15,7 @@ from ..utils import UserError
 from .arrays import stored_in
 from .cases import PARTS, Cases, check_exist, read_datalist, select
 from .layouts import LAYOUTS, read_layout
+from .layouts.common import delimiter
 
 __all__ = ["EXTENSIONS", "Cases", "load_cases", "unlabelled"]
 
@@ -144,8 +145,7 @@ def _table_rows(path: Path, columns: dict[str, str], patient_column: str | None)
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"the table {path.name} is no UTF-8 text ({error.reason}): save it as CSV UTF-8.") from error
-    delimiter = max(",;\t", key=text.partition("\n")[0].count)
-    reader = csv.DictReader(text.splitlines(), delimiter=delimiter)
+    reader = csv.DictReader(text.splitlines(), delimiter=delimiter(text.partition("\n")[0]))
     found = [name.strip() for name in reader.fieldnames or []]
     reader.fieldnames = found
     patient = _patient_column(patient_column, found, f"the table {path.name}")

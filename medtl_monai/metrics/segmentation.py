@@ -187,7 +187,7 @@ def ejection_fractions(volumes: Mapping[tuple[str, str], float]) -> dict[str, fl
     r"""Share of the blood that each patient's ventricle pumps out, :math:`(V_{ED} - V_{ES}) / V_{ED}`.
 
     Args:
-        volumes: by patient and frame (``ED`` or ``ES``), in ml.
+        volumes: by patient and frame (``ED`` or ``ES``, in any case), in ml.
 
     Returns:
         By patient, for those who have both frames and a volume above 0 in diastole.
@@ -196,8 +196,9 @@ def ejection_fractions(volumes: Mapping[tuple[str, str], float]) -> dict[str, fl
         >>> ejection_fractions({("p1", "ED"): 120.0, ("p1", "ES"): 50.0, ("p2", "ED"): 90.0})
         {'p1': 0.5833333333333334}
     """
-    ends = {patient: volume for (patient, frame), volume in volumes.items() if frame == "ED" and volume > 0}
-    return {p: (v - volumes[p, "ES"]) / v for p, v in ends.items() if (p, "ES") in volumes}
+    known = {(patient, frame.upper()): volume for (patient, frame), volume in volumes.items()}
+    ends = {patient: volume for (patient, frame), volume in known.items() if frame == "ED" and volume > 0}
+    return {p: (v - known[p, "ES"]) / v for p, v in ends.items() if (p, "ES") in known}
 
 
 def summarize(

@@ -146,9 +146,9 @@ def test_one_structure_of_pictures_by_slice_from_another_runs_weights(cli, run, 
 def test_a_table_tells_the_phases_of_images_without_masks(tmp_path):
     for name in ("a", "b", "c_gt", "d"):
         (tmp_path / f"{name}.nii.gz").touch()
-    (tmp_path / "index.csv").write_text("image,patient,phase\na.nii.gz,p1,ed\nb.nii.gz,p1,ES\n")
+    (tmp_path / "index.csv").write_text("image;patient;phase\na.nii.gz;p1;ed\nb.nii.gz;p1;ES\n")
     assert unmasked(tmp_path) == [
-        {"image": str(tmp_path / "a.nii.gz"), "patient": "p1", "phase": "ED"},
+        {"image": str(tmp_path / "a.nii.gz"), "patient": "p1", "phase": "ed"},
         {"image": str(tmp_path / "b.nii.gz"), "patient": "p1", "phase": "ES"},
         {"image": str(tmp_path / "d.nii.gz")},
     ]

@@ -11,9 +11,14 @@ from typing import Any
 from ...utils import UserError
 from ..cases import Cases
 
-__all__ = ["found", "has_columns", "read_table"]
+__all__ = ["delimiter", "found", "has_columns", "read_table"]
 
 _log = logging.getLogger("medtl_monai")
+
+
+def delimiter(header: str) -> str:
+    """What parts the columns of a table's first line: a comma, a semicolon or a tab."""
+    return max(",;\t", key=header.count)
 
 
 def has_columns(path: Path, columns: Sequence[str]) -> bool:
@@ -21,7 +26,8 @@ def has_columns(path: Path, columns: Sequence[str]) -> bool:
     if not path.is_file():
         return False
     with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-        return set(columns) <= set(csv.DictReader(file).fieldnames or [])
+        header = file.readline()
+    return set(columns) <= {name.strip() for name in next(csv.reader([header], delimiter=delimiter(header)), [])}
 
 
 def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
@@ -31,7 +37,10 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
         UserError: it lacks one, or has no rows.
     """
     with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
+        separator = delimiter(file.readline())
+        file.seek(0)
+        reader = csv.DictReader(file, delimiter=separator)
+        reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
         missing = [name for name in columns if name not in (reader.fieldnames or [])]
         if missing:
             raise UserError(
