@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import ctypes
 import inspect
 import json
 import logging
@@ -28,7 +27,6 @@ __all__ = [
     "check_keys",
     "check_values",
     "find_root",
-    "keep_freed_memory",
     "new_output_dir",
     "start",
     "write_config",
@@ -49,7 +47,7 @@ _log = logging.getLogger("medtl_monai")
 
 
 def start(bundle_root: str, workflow: str) -> None:
-    """Make mistakes readable, keep freed memory and find misspelt keys, before anything else happens.
+    """Make mistakes readable and find misspelt keys, before anything else happens.
 
     The stock runner accepts any key and answers mistakes with long stack traces.
 
@@ -61,7 +59,6 @@ def start(bundle_root: str, workflow: str) -> None:
         UserError: a key that the configuration does not know, or a number out of range.
     """
     sys.excepthook = _print_user_error
-    keep_freed_memory()
     for message in ("`torch.jit", "NvImgCodecPydicomReader", "PydicomReader: ImageOrientationPatient"):
         warnings.filterwarnings("ignore", message)  # of MONAI's own doing, and of no use to who runs a bundle
     logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
@@ -75,18 +72,6 @@ def start(bundle_root: str, workflow: str) -> None:
             known.update(json.loads(path.read_text(encoding="utf-8")))
     check_keys(running.parser.config, known)
     check_values(running.parser.config)
-
-
-def keep_freed_memory() -> None:
-    """Let glibc keep the memory that is freed, for the next tensors; elsewhere this does nothing.
-
-    A training step frees and asks for the same large blocks again and again. By itself glibc gives blocks above 32 MB
-    back to the kernel each time, which must then hand out zeroed pages.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
-        mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
 
 
 def check_keys(config: Mapping[str, Any], known: Mapping[str, Any]) -> None:
