@@ -83,7 +83,7 @@ class Cli:
 
     def __init__(self, bundle, dataset, cache):
         self.bundle, self.dataset = bundle, dataset
-        self.env = {**os.environ, "MEDTL_CACHE": str(cache), "OMP_NUM_THREADS": "2", "PYTHONWARNINGS": "default"}
+        self.env = {**os.environ, "MEDTL_CACHE": str(cache), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "default"}
 
     def command(self, name, *args, launcher=("-m",)):
         """The command line; ``dataset_dir`` is the test's cohort unless ``args`` name another."""
