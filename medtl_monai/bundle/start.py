@@ -30,6 +30,7 @@ __all__ = [
     "find_root",
     "keep_freed_memory",
     "new_output_dir",
+    "quieten_monai",
     "start",
     "write_config",
 ]
@@ -62,9 +63,7 @@ def start(bundle_root: str, workflow: str) -> None:
     """
     sys.excepthook = _print_user_error
     keep_freed_memory()
-    for message in ("`torch.jit", "NvImgCodecPydicomReader", "PydicomReader: ImageOrientationPatient"):
-        warnings.filterwarnings("ignore", message)  # of MONAI's own doing, and of no use to who runs a bundle
-    logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
+    quieten_monai()
     running = _running()
     if running is None:
         return
@@ -75,6 +74,13 @@ def start(bundle_root: str, workflow: str) -> None:
             known.update(json.loads(path.read_text(encoding="utf-8")))
     check_keys(running.parser.config, known)
     check_values(running.parser.config)
+
+
+def quieten_monai() -> None:
+    """Leave out warnings that are of MONAI's own doing, and of no use to who runs a command."""
+    for message in ("`torch.jit", "NvImgCodecPydicomReader", "PydicomReader: ImageOrientationPatient"):
+        warnings.filterwarnings("ignore", message)
+    logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
 
 
 def keep_freed_memory() -> None:
