@@ -25,14 +25,24 @@ from .fewshot import linear_probe, nearest_neighbours
 from .metrics import part_metrics
 from .utils import UserError
 
-__all__ = ["assess", "control_probabilities", "gbc", "h_score", "leep", "logme", "nleep", "patient_halves"]
+__all__ = [
+    "assess",
+    "control_probabilities",
+    "gbc",
+    "h_score",
+    "leep",
+    "logme",
+    "nleep",
+    "patient_halves",
+    "shuffle_labels",
+]
 
 Array = NDArray[Any]
 
 _COMPONENTS = 5  # Gaussians of NLEEP for each class (Li et al. 2021)
 _ENERGY = 0.8  # share of the variance that NLEEP keeps (Li et al. 2021)
 _DIMENSIONS = 64  # principal components that GBC keeps (Pandy et al. 2022)
-_NEIGHBOURS, _HALVES = 5, 30
+_NEIGHBOURS, _HALVES, _SHUFFLES = 5, 30, 5
 
 
 def logme(features: ArrayLike, labels: ArrayLike) -> float:
@@ -161,9 +171,9 @@ def h_score(features: ArrayLike, labels: ArrayLike, *, shrinkage: bool = False) 
 
     .. math:: \operatorname{tr}(\operatorname{cov}(f)^{+} \operatorname{cov}(E[f | y]))
 
-    With at least as many features as images it is C - 1 whatever they say. ``shrinkage`` puts right what the few images
-    leave unknown: :math:`\operatorname{cov}(f)` gives way to the estimate of Ledoit and Wolf,
-    :math:`(1 - a) \operatorname{cov}(f) + a \mu I`, and the class means' part is scaled by 1 - a.
+    With at least as many features as images it is C - 1 whatever they say. ``shrinkage`` puts that right in part:
+    :math:`\operatorname{cov}(f)` gives way to the estimate of Ledoit and Wolf, :math:`(1 - a) \operatorname{cov}(f) +
+    a \mu I`, and the class means' part is scaled by 1 - a. Compare with :func:`shuffle_labels`.
 
     Args:
         features: ``(N, F)``.
@@ -269,7 +279,7 @@ def patient_halves(
 
     The spread over halves without replacement estimates the error of the whole (the jackknife that leaves out half).
     A bootstrap would not do: it draws patients twice, and to a score copies are images that agree perfectly, so that
-    nearly all of its resamples score higher than the images themselves.
+    its resamples score too high.
 
     Args:
         statistic: of the indices of the drawn images.
@@ -289,6 +299,28 @@ def patient_halves(
     draws = (np.flatnonzero(np.isin(who, rng.permutation(len(ids))[: len(ids) // 2])) for _ in range(n))
     values = [statistic(i) for i in draws if np.bincount(y[i], minlength=y.max() + 1).min() >= 2]
     return float(np.std(values)) if len(values) > n / 2 else float("nan")
+
+
+def shuffle_labels(labels: ArrayLike, patients: ArrayLike, *, seed: int = 0) -> Array:
+    """The same labels, ``(N,)``, given to other patients: a score of these is what features give that say nothing.
+
+    The images of a patient stay together: that they resemble each other must not count for the network.
+
+    Args:
+        labels: ``(N,)``.
+        patients: ``(N,)``.
+        seed: of the order.
+
+    Example:
+        >>> shuffle_labels([0, 0, 1, 1, 2, 2], ["a", "a", "b", "b", "c", "c"], seed=2).tolist()
+        [0, 0, 2, 2, 1, 1]
+    """
+    y, rng = np.asarray(labels), np.random.default_rng(seed)
+    ids, who = np.unique(np.asarray(patients), return_inverse=True)
+    given, taken = (np.argsort(rng.permutation(len(ids))[who], kind="stable") for _ in range(2))
+    shuffled = np.empty_like(y)
+    shuffled[taken] = y[given]
+    return shuffled
 
 
 def assess(
@@ -314,8 +346,8 @@ def assess(
 
     Returns:
         ``controls``: ``linear_probe_auc``, ``linear_probe_balanced_accuracy`` and ``knn_accuracy`` with 95% intervals
-        by a bootstrap of the patients; ``scores``: each with the 95% ``interval`` that :func:`patient_halves` gives.
-        What is undefined is None with the ``reason``.
+        by a bootstrap of the patients; ``scores``: each with the 95% ``interval`` that :func:`patient_halves` gives,
+        and the mean of the scores of ``shuffled`` labels. What is undefined is None with the ``reason``.
 
     Raises:
         UserError: as of :func:`logme`.
@@ -335,7 +367,12 @@ def assess(
         functions["leep"] = (leep, np.asarray(source_probabilities, dtype=float), {})
     scores = {name: _score(*functions[name], y, patients, seed) for name in functions}
     if source_probabilities is None:
-        scores["leep"] = {"value": None, "interval": None, "reason": "the source has no classes of its own"}
+        scores["leep"] = {
+            "value": None,
+            "interval": None,
+            "shuffled": None,
+            "reason": "the source has no classes of its own",
+        }
     return {
         "controls": {
             "linear_probe_auc": controls["linear_probe"]["auc"],
@@ -356,9 +393,11 @@ def _score(
 ) -> dict[str, Any]:
     value = function(values, labels, **options)
     error = patient_halves(lambda i: function(values[i], labels[i], **options), labels, patients, seed=seed)
+    others = (shuffle_labels(labels, patients, seed=seed + i) for i in range(_SHUFFLES))
+    found = {"value": value, "shuffled": float(np.mean([function(values, other, **options) for other in others]))}
     if np.isnan(error):
-        return {"value": value, "interval": None, "reason": "no interval: halves of the patients lack a class"}
-    return {"value": value, "interval": [value - 1.96 * error, value + 1.96 * error]}
+        return {**found, "interval": None, "reason": "no interval: halves of the patients lack a class"}
+    return {**found, "interval": [value - 1.96 * error, value + 1.96 * error]}
 
 
 def _checked(features: ArrayLike, labels: ArrayLike) -> tuple[Array, Array]:

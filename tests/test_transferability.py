@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,7 @@ from medtl_monai.transferability import (
     logme,
     nleep,
     patient_halves,
+    shuffle_labels,
 )
 from medtl_monai.utils import UserError
 
@@ -187,6 +189,15 @@ def test_halves_of_patients_give_the_standard_error_of_a_mean():
     assert np.isnan(patient_halves(mean, rare, patients, n=40))
 
 
+def test_shuffled_labels_are_those_of_other_patients():
+    patients, labels = np.repeat(np.arange(40), 3), np.repeat(np.arange(40) % 2, 3)
+    order = np.random.default_rng(0).permutation(120)
+    shuffled = shuffle_labels(labels[order], patients[order])
+    assert sorted(shuffled) == sorted(labels)
+    assert all(len(set(shuffled[patients[order] == patient])) == 1 for patient in range(40))
+    assert 0.2 < (shuffled == labels[order]).mean() < 0.8
+
+
 def test_assess_gives_every_score_with_its_interval_and_the_controls():
     x, y = data(60, 80, classes=2)
     patients = [f"p{i // 4}-{i % 2}" for i in range(60)]
@@ -195,6 +206,8 @@ def test_assess_gives_every_score_with_its_interval_and_the_controls():
     assert set(found["scores"]) == {"logme", "leep", "nleep", "h_score", "gbc"}
     assert found["scores"]["logme"]["value"] == pytest.approx(logme(x, y))
     assert found["scores"]["h_score"]["value"] == pytest.approx(h_score(x, y, shrinkage=True))
+    for entry in found["scores"].values():
+        assert entry["shuffled"] < entry["value"]
     for entry in (*found["scores"].values(), *found["controls"].values()):
         low, high = entry["interval"]
         assert low <= entry["value"] <= high
@@ -277,6 +290,7 @@ def test_the_command_ranks_and_its_repeat_opens_no_image(small, tmp_path, monkey
     auc, shown = network["controls"]["linear_probe_auc"], network["scores"]["leep"]
     assert f"{auc['value']:.3f} [{auc['interval'][0]:.3f}, {auc['interval'][1]:.3f}]" in done.stdout
     assert f"{shown['value']:.3f} [{shown['interval'][0]:.3f}, {shown['interval'][1]:.3f}]" in done.stdout
+    assert re.search(rf"^  labels shuffled .* {shown['shuffled']:.3f} ", done.stdout, re.MULTILINE)
     assert "No score reliably tells" in done.stdout
     monkeypatch.setattr("medtl_monai.bundle.rank.Dataset", Counted)
     cases = load_cases(small, table="ranked.csv")

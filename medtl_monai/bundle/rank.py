@@ -135,29 +135,28 @@ def _outputs(
 
 def render_rank(result: Mapping[str, Any]) -> str:
     """The networks as two tables: the controls, then the scores."""
-    lines = [
-        f"{result['images']} images of {result['patients']} patients, {len(result['classes'])} classes; "
-        f"{result['test_images_left_out']} test images left out"
-    ]
-    tables = (
-        (f"controls, tested on patients not seen ({result['folds']} folds)", "controls", _CONTROLS),
-        ("scores, higher promises more", "scores", _SCORES),
-    )
-    for title, key, columns in tables:
-        rows = [[title, *columns.values()]]
-        rows += [[n["weights"], *(_cell(n[key][name]) for name in columns)] for n in result["networks"]]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines.append("")
-        lines += ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    networks = result["networks"]
+    controls = [["", *_CONTROLS.values()]]
+    controls += [[n["weights"], *(_cell(n["controls"][name]) for name in _CONTROLS)] for n in networks]
+    scores = [["", *_SCORES.values()]]
+    for network in networks:
+        entries = [network["scores"][name] for name in _SCORES]
+        scores.append([network["weights"], *map(_cell, entries)])
+        scores.append(["  labels shuffled", *(_cell({"value": entry["shuffled"]}) for entry in entries)])
     reasons = [
         f"{network['weights']}: {name}: {entry['reason']}"
-        for network in result["networks"]
+        for network in networks
         for name, entry in (*network["controls"].items(), *network["scores"].items())
         if "reason" in entry
     ]
     return "\n".join(
         [
-            *lines,
+            f"{result['images']} images of {result['patients']} patients, {len(result['classes'])} classes; "
+            f"{result['test_images_left_out']} test images left out",
+            f"\nControls, tested in {result['folds']} folds on patients not seen",
+            *_aligned(controls),
+            "\nScores, higher promises more; what counts is the distance from shuffled labels",
+            *_aligned(scores),
             "",
             *reasons,
             "In brackets: 95% intervals over patients; where they overlap, the order is open.",
@@ -167,8 +166,13 @@ def render_rank(result: Mapping[str, Any]) -> str:
     )
 
 
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
 def _cell(entry: Mapping[str, Any]) -> str:
     if entry["value"] is None:
         return "-"
-    low, high = entry["interval"] or (None, None)
-    return f"{entry['value']:.3f}" + (f" [{low:.3f}, {high:.3f}]" if low is not None else "")
+    ends = ", ".join(f"{end:.3f}" for end in entry.get("interval") or ())
+    return f"{entry['value']:.3f}" + (f" [{ends}]" if ends else "")
