@@ -24,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add_networks(commands)
     _add_weights(commands)
     _add_data(commands)
+    _add_rank(commands)
     _add_search(commands)
     options = parser.parse_args(arguments)
     try:
@@ -217,31 +218,48 @@ def _add_data(commands: Any) -> None:
     check.add_argument("folder", metavar="DIR")
     check.add_argument("--json", metavar="FILE", help="write the same as JSON")
     check.add_argument("--datalist", metavar="FILE", help="write the MONAI datalist that training takes")
-    check.add_argument(
-        "--layout", default="auto", help="table, datalist, folders or a public data set's (default: auto)"
-    )
-    check.add_argument(
-        "--option", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="of the layout"
-    )
-    check.add_argument("--table", default="index.csv", help="name of the table in the folder (default: index.csv)")
-    check.add_argument("--image_column", default="image", metavar="NAME")
-    check.add_argument("--label_column", default="label", metavar="NAME[,NAME...]", help="several: a finding each")
-    check.add_argument("--patient_column", default="auto", metavar="NAME", help="null: each image is a patient")
-    check.add_argument("--split_column", default="split", metavar="NAME")
-    check.add_argument("--domain_column", default="domain", metavar="NAME")
-    check.add_argument("--classes", metavar="NAME[,NAME...]", help="in the wanted order")
+    _add_layout(check)
     check.set_defaults(run=_data_check)
 
 
 def _data_check(options: argparse.Namespace) -> None:
-    from .data import check_cases, load_cases, render_check, write_datalist
+    from .data import check_cases, render_check, write_datalist
     from .data.cases import read_datalist
 
     target = Path(options.datalist) if options.datalist else None
     if target is not None and target.exists() and read_datalist(target) is None:
         raise UserError(f"{target} exists and is not a datalist of this command: give --datalist another name.")
+    cases = _load_cases(options)
+    report = check_cases(cases)
+    print(render_check(report))
+    if options.json:
+        write_json(options.json, report)
+    if target is not None:
+        write_datalist(target, cases)
+
+
+def _add_layout(command: argparse.ArgumentParser) -> None:
+    """Where in the folder images, labels and patients are."""
+    command.add_argument(
+        "--layout", default="auto", help="table, datalist, folders or a public data set's (default: auto)"
+    )
+    command.add_argument(
+        "--option", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="of the layout"
+    )
+    command.add_argument("--table", default="index.csv", help="name of the table in the folder (default: index.csv)")
+    command.add_argument("--image_column", default="image", metavar="NAME")
+    command.add_argument("--label_column", default="label", metavar="NAME[,NAME...]", help="several: a finding each")
+    command.add_argument("--patient_column", default="auto", metavar="NAME", help="null: each image is a patient")
+    command.add_argument("--split_column", default="split", metavar="NAME")
+    command.add_argument("--domain_column", default="domain", metavar="NAME")
+    command.add_argument("--classes", metavar="NAME[,NAME...]", help="in the wanted order")
+
+
+def _load_cases(options: argparse.Namespace) -> Any:
+    from .data import load_cases
+
     columns = {f"{name}_column": getattr(options, f"{name}_column") for name in ("image", "split", "domain")}
-    cases = load_cases(
+    return load_cases(
         options.folder,
         table=options.table,
         label_column=_listed(options.label_column),
@@ -251,12 +269,50 @@ def _data_check(options: argparse.Namespace) -> None:
         layout_options={name: _listed(value) for name, value in options.option},
         **columns,
     )
-    report = check_cases(cases)
-    print(render_check(report))
-    if options.json:
-        write_json(options.json, report)
-    if target is not None:
-        write_datalist(target, cases)
+
+
+def _add_rank(commands: Any) -> None:
+    command = commands.add_parser(
+        "rank",
+        help="compare pretrained weights on your labelled images, before training",
+        description="Compute each network's features of the images; print how well a linear probe and nearest "
+        "neighbours do on patients they have not seen, and transferability scores, all with their uncertainty.",
+    )
+    command.add_argument("folder", metavar="DATA", help="folder of 2D images, each of one class")
+    command.add_argument(
+        "--weights", nargs="+", metavar="NAME", help="of the catalogue; default: those for 2D images that are here"
+    )
+    command.add_argument("--image_size", type=int, help="side in pixels; default: each network's own")
+    command.add_argument("--channels", type=int, default=1, choices=(1, 3), help="3: colour (default: 1)")
+    command.add_argument("--cache_dir", metavar="DIR", help="keep the features there: a repeat computes nothing anew")
+    command.add_argument("--output", type=Path, metavar="FILE", help="write the same as JSON")
+    command.add_argument("--seed", type=int, default=0, help="of the folds and all draws (default: 0)")
+    _add_layout(command)
+    command.set_defaults(run=_rank)
+
+
+def _rank(options: argparse.Namespace) -> None:
+    if options.output is not None and options.output.is_dir():
+        raise UserError(f"--output must name a file, and {options.output} is a folder: add a name to it.")
+    if options.cache_dir is not None and Path(options.cache_dir).is_file():
+        raise UserError(f"--cache_dir must name a folder, and {options.cache_dir} is a file: choose another.")
+    import torch
+
+    from .bundle import quieten_monai, rank_weights, render_rank
+
+    quieten_monai()
+    result = rank_weights(
+        _load_cases(options),
+        options.weights,
+        image_size=options.image_size,
+        channels=options.channels,
+        place=options.cache_dir or "memory",
+        device="cuda" if torch.cuda.is_available() else "cpu",
+        seed=options.seed,
+    )
+    print(render_rank(result))
+    if options.output is not None:
+        write_json(options.output, result)
 
 
 def _add_search(commands: Any) -> None:

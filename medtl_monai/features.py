@@ -18,6 +18,7 @@ from monai.transforms import Compose, RandomizableTrait
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.hooks import RemovableHandle
+from tqdm import tqdm
 
 from . import __version__
 from .backbones import anatomy
@@ -71,6 +72,8 @@ class FeatureCache:
             its first so many visits, and used in turn afterwards.
         dtype: ``float16`` to keep the features in half the memory; ``None``: as they are computed.
         frozen: names of the frozen modules; ``None``: those of :func:`frozen_modules`, looked up at every refresh.
+        entries: whether replayed batches hold the items' other entries (patients, domains), for which the data set is
+            asked as ever; a data set that reads its files when asked is then read again.
 
     Raises:
         UserError: there is augmentation and ``views`` is 0, or an argument is out of range.
@@ -86,6 +89,7 @@ class FeatureCache:
         views: int = 0,
         dtype: str | None = None,
         frozen: Sequence[str] | None = None,
+        entries: bool = True,
     ) -> None:
         if not isinstance(views, int) or views < 0:
             raise UserError(f"cache_views must be a whole number from 0, got {views!r}.")
@@ -103,7 +107,7 @@ class FeatureCache:
         self._known = torch.zeros(max(views, 1) * count, dtype=torch.bool).share_memory_()  # workers read it
         self._visits = torch.zeros(count, dtype=torch.long).share_memory_()
         self._data = loader.dataset
-        self.loader = _reload(loader, _Rows(loader.dataset, self._known, self._visits))
+        self.loader = _reload(loader, _Rows(loader.dataset, self._known, self._visits, entries))
         self._frozen: tuple[str, ...] = ()
         self._seen: Any = None
         self._store: _Store | None = None
@@ -247,11 +251,13 @@ def extract_features(
     *,
     device: torch.device | str = "cpu",
     place: str = "memory",
+    progress: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """What the head of ``network`` receives for each image of ``loader``, and the labels.
 
-    For few-shot classification (:mod:`medtl_monai.fewshot`) and importance weights. With a folder as ``place`` they are
-    computed once: later calls read them, however the network was changed in its head.
+    For few-shot classification (:mod:`medtl_monai.fewshot`), importance weights and transferability. With a folder as
+    ``place`` they are computed once: later calls read them, however the network was changed in its head, and open no
+    image but those of the first batch, which is compared.
 
     Args:
         network: on ``device``.
@@ -259,6 +265,7 @@ def extract_features(
         prepare_batch: as of :class:`FeatureCache`, without augmentation.
         device: where the network is.
         place: ``memory``, or a folder.
+        progress: show a bar.
 
     Returns:
         Features ``(N, F)``, averaged over space, and labels ``(N, ...)`` or ``None``, both in the order of the data
@@ -266,7 +273,7 @@ def extract_features(
     """
     parts, was_training = anatomy(network), network.training
     frozen = [prefix for block in parts.blocks[:-1] for prefix in block.prefixes]
-    cache = FeatureCache(network.eval(), loader, prepare_batch, place=place, frozen=frozen)
+    cache = FeatureCache(network.eval(), loader, prepare_batch, place=place, frozen=frozen, entries=False)
     found: dict[int, tuple[Tensor, Tensor | None]] = {}
     entered: list[Tensor] = []
     head = unwrap(network).get_submodule(parts.head)
@@ -274,7 +281,7 @@ def extract_features(
     cache.refresh()
     try:
         with torch.no_grad():
-            for batch in cache.loader:
+            for batch in tqdm(cache.loader, desc="features", disable=not progress, leave=False):
                 image, label = cache.prepare_batch(batch, device)
                 network(image)
                 features = entered[-1]
@@ -305,8 +312,8 @@ class _Pending:
 class _Rows(Dataset):
     """A data set's items with their ``row`` in the cache; without image and label where a whole batch is known."""
 
-    def __init__(self, dataset: Dataset, known: Tensor, visits: Tensor) -> None:
-        self.dataset, self.known, self.visits = dataset, known, visits
+    def __init__(self, dataset: Dataset, known: Tensor, visits: Tensor, entries: bool) -> None:
+        self.dataset, self.known, self.visits, self.entries = dataset, known, visits, entries
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -314,7 +321,10 @@ class _Rows(Dataset):
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         where = torch.as_tensor(list(indices))
         rows = self.visits[where] % (len(self.known) // len(self)) * len(self) + where
-        left_out = ("image", "label") if bool(self.known[rows].all()) else ()
+        known = bool(self.known[rows].all())
+        if known and not self.entries:
+            return [{"row": row} for row in rows.tolist()]
+        left_out = ("image", "label") if known else ()
         items = []
         for index, row in zip(where.tolist(), rows.tolist(), strict=True):
             item = {key: value for key, value in self.dataset[index].items() if key not in left_out}

@@ -29,7 +29,7 @@ LAYERS = [  # bottom to top; modules of one layer do not import each other
         "search",
         "data",
     },
-    {"strategies", "figures", "features", "runtime"},
+    {"strategies", "figures", "features", "runtime", "transferability"},
     {"bundle"},
     {"cli"},
     {"__main__"},

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import Images
+from monai.data import DataLoader, Dataset
 from scipy.spatial.distance import pdist, squareform
 from scipy.special import logsumexp
 from scipy.stats import norm
@@ -16,7 +17,8 @@ from test_strategies import Places, bound, fit, loader, toy, trainer
 from torch import nn
 from torch.distributions import Normal, kl_divergence
 
-from medtl_monai.bundle import build_network, transfer
+from medtl_monai.backbones import anatomy
+from medtl_monai.bundle import SourceImages, TargetImages, build_network, transfer
 from medtl_monai.losses import (
     attention_transfer,
     batch_spectral_shrinkage,
@@ -38,6 +40,7 @@ from medtl_monai.strategies import Context, Step, build, discriminator_weights, 
 from medtl_monai.strategies.feature import mix_style
 from medtl_monai.strategies.instance import principal_components, tradaboost_weights
 from medtl_monai.strategies.semi import virtual_adversarial_loss
+from medtl_monai.transforms import PrepareBatch
 from medtl_monai.utils import UserError
 
 
@@ -224,6 +227,29 @@ def test_importance_finds_the_images_that_are_like_the_targets(method):
     chosen.bind(Context(source=Shifted.source, target=Shifted.target, labels=[0] * 12 + [1] * 12))
     with pytest.raises(UserError, match="no image of class 0"):
         chosen.prepare(net)
+
+
+@pytest.mark.parametrize("place", ["memory", "folder"])
+def test_importance_takes_its_features_from_the_cache(place, tmp_path):
+    """As a forward pass gives them; a second run with the same folder computes one batch of each set."""
+    place = place if place == "memory" else str(tmp_path)
+    items = [{"image": image} for image in torch.cat(Shifted.source)]
+    near = Dataset([{"image": image} for image in torch.cat(Shifted.target)])
+    plain = PrepareBatch([0.0], [1.0])
+    source = SourceImages(items, transform=None, prepare=plain, batch_size=4, device="cpu")
+    target = TargetImages(DataLoader(near, batch_size=4, shuffle=True), {"plain": plain}, "cpu")
+    tables, computed = [], []
+    for cache in (None, place, place):
+        net, strategy, seen = toy(), build("importance"), []
+        first = net.get_submodule(anatomy(net).blocks[0].prefixes[0])
+        first.forward = lambda x, run=first.forward, seen=seen: (seen.append(len(x)), run(x))[1]
+        given = {"source": source, "target": target, "cache_features": cache}
+        transfer(net, strategy, toy().state_dict(), device="cpu", **given)
+        tables.append(strategy.table)
+        computed.append(sum(seen))
+    torch.testing.assert_close(tables[1], tables[0], rtol=1e-4, atol=1e-4)
+    assert torch.equal(tables[2], tables[1])
+    assert (computed[2] < computed[1]) == (place != "memory")
 
 
 def test_tradaboost_by_hand():

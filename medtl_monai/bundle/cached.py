@@ -19,8 +19,10 @@ from ..strategies import (
     Freeze,
     FreezeBN,
     GradualUnfreeze,
+    Importance,
     PartialFreeze,
     SampleWeights,
+    SourceSelection,
     Strategy,
 )
 from ..utils import UserError
@@ -28,7 +30,8 @@ from ..utils import UserError
 __all__ = ["CacheFeatures"]
 
 _FREEZING = (Freeze, PartialFreeze, GradualUnfreeze, LPFT)
-_BESIDE = (L1, L2, L2SP, FreezeBN, ClassBalanced, Focal, SampleWeights)  # they look at no image and at no frozen block
+_WEIGHTING = (ClassBalanced, Focal, SampleWeights, Importance, SourceSelection)
+_BESIDE = (L1, L2, L2SP, FreezeBN, *_WEIGHTING)  # in training they look at no image and at no frozen block
 
 _log = logging.getLogger("medtl_monai")
 
@@ -77,8 +80,9 @@ class CacheFeatures:
             found = " + ".join(others or [type(part).__name__ for part in parts])
             raise UserError(
                 f"cache_features needs a strategy that freezes the first blocks and looks at nothing in them (freeze, "
-                f"partial_freeze, gradual_unfreeze or lp_ft, with l1, l2, l2_sp, class_balanced, focal or "
-                f"sample_weights beside), got {found}: choose one of these, or leave cache_features out."
+                f"partial_freeze, gradual_unfreeze or lp_ft, with l1, l2, l2_sp, class_balanced, focal, "
+                f"sample_weights, importance or source_selection beside), got {found}: choose one of these, or leave "
+                "cache_features out."
             )
         if isinstance(network, nn.parallel.DistributedDataParallel):
             raise UserError("cache_features works in one process: leave it out of a multi-process training.")

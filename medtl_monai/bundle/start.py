@@ -28,6 +28,7 @@ __all__ = [
     "check_values",
     "find_root",
     "new_output_dir",
+    "quieten_monai",
     "start",
     "write_config",
 ]
@@ -59,9 +60,7 @@ def start(bundle_root: str, workflow: str) -> None:
         UserError: a key that the configuration does not know, or a number out of range.
     """
     sys.excepthook = _print_user_error
-    for message in ("`torch.jit", "NvImgCodecPydicomReader", "PydicomReader: ImageOrientationPatient"):
-        warnings.filterwarnings("ignore", message)  # of MONAI's own doing, and of no use to who runs a bundle
-    logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
+    quieten_monai()
     running = _running()
     if running is None:
         return
@@ -72,6 +71,13 @@ def start(bundle_root: str, workflow: str) -> None:
             known.update(json.loads(path.read_text(encoding="utf-8")))
     check_keys(running.parser.config, known)
     check_values(running.parser.config)
+
+
+def quieten_monai() -> None:
+    """Leave out warnings that are of MONAI's own doing, and of no use to who runs a command."""
+    for message in ("`torch.jit", "NvImgCodecPydicomReader", "PydicomReader: ImageOrientationPatient"):
+        warnings.filterwarnings("ignore", message)
+    logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
 
 
 def check_keys(config: Mapping[str, Any], known: Mapping[str, Any]) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 from monai.data import CacheDataset, DataLoader, Dataset
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..data import SliceDataset, check_readable, unlabelled
+from ..features import extract_features
 from .segmentation import unmasked
 
 __all__ = ["SourceImages", "TargetImages", "target_images"]
@@ -18,7 +19,26 @@ __all__ = ["SourceImages", "TargetImages", "target_images"]
 _log = logging.getLogger("medtl_monai")
 
 
-class TargetImages:
+class _Images:
+    """A data set's images in their order, prepared for the network and not augmented."""
+
+    def __init__(
+        self, dataset: Dataset, prepare: Callable[..., Any], batch_size: int, device: torch.device | str
+    ) -> None:
+        self.dataset, self.prepare, self.batch_size, self.device = dataset, prepare, batch_size, device
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Every image once, in order, in batches ``(B, C, *spatial)``."""
+        for batch in DataLoader(self.dataset, batch_size=self.batch_size):
+            yield self.prepare(batch, self.device)[0]
+
+    def features(self, network: nn.Module, place: str) -> Tensor:
+        """What enters the head of ``network``, ``(N, F)``, by the cache in ``place``: ``memory`` or a folder."""
+        loader = DataLoader(self.dataset, batch_size=self.batch_size)
+        return extract_features(network, loader, self.prepare, device=self.device, place=place)[0].float()
+
+
+class TargetImages(_Images):
     """Batches of images without labels, in random order and without end.
 
     Args:
@@ -28,13 +48,9 @@ class TargetImages:
     """
 
     def __init__(self, loader: DataLoader, views: dict[str, Callable[..., Any]], device: torch.device | str) -> None:
-        self.loader, self.views, self.device = loader, views, device
+        super().__init__(loader.dataset, views["plain"], loader.batch_size, device)
+        self.loader, self.views = loader, views
         self._batches: Iterator[Any] = iter(())
-
-    def __iter__(self) -> Iterator[Tensor]:
-        """Every image once, in order, plain."""
-        for batch in DataLoader(self.loader.dataset, batch_size=self.loader.batch_size):
-            yield self.views["plain"](batch, self.device)[0]
 
     def restart(self) -> None:
         """Begin anew, in an order that the present seed decides."""
@@ -49,7 +65,7 @@ class TargetImages:
         return [self.views[view](batch, self.device)[0] for view in views]
 
 
-class SourceImages:
+class SourceImages(_Images):
     """Batches of the training images without augmentation, in their order, read anew each time.
 
     Args:
@@ -69,12 +85,7 @@ class SourceImages:
         batch_size: int,
         device: torch.device | str,
     ) -> None:
-        self.dataset, self.prepare = Dataset(items, transform), prepare
-        self.batch_size, self.device = batch_size, device
-
-    def __iter__(self) -> Iterator[Tensor]:
-        for batch in DataLoader(self.dataset, batch_size=self.batch_size):
-            yield self.prepare(batch, self.device)[0]
+        super().__init__(Dataset(items, transform), prepare, batch_size, device)
 
 
 def target_images(

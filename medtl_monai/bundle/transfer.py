@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,7 @@ def transfer(
     classes: int = 0,
     source: Iterable[Tensor] | None = None,
     target: Target | None = None,
+    cache_features: str | None = None,
 ) -> Transfer:
     """Load ``weights``, move the network to ``device`` and let ``strategy`` prepare it, in this order.
 
@@ -79,6 +80,7 @@ def transfer(
         classes: how many there are.
         source: the training images in batches, in the order of ``items``, for strategies that compare them.
         target: images without labels, for strategies that use them.
+        cache_features: where features of ``source`` and ``target`` are kept: ``memory`` or a folder.
 
     Raises:
         UserError: the weights fill too little, or the strategy lacks something that it needs, or the network needs the
@@ -97,7 +99,10 @@ def transfer(
     heads = any("source_head" in part.needs for part in parts)
     head = source_head(network, origin, head=where.head) if heads else None
     labels, weight, domain = (_column(items, key) for key in ("label", "weight", "domain"))
-    strategy.bind(Context(labels, classes, target, head, task, source, weight, domain))
+    context = Context(labels, classes, target, head, task, source, weight, domain)
+    if cache_features is not None:
+        context = replace(context, extract=lambda network, images: images.features(network, cache_features))
+    strategy.bind(context)
     report = load_weights(network, origin, head=where.head, encoder=where.encoder, min_coverage=min_coverage)
     _log.info(f"weights\n{report}")
     layout = {"memory_format": torch.channels_last} if _is_2d(network) else {}

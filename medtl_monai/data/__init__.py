@@ -24,7 +24,7 @@ from .phantoms import (
 from .readers import READERS, ToSliced, check_readable, read_grey
 from .scale import ScalePercentilesd
 from .spacing import CheckSpacingd, suspicious_spacing
-from .split import split_patients, write_split_csv
+from .split import fold_patients, split_patients, write_split_csv
 from .stacks import (
     AlwaysPresentd,
     CentreSquared,
@@ -69,6 +69,7 @@ __all__ = [
     "dbt_cohort",
     "digest",
     "face_breast",
+    "fold_patients",
     "header",
     "is_dicom",
     "load_breasts",

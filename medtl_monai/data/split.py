@@ -12,7 +12,7 @@ import numpy as np
 
 from ..utils import UserError, atomic_path
 
-__all__ = ["split_patients", "write_split_csv"]
+__all__ = ["fold_patients", "split_patients", "write_split_csv"]
 
 _CANDIDATES = 64
 _TOLERANCE = 0.02  # a split whose classes all lie this near to the wanted share is good enough
@@ -64,6 +64,39 @@ def split_patients(
         if str(items[i]["patient"]) in val:
             parts[i] = "val"
     return parts
+
+
+def fold_patients(
+    items: Sequence[Item], *, most: int = 5, seed: int = 0, classes: Sequence[str] | None = None
+) -> list[int]:
+    """A fold, from 0, for each item, such that no patient stands in two; the classes are spread evenly.
+
+    There are as many folds as the class with the fewest patients has patients, but at most ``most``.
+
+    Args:
+        items: with ``label``, an integer, and ``patient``.
+        most: how many folds at most.
+        seed: of the choice.
+        classes: names of the labels, for messages.
+
+    Raises:
+        UserError: a class has fewer than two patients.
+
+    Example:
+        >>> fold_patients([{"patient": f"p{i // 2}", "label": i // 4} for i in range(8)], seed=1)
+        [0, 0, 1, 1, 0, 0, 1, 1]
+    """
+    groups = _by_class(items)
+    _check_enough(groups, 2, classes)
+    count = min(most, *map(len, groups.values()))
+    sizes, rng = Counter(str(item["patient"]) for item in items), np.random.default_rng(seed)
+    fold_of = {
+        patient: fold
+        for patients in groups.values()
+        for fold, chosen in enumerate(_folds(patients, sizes, count, rng))
+        for patient in chosen
+    }
+    return [fold_of[str(item["patient"])] for item in items]
 
 
 def write_split_csv(path: str | os.PathLike[str], items: Sequence[Item], parts: Sequence[str]) -> None:

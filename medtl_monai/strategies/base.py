@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -11,6 +11,7 @@ from monai.engines.utils import IterationEvents
 from torch import Tensor, nn
 
 from ..utils import UserError, sum_over_processes, unwrap
+from .tap import extract
 
 __all__ = ["Chain", "Context", "Step", "Strategy", "Target"]
 
@@ -64,6 +65,7 @@ class Context:
         source: the training images in batches ``(B, C, *spatial)``, in their order, normalized and not augmented.
         weights: the sample weight of each training image, as the user wrote it.
         domains: the domain (scanner, hospital) of each training image.
+        extract: from a network and ``source`` or ``target`` to what enters its head, ``(N, F)``, on the CPU.
     """
 
     labels: Sequence[Any] = ()
@@ -74,6 +76,7 @@ class Context:
     source: Iterable[Tensor] | None = None
     weights: Sequence[Any] = ()
     domains: Sequence[str] = ()
+    extract: Callable[[nn.Module, Any], Tensor] = extract
 
 
 class Strategy(nn.Module):

@@ -15,7 +15,6 @@ from torch.nn.functional import cross_entropy
 
 from ..utils import UserError, sum_over_processes, unwrap
 from .base import Context, Step, Strategy
-from .tap import extract
 
 __all__ = [
     "ClassBalanced",
@@ -189,7 +188,8 @@ class Importance(_PerImage):
     - **What it does**: before training, the pretrained network's features of the training images and of the target
       folder (their first 16 principal components) are compared; each image's loss counts by the ratio of densities.
     - **When it helps**: the target has the same kinds of images in other shares (covariate shift), and no labels.
-    - **Cost**: a forward pass over both sets, once; ``kmm`` solves a quadratic program as large as the training set.
+    - **Cost**: a forward pass over both sets, once, or once for all runs with ``--cache_features`` a folder (beside
+      ``freeze``, say); ``kmm`` solves a quadratic program as large as the training set.
     - **Settings**: ``method``: ``kmm`` (kernel mean matching), ``kliep`` or ``discriminator`` (a logistic regression,
       the smoothest).
     - **What it cannot do**: reach kinds of images that the training set has none of; weights spread over few images
@@ -215,7 +215,8 @@ class Importance(_PerImage):
         """Compare the features."""
         assert self.context.source is not None, "bind comes first"
         assert self.context.target is not None, "bind comes first"
-        source, target = (extract(network, images).numpy() for images in (self.context.source, self.context.target))
+        both = (self.context.source, self.context.target)
+        source, target = (self.context.extract(network, images).numpy() for images in both)
         weights = self.chosen(_METHODS[self.method](*principal_components(source, target)))
         self.table = torch.as_tensor(weights).float().to(next(unwrap(network).parameters()).device)
         count = weights.sum() ** 2 / (weights**2).sum()

@@ -117,6 +117,14 @@ def test_images_are_weighted_by_the_table_and_towards_a_target(cli, cohorts, tmp
     assert set(last["parts.0.table"].tolist()) == {1, 2}
     assert last["parts.1.table"].std() > 0.1
     assert 0 < last["parts.2.target"].sum() < len(last["parts.2.target"])
+    done = cli.train(
+        tmp_path / "cached", "--dataset_dir", dataset, "--target_dir", dataset / "normal", "--augmentation", "$None",
+        "--strategy", "['freeze','importance']", "--cache_features", tmp_path / "features",
+    )  # fmt: skip
+    assert "Importance: weights up to" in done.stdout
+    assert "features of frozen blocks are kept" in done.stdout
+    keys = [json.loads(path.read_text()) for path in (tmp_path / "features").glob("*/key.json")]
+    assert len({key["data"] for key in keys}) == 3  # of training, validation and target images
 
 
 def test_two_processes_score_the_same_model_alike(cli, runs, tmp_path):
