@@ -318,6 +318,9 @@ def test_activations_and_pooling_are_replaced():
     assert (net[2].kernel_size, net[2].stride) == (3, 2)
     assert net(torch.randn(1, 1, 10, 10)).shape == (1, 2, 4, 4)
     assert isinstance(apply(net, {"pooling": "average"})[2], nn.AvgPool2d)
+    overlaps = apply(nn.Sequential(nn.AvgPool2d(3, 2)), {"pooling": "overlapping"})[0]
+    assert isinstance(overlaps, nn.MaxPool2d)
+    assert (overlaps.kernel_size, overlaps.stride, overlaps.padding) == (3, 2, 0)
 
 
 @pytest.mark.parametrize(

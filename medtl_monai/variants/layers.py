@@ -69,7 +69,7 @@ def convert_pooling(network: nn.Module, name: str) -> nn.Module:
     Args:
         network: any network with max or average pooling modules.
         name: ``max``, ``average``, or ``overlapping``: max pooling whose window is one larger than its stride, as in
-            AlexNet (3 and 2), padded so that even sizes come out as before.
+            AlexNet (3 and 2), padded so that even sizes come out as before; windows that overlap already stay.
 
     Raises:
         UserError: an unknown name, or the network has no pooling modules.
@@ -80,8 +80,8 @@ def convert_pooling(network: nn.Module, name: str) -> nn.Module:
     def make(old: Any) -> nn.Module:
         dims = next(i for i, kinds in enumerate(zip(_MAX, _AVERAGE, strict=True)) if isinstance(old, kinds))
         if name == "overlapping":
-            stride = old.stride if isinstance(old.stride, int) else old.stride[0]
-            if stride > 1:  # otherwise it overlaps already
+            stride, window = (size if isinstance(size, int) else size[0] for size in (old.stride, old.kernel_size))
+            if window == stride > 1:  # otherwise it overlaps already
                 return _MAX[dims](stride + 1, stride, stride // 2)
         kind = (_AVERAGE if name == "average" else _MAX)[dims]
         return kind(old.kernel_size, old.stride, old.padding, ceil_mode=old.ceil_mode)
