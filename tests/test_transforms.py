@@ -15,7 +15,7 @@ from medtl_monai.transforms import (
     PRESETS,
     AugmentBatch,
     MixBatch,
-    MultiScaleInferer,
+    MultiViewInferer,
     PrepareBatch,
     affine_matrices,
     choose,
@@ -104,21 +104,42 @@ def test_prepare_batch_without_labels_gives_none():
     assert PrepareBatch([0.0], [1.0])({"image": torch.ones(1, 1, 2, 2)})[1] is None
 
 
-def test_one_scale_is_plain_inference_and_several_are_averaged():
+def test_one_view_is_plain_inference_and_several_are_averaged():
     def network(x):
         return x.mean((2, 3)) * x.shape[-1]
 
     x = torch.ones(2, 3, 10, 10)
-    torch.testing.assert_close(MultiScaleInferer([1.0])(x, network), network(x))
-    torch.testing.assert_close(MultiScaleInferer([1.0, 1.5])(x, network), torch.full((2, 3), 12.5))
+    torch.testing.assert_close(MultiViewInferer()(x, network), network(x))
+    torch.testing.assert_close(MultiViewInferer([1.0, 1.5])(x, network), torch.full((2, 3), 12.5))
     volume = torch.ones(1, 1, 4, 4, 4)
-    assert MultiScaleInferer([2.0])(volume, lambda v: v.flatten(1)).shape == (1, 512)
+    assert MultiViewInferer([2.0])(volume, lambda v: v.flatten(1)).shape == (1, 512)
 
 
-@pytest.mark.parametrize("scales", [[], [1.0, 0.0]])
-def test_impossible_scales_are_refused(scales):
-    with pytest.raises(UserError, match="scales must be numbers above 0"):
-        MultiScaleInferer(scales)
+def test_mirrored_views_are_averaged():
+    image = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])
+    found = MultiViewInferer(mirrors=[[], [0], [1], [0, 1]])(image, lambda x: x[:, :, 0, 0])
+    assert found.item() == (1 + 3 + 2 + 4) / 4
+    assert MultiViewInferer(mirrors=[[1]])(image, lambda x: x[:, :, 0, 0]).item() == 2
+
+
+def test_maps_of_mirrored_and_enlarged_views_lie_on_the_image():
+    image = torch.linspace(0, 1, 16)[:, None] + torch.linspace(0, 2, 12)
+    found = MultiViewInferer([1.0, 2.0], [[], [0], [1], [0, 1]])(image[None, None], lambda x: 3 * x)
+    torch.testing.assert_close(found[0, 0, 1:-1, 1:-1], 3 * image[1:-1, 1:-1])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"scales": []}, "scales must be numbers above 0"),
+        ({"scales": [1.0, 0.0]}, "scales must be numbers above 0"),
+        ({"mirrors": []}, "mirrors must be lists of axes"),
+        ({"mirrors": [[3]]}, "mirrors must be lists of axes"),
+    ],
+)
+def test_impossible_views_are_refused(settings, message):
+    with pytest.raises(UserError, match=message):
+        MultiViewInferer(**settings)
 
 
 def test_image_and_mask_are_augmented_alike():

@@ -4,7 +4,7 @@ from . import dictionary as _dictionary
 from .augment import AugmentBatch, PrepareBatch, affine_matrices, warp
 from .batched import BatchCompose, BatchTransform, Plan
 from .dictionary import *  # noqa: F403
-from .inferer import MultiScaleInferer
+from .inferer import MultiViewInferer
 from .intensity import *  # noqa: F403
 from .intensity import __all__ as _intensity
 from .mix import MixBatch
@@ -20,7 +20,7 @@ __all__ = [  # noqa: PLE0604
     "BatchTransform",
     "ImageByImage",
     "MixBatch",
-    "MultiScaleInferer",
+    "MultiViewInferer",
     "Plan",
     "PrepareBatch",
     "affine_matrices",
