@@ -3,6 +3,7 @@
 import io
 import logging
 import re
+import tracemalloc
 import warnings
 from pathlib import Path
 
@@ -265,6 +266,18 @@ def test_one_frame_is_decoded_and_no_other(tmp_path, monkeypatch):
         monkeypatch.setitem(decoder._available, name, lambda *args, f=decode: calls.append(1) or f(*args))
     read_frame(tmp_path / "a.dcm", 4)
     assert len(calls) == 1
+
+
+def test_a_jpeg_ls_frame_takes_little_memory(tmp_path):
+    volume = np.random.default_rng(0).integers(0, 1000, (2, 256, 256), dtype=np.uint16)
+    write_tomosynthesis(tmp_path / "a.dcm", volume, compress=True)
+    read_frame(tmp_path / "a.dcm", 0)  # the decoder is imported
+    tracemalloc.start()
+    got = read_frame(tmp_path / "a.dcm", 1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(got, volume[1])
+    assert peak < 5 * got.nbytes  # with GDCM about 6
 
 
 @pytest.mark.parametrize(
