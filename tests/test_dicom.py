@@ -277,7 +277,7 @@ def test_a_jpeg_ls_frame_takes_little_memory(tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     np.testing.assert_array_equal(got, volume[1])
-    assert peak < 5 * got.nbytes  # with GDCM about 6
+    assert peak < 5 * got.nbytes  # with GDCM nearly 7
 
 
 @pytest.mark.parametrize(
