@@ -4,7 +4,8 @@
 
 The files are written raw or as JPEG-LS; then five fresh processes read, crop, resize and scale the middle slices, each
 once: what a first study costs, imports excluded. The medians of wall time and of the process's peak memory, imports
-included, go to ``results/dbt/prepare.json``.
+included, go to ``results/dbt/prepare.json``. MONAI imports whatever it knows and finds installed, so that the memory is
+that of the environment too: run it in one of ``medtl_monai[dicom]`` alone.
 """
 
 import json

@@ -9,9 +9,15 @@ import sys
 import time
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
+import pydicom
 import pytest
 import torch
 from monai.bundle import ConfigWorkflow
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from skimage.measure import find_contours
 
 from medtl_monai.data import make_brain_cohort
 from medtl_monai.strategies import Context
@@ -175,6 +181,68 @@ def cohort(tmp_path_factory):
 def cli(make_cli, cohort):
     """The brain bundle's command line."""
     return make_cli("brain_mri_classification", cohort)
+
+
+def make_dicom(path, pixels, **tags):
+    """A CT file of one or several frames; ``tags`` by keyword."""
+    pixels = np.asarray(pixels)
+    file = Dataset()
+    file.file_meta = FileMetaDataset()
+    file.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    file.file_meta.MediaStorageSOPClassUID = file.SOPClassUID = CTImageStorage
+    file.file_meta.MediaStorageSOPInstanceUID = file.SOPInstanceUID = pydicom.uid.generate_uid()
+    file.SeriesInstanceUID, file.Modality = "1.2.3", "CT"
+    file.Rows, file.Columns = pixels.shape[-2:]
+    file.SamplesPerPixel, file.PhotometricInterpretation = 1, "MONOCHROME2"
+    file.PixelRepresentation = int(pixels.dtype.kind == "i")
+    file.BitsAllocated = file.BitsStored = 8 * pixels.itemsize
+    file.HighBit = file.BitsAllocated - 1
+    if pixels.ndim == 3:
+        file.NumberOfFrames = len(pixels)
+    if pixels.dtype.kind == "f":
+        del file.BitsStored, file.HighBit, file.PixelRepresentation
+        file.FloatPixelData = pixels.tobytes()
+    else:
+        file.PixelData = pixels.tobytes()
+    for keyword, value in tags.items():
+        setattr(file, keyword, value)
+    file.save_as(path, enforce_file_format=True)
+    return path
+
+
+def sunnybrook_original(root, hearts):
+    """A phantom cohort of hearts in the folders of the original Sunnybrook data; the mask of each slice by its file.
+
+    Each stack's slices are numbers 1, 2 (ED) and 11, 12 (ES) of its short-axis series; number 5 has no contour. Outer
+    contours are drawn in diastole alone, as in the original.
+    """
+    masks, lines = {}, ["PatientID,OriginalID,Gender,Age,Pathology"]
+    for number, folder in enumerate(sorted(hearts.glob("patient*")), start=1):
+        group = ("HF-I", "HF-NI", "HYP", "N")[number % 4]
+        images = root / "SCD_IMAGES_01" / f"SCD{number:05d}01"
+        contours = root / "SCD_ManualContours" / f"SC-{group}-{number:02d}" / "contours-manual" / "IRCCI-expert"
+        for path in (images / "CINESAX_300", images / "CINELAX_301", contours):
+            path.mkdir(parents=True)
+        lines.append(f"SCD{number:05d}01,SC-{group}-{number},F,60,{group}")
+        for frame, first in ((1, 1), (10, 11)):
+            image, mask = (nib.load(folder / f"{folder.name}_frame{frame:02d}{end}.nii.gz") for end in ("", "_gt"))
+            pixel = float(image.header.get_zooms()[0])
+            tags = {"PixelSpacing": [pixel, pixel], "SliceThickness": 8.0, "Modality": "MR"}
+            for z in range(image.shape[2]):
+                picture, truth = (np.asarray(one.dataobj)[..., z].T for one in (image, mask))
+                file = images / "CINESAX_300" / f"IM-0003-{first + z:04d}.dcm"
+                make_dicom(file, picture, SeriesDescription="CINESAX", **tags)
+                masks[str(file)] = truth
+                rings = {"i": truth == 3} | ({"o": truth > 1} if frame == 1 else {})
+                for kind, inside in rings.items():
+                    points = max(find_contours(inside.astype(float), 0.5), key=len)[:, ::-1]
+                    np.savetxt(contours / f"IM-0001-{first + z:04d}-{kind}contour-manual.txt", points, "%.2f")
+        make_dicom(images / "CINESAX_300" / "IM-0003-0005.dcm", picture, SeriesDescription="CINESAX", **tags)
+        for other in range(1, 21):
+            file = images / "CINELAX_301" / f"IM-0004-{other:04d}.dcm"
+            make_dicom(file, picture, SeriesDescription="CINELAX", **tags)
+    (root / "scd_patientdata.csv").write_text("\n".join(lines) + "\n", encoding="utf-8-sig")
+    return masks
 
 
 def states(path):

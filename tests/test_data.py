@@ -274,6 +274,13 @@ def test_plain_arrays_of_every_layout_become_upright(shape):
     np.testing.assert_array_equal(ToSliced("image")({"image": array})["image"][0], PICTURE)
 
 
+def test_a_grey_image_becomes_upright_without_a_copy():
+    loaded = torch.rand(32, 24)
+    upright = ToSliced("image")({"image": loaded})["image"]
+    assert upright.shape == (1, 24, 32)
+    assert upright.data_ptr() == loaded.data_ptr()
+
+
 def test_colour_becomes_luminance(tmp_path):
     Image.fromarray(np.full((8, 8, 3), (200, 100, 50), dtype=np.uint8)).save(tmp_path / "x.png")
     got = LOAD({"image": str(tmp_path / "x.png")})["image"]

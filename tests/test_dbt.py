@@ -135,6 +135,13 @@ def test_breasts_are_cropped_and_face_one_way_whatever_their_side():
     assert torch.equal(face_breast(torch.zeros(1, 8, 8)), torch.zeros(1, 8, 8))
 
 
+def test_breasts_are_cropped_alike_however_they_lie_in_memory():
+    image = breast(True)
+    turned = image.mT.contiguous().mT
+    assert not turned.is_contiguous()
+    assert torch.equal(face_breast(turned), face_breast(image))
+
+
 def test_the_other_side_is_the_same_view_at_the_same_depth(cohort):
     items = load_breasts(cohort, compare_sides=True).items
     views = {view["image"]: view for view in load_cases(cohort).items}

@@ -3,6 +3,7 @@
 import io
 import logging
 import re
+import tracemalloc
 import warnings
 from pathlib import Path
 
@@ -11,11 +12,12 @@ import numpy as np
 import pydicom
 import pytest
 import zstandard
+from conftest import make_dicom as make
 from monai.data import MetaTensor
 from monai.transforms import LoadImage, LoadImaged
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.pixels import pixel_array
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, JPEGLSLossless
+from pydicom.uid import JPEGLSLossless
 
 from medtl_monai.data import CheckSpacingd, DicomReader, header, read_frame, read_series, split_frame
 from medtl_monai.data.phantoms.dbt import write_tomosynthesis
@@ -24,33 +26,6 @@ from medtl_monai.utils import UserError
 PYDICOM = Path(pydicom.__file__).parent / "data" / "test_files"  # installed with pydicom; nothing is fetched
 LOSSLESS = ("J2KR", "JLSL", "JPLL", "RLE")
 IMAGES = ("CT1", "CT2", "MR1", "MR3", "MR4", "NM1")
-
-
-def make(path, pixels, **tags):
-    """A CT file of one or several frames; ``tags`` by keyword."""
-    pixels = np.asarray(pixels)
-    file = Dataset()
-    file.file_meta = FileMetaDataset()
-    file.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    file.file_meta.MediaStorageSOPClassUID = file.SOPClassUID = CTImageStorage
-    file.file_meta.MediaStorageSOPInstanceUID = file.SOPInstanceUID = pydicom.uid.generate_uid()
-    file.SeriesInstanceUID, file.Modality = "1.2.3", "CT"
-    file.Rows, file.Columns = pixels.shape[-2:]
-    file.SamplesPerPixel, file.PhotometricInterpretation = 1, "MONOCHROME2"
-    file.PixelRepresentation = int(pixels.dtype.kind == "i")
-    file.BitsAllocated = file.BitsStored = 8 * pixels.itemsize
-    file.HighBit = file.BitsAllocated - 1
-    if pixels.ndim == 3:
-        file.NumberOfFrames = len(pixels)
-    if pixels.dtype.kind == "f":
-        del file.BitsStored, file.HighBit, file.PixelRepresentation
-        file.FloatPixelData = pixels.tobytes()
-    else:
-        file.PixelData = pixels.tobytes()
-    for keyword, value in tags.items():
-        setattr(file, keyword, value)
-    file.save_as(path, enforce_file_format=True)
-    return path
 
 
 def item(**tags):
@@ -291,6 +266,18 @@ def test_one_frame_is_decoded_and_no_other(tmp_path, monkeypatch):
         monkeypatch.setitem(decoder._available, name, lambda *args, f=decode: calls.append(1) or f(*args))
     read_frame(tmp_path / "a.dcm", 4)
     assert len(calls) == 1
+
+
+def test_a_jpeg_ls_frame_takes_little_memory(tmp_path):
+    volume = np.random.default_rng(0).integers(0, 1000, (2, 256, 256), dtype=np.uint16)
+    write_tomosynthesis(tmp_path / "a.dcm", volume, compress=True)
+    read_frame(tmp_path / "a.dcm", 0)  # the decoder is imported
+    tracemalloc.start()
+    got = read_frame(tmp_path / "a.dcm", 1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(got, volume[1])
+    assert peak < 5 * got.nbytes  # with GDCM nearly 7
 
 
 @pytest.mark.parametrize(

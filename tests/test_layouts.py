@@ -281,6 +281,30 @@ def sunnybrook(root):
     }
 
 
+def sunnybrook_contours(root):
+    contours = root / "scd_manualcontours" / "SCD_ManualContours"
+    for name, patient, number in (("SC-HF-I-01", "SCD0000101", 48), ("SC-N-02", "SCD0000201", 80)):
+        touch(contours / name / "contours-manual" / "IRCCI-expert" / f"IM-0001-{number:04d}-icontour-manual.txt")
+        touch(root / "SCD_IMAGES_01" / patient / "CINESAX_300" / f"IM-0003-{number:04d}.dcm")
+    touch(contours / "SC-N-02" / "contours-manual" / "IRCCI-expert" / "IM-0001-0080-ocontour-manual.txt")
+    table(
+        root / "scd_patientdata.csv",
+        """PatientID,OriginalID,Gender,Age,Pathology
+        SCD0000101,SC-HF-I-1,Male,50,Heart failure with infarct
+        SCD0000201,SC-N-2,Female,30,Normal""",
+    )
+    return {
+        "task": "segmentation",
+        "label_values": [1],
+        "patient": ["SC-HF-I-01", "SC-N-02"],
+        "group": ["HF-I", "N"],
+        "image": [
+            f"{root}/SCD_IMAGES_01/SCD0000101/CINESAX_300/IM-0003-0048.dcm",
+            f"{root}/SCD_IMAGES_01/SCD0000201/CINESAX_300/IM-0003-0080.dcm",
+        ],
+    }
+
+
 def mnms(root):
     table(
         root / "211230_M&Ms_Dataset_information_diagnosis_opendataset.csv",
@@ -303,7 +327,7 @@ def mnms(root):
 
 MINIATURES = (
     chestxray14, chexpert, kermany, medmnist, bcs_dbt, mini_mias, figshare_brain, brats, decathlon, acdc, sunnybrook,
-    mnms,
+    sunnybrook_contours, mnms,
 )  # fmt: skip
 
 

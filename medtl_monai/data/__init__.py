@@ -5,6 +5,7 @@ from .breast import FaceBreastd, JoinSidesd, face_breast, pair_sides
 from .cached import cached_dataset, digest, stamped
 from .cases import Cases, present_classes, write_datalist
 from .check import check_cases, render_check
+from .contours import read_contour
 from .datasets import EXTENSIONS, load_cases, unlabelled
 from .dbt import GROUPS, breast_slices, load_breasts, repeat_minority, select_slices
 from .dicom import DicomReader, Header, header, is_dicom, read_frame, read_series, split_frame
@@ -83,6 +84,7 @@ __all__ = [
     "present_classes",
     "raise_on_shared_patients",
     "read_array",
+    "read_contour",
     "read_frame",
     "read_grey",
     "read_series",

@@ -25,7 +25,7 @@ def face_breast(image: Tensor) -> Tensor:
     The breast is the largest connected region above the background, so that labels, tape and the other side of a film
     fall away. Right breasts are mirrored: the side of the region that holds more tissue is the chest wall.
     """
-    cells = adaptive_avg_pool2d(image[None].float(), _GRID).mean(1, keepdim=True)
+    cells = _cells(image[None].float()).mean(1, keepdim=True)
     low, high = cells.min(), cells.flatten().quantile(0.95)
     inside = _largest(cells > low + _DARK * (high - low))[0, 0]
     rows, columns = inside.any(1).nonzero().flatten(), inside.any(0).nonzero().flatten()
@@ -100,6 +100,13 @@ def _view(item: Mapping[str, Any]) -> tuple[Any, ...]:
     side = item.get("laterality")
     view = str(item.get("view", "")).lower()
     return item.get("patient"), item.get("study"), view.removeprefix(str(side).lower()), side
+
+
+def _cells(image: Tensor) -> Tensor:
+    """Means of a grid; of columns that lie one after the other, as they do in slices just read, without a copy."""
+    turned = image.mT.is_contiguous()
+    cells = adaptive_avg_pool2d(image.mT if turned else image, _GRID)
+    return cells.mT if turned else cells
 
 
 def _largest(mask: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from .arrays import read_array, split_array
 from .cases import Cases, present_classes
+from .contours import is_contour, read_contour
 from .dicom import header, is_dicom, read_frame, split_frame
 from .leakage import audit, perceptual_hash
 from .spacing import suspicious_spacing
@@ -202,7 +203,8 @@ def _dicom(file: str) -> _Loaded:
 
 
 def _mask(item: Mapping[str, Any], image: _Read, name: str, doubts: dict[str, list[str]]) -> set[int]:
-    mask = _load(item["label"], item, "label").array
+    label = item["label"]
+    mask = read_contour(label, image.shape) if is_contour(label) else _load(label, item, "label").array
     if mask.shape != image.shape:
         doubts["masks of another size than their image"].append(
             f"{name} ({_sides(mask.shape)}, not {_sides(image.shape)})"

@@ -222,7 +222,7 @@ class DicomReader(ImageReader):
         else:
             array, about = read_series(path if len(img) == 1 else img, rescale=self.rescale)
             spatial = 3
-        array = np.moveaxis(array, range(spatial), range(spatial)[::-1])
+        array = np.ascontiguousarray(np.moveaxis(array, range(spatial), range(spatial)[::-1]))
         row, column = about.spacing or (1.0, 1.0)
         scale = np.diag([-column, -row, about.slice_spacing or 1.0, 1.0])  # x to the left, y to the back
         affine = scale if about.affine is None else about.affine
@@ -274,7 +274,8 @@ def _decode(path: str, index: int | None, *, every: bool = False) -> tuple[Array
     tags = pydicom.Dataset()
     frame = None if every else index or 0
     try:
-        array = pixel_array(path, ds_out=tags, specific_tags=[Tag(tag) for tag in _TAGS], index=frame)
+        known = {"ds_out": tags, "specific_tags": [Tag(tag) for tag in _TAGS], "index": frame}
+        array = pixel_array(path, decoding_plugin=_plugin(path), **known)
     except Exception:  # no such frame, deflated, without a preamble: look at all of it
         tags = _tags(path)
         if not every:
@@ -312,6 +313,17 @@ def _undecodable(path: str, tags: Dataset, error: Exception) -> str:
     )
     about = f"{getattr(syntax, 'name', 'no transfer syntax')}, {tags.get('BitsStored', '?')} bits"
     return f"{path}: unable to decode its pixels ({about}: {_reason(error)}): {hint}, or leave it out."
+
+
+def _plugin(path: str) -> str:
+    """CharLS for JPEG-LS, where it is installed; pydicom's first choice, GDCM, is slower and takes twice the memory."""
+    from pydicom.filereader import read_file_meta_info
+    from pydicom.pixels import get_decoder
+    from pydicom.uid import JPEGLSTransferSyntaxes
+
+    syntax = read_file_meta_info(path).TransferSyntaxUID
+    fits = syntax in JPEGLSTransferSyntaxes and "pyjpegls" in get_decoder(syntax).available_plugins
+    return "pyjpegls" if fits else ""
 
 
 def _shown(pixels: Array, frame: Dataset, rescale: bool, window: bool) -> Array:

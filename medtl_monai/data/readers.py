@@ -108,7 +108,7 @@ def read_grey(path: str | Path) -> NDArray[np.float32]:
             _check_mode(picture.mode, str(path))
             picture.draft("L", (64, 64))
             return np.asarray(picture.convert("F" if picture.mode[0] in "IF" else "L"), dtype=np.float32)
-    return np.asarray(_upright(_loader()(path), 1)[0])
+    return np.ascontiguousarray(_upright(_loader()(path), 1)[0])
 
 
 @cache
@@ -137,12 +137,12 @@ def _upright(image: Tensor, channels: int) -> Tensor:
         raise UserError(f"{name} has the shape {tuple(image.shape)}: expected a single slice, grey or RGB.")
     array = array[..., :-1] if array.shape[-1] in (2, 4) else array  # without transparency
     array = _with_channels(array.movedim(-1, 0), channels)
-    return MetaTensor(array.contiguous(), meta={"filename_or_obj": name})
+    return MetaTensor(array, meta={"filename_or_obj": name})
 
 
 def _with_channels(image: Tensor, channels: int) -> Tensor:
     if channels == 3:
-        return image.expand(3, -1, -1)
+        return image.expand(3, -1, -1).contiguous()
     if len(image) == 1:
         return image
     red, green, blue = image

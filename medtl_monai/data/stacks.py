@@ -18,6 +18,7 @@ from torch import Tensor
 from ..utils import UserError, atomic_path
 from .arrays import read_array, split_array
 from .cached import cached_dataset
+from .contours import is_contour, read_contour
 from .nifti import NiftiReader
 from .readers import READERS
 
@@ -103,8 +104,13 @@ def stack_of(item: Mapping[Hashable, Any], key: str) -> MetaTensor:
     """The stack in the file under ``key`` of a datalist item.
 
     In HDF5 files the item's ``<key>_key`` names the data set, else it is called as the key; ``frame`` is the frame of
-    a volume over time.
+    a volume over time. A contour becomes the mask of the item's image (:func:`medtl_monai.data.read_contour`).
     """
+    if is_contour(item[key]):
+        image = stack_of(item, "image")
+        mask = read_contour(item[key], (image.shape[2], image.shape[1])).astype(np.float32)
+        meta = {**image.meta, "filename_or_obj": str(item[key])}  # with the affine
+        return MetaTensor(torch.from_numpy(mask.T[None, ..., None]), meta=meta)
     return read_stack(item[key], item.get(f"{key}_key", key), item.get("frame"))
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 import torch
-from conftest import same_weights, states
+from conftest import same_weights, states, sunnybrook_original
 from monai.bundle import verify_net_in_out
 from monai.data import MetaTensor
 from PIL import Image
@@ -283,3 +284,31 @@ def test_masks_of_images_of_one_name_do_not_overwrite_each_other():
     save = SaveMasks("masks", {"LV": 3})
     places = [str(save._place(Path(f"/data/{p}/frame.nii.gz"))) for p in ("a", "b", "c")]
     assert places == ["masks/frame_mask", "masks/b_frame_mask", "masks/c_frame_mask"]
+
+
+def test_contours_of_the_original_sunnybrook_layout_are_trained_on(cli, hearts, tmp_path):
+    masks = sunnybrook_original(tmp_path / "data", hearts)
+    given = ("--dataset_dir", tmp_path / "data", "--layout_options::contours", "both")
+    cli.train(tmp_path / "out", *given, "--weights", "none")
+    rows = table(tmp_path / "out" / "predictions.csv")
+    assert len(rows) == 16  # in diastole, two slices of each patient
+    for row in rows:
+        pixel = pydicom.dcmread(row["image"], specific_tags=["PixelSpacing"]).PixelSpacing[0]
+        for value, name in ((3, "left ventricle"), (2, "myocardium")):
+            want = (masks[row["image"]] == value).sum() * pixel**2 * 8 / 1000
+            assert float(row[f"{name} true_volume_ml"]) == pytest.approx(want, rel=1e-4)
+    model = tmp_path / "out" / "checkpoints" / "best.pt"
+    cli("evaluate", "--output_dir", tmp_path / "evaluate", "--checkpoint", model, *given)
+    trained = {row["image"]: row for row in rows}
+    assert all(row == trained[row["image"]] for row in table(tmp_path / "evaluate" / "predictions.csv"))
+    image = tmp_path / "data" / "SCD_IMAGES_01" / "SCD0000101" / "CINESAX_300" / "IM-0003-0005.dcm"
+    cli("inference", "--output_dir", tmp_path / "inference", "--checkpoint", model, "--dataset_dir", image)
+    row = table(tmp_path / "inference" / "predictions.csv")[0]
+    assert nib.load(row["mask"]).shape == (48, 48, 1)
+
+
+def test_a_contour_outside_its_image_stops_the_run(cli, hearts, tmp_path):
+    sunnybrook_original(tmp_path / "data", hearts)
+    next((tmp_path / "data").rglob("*-icontour-manual.txt")).write_text("1 1\n60 1\n5 5\n")
+    message = "the point 60 1 outside its image of 48 x 48 pixels"
+    cli.refuses(tmp_path / "out", message, "--dataset_dir", tmp_path / "data")

@@ -23,6 +23,7 @@ from . import (
     mini_mias,
     mnms,
     sunnybrook,
+    sunnybrook_contours,
 )
 
 __all__ = ["LAYOUTS", "read_layout"]
@@ -39,6 +40,7 @@ LAYOUTS: dict[str, ModuleType] = {
     "acdc": acdc,
     "mnms": mnms,
     "sunnybrook": sunnybrook,
+    "sunnybrook_contours": sunnybrook_contours,
     "decathlon": decathlon,
 }
 """By name; each module has ``matches(root)`` and ``read(root, **options)``."""
