@@ -51,7 +51,7 @@ class MultiViewInferer(Inferer):
         self.inferer = inferer or SimpleInferer()
 
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
-        """Average logits ``(B, C)``, or maps of them ``(B, C, *spatial)``, of ``inputs`` ``(B, channels, *spatial)``."""
+        """Average logits ``(B, C)``, or their maps ``(B, C, *spatial)``, of ``inputs`` ``(B, channels, *spatial)``."""
         size = inputs.shape[2:]
         found = []
         for scale in self.scales:
