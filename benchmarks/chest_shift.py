@@ -5,9 +5,8 @@
 ``DATA`` is a folder with an ``index.csv`` whose columns are image, label, subtype and patient. From each of three
 subgroups (viral pneumonia, bacterial pneumonia, the normal images whose names begin with ``NORMAL2``) nothing is
 trained or validated on: it is the test, with a quarter of the patients of the other class. The stock command is run on
-small images for a few epochs, with the defaults, without calibration, and with flips as the only augmentation. AUC and
-the accuracy at the threshold 0.5, the default's difference to both, and the commands go to
-``results/chest_xray/shift.json``, from which the README's table is rendered (``make docs``).
+small images for a few epochs, with the defaults, without calibration, and with flips as the only augmentation. AUC, the
+accuracy at the threshold 0.5 and the commands go to ``results/chest_xray/shift.json``.
 """
 
 import argparse

@@ -117,17 +117,6 @@ def results(folder: str) -> str:
     return "\n".join(lines) + f"\n\nMeasured on {_cores(machine)}.\n"
 
 
-def chest_shift() -> str:
-    """The table of the chest bundle's README on subgroups left out, from its benchmark."""
-    found = json.loads((ROOT / "benchmarks" / "results" / "chest_xray" / "shift.json").read_text())
-    ways = list(next(iter(found["mean"].values())))
-    lines = [f"| left out | {' | '.join(ways)} |", "|---" * (len(ways) + 1) + "|"]
-    for group, row in found["mean"].items():
-        cells = [f"{row[way]['accuracy']:.3f}, {row[way]['auc']:.3f}" for way in ways]
-        lines.append(f"| {group} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
 def dicom_frames() -> str:
     """The table of docs/data.md, from its benchmark."""
     found = json.loads((ROOT / "benchmarks" / "results" / "dicom" / "frames.json").read_text())["seconds"]
@@ -375,7 +364,6 @@ def between(page: Path | str, name: str, content: str) -> str:
 def pages() -> dict[Path, str]:
     """Every rendered page and what should stand there."""
     docs, readme = ROOT / "docs", (ROOT / "README.md").read_text(encoding="utf-8")
-    chest = ROOT / "bundles" / "chest_xray_classification" / "docs" / "README.md"
     for name, table in (
         ("results", results("brain_mri")),
         ("chest", results("chest_xray")),
@@ -386,7 +374,6 @@ def pages() -> dict[Path, str]:
     return {
         docs / "strategies.md": strategies(),
         docs / "weights.md": between(between(docs / "weights.md", "weights", weights()), "inflation", inflation()),
-        chest: between(chest, "shift", chest_shift()),
         docs / "data.md": between(docs / "data.md", "dicom frames", dicom_frames()),
         docs / "variants.md": between(
             between(between(docs / "variants.md", "matrix", variants()), "adapters", adapters()),
