@@ -396,9 +396,10 @@ def test_bfloat16_learns_what_32_bits_learn(cli, tmp_path):
         pytest.skip("torch dies of an illegal instruction in bfloat16 on this machine")
     rows = []
     for name, amp in (("half", "true"), ("full", "false")):
-        cli.train(tmp_path / name, "--epochs", 2, "--amp", amp, "--augmentation", "$None")
+        cli.train(tmp_path / name, "--epochs", 2, "--strategy", "freeze", "--amp", amp, "--augmentation", "$None")
         rows.append(json.loads((tmp_path / name / "metrics.json").read_text())["training"]["epochs"][-1])
-    assert rows[0]["train_loss"] == pytest.approx(rows[1]["train_loss"], rel=0.05)
+    # the head alone: batch norm over eight single pixels, as in a whole training on tiny images, magnifies rounding
+    assert rows[0]["train_loss"] == pytest.approx(rows[1]["train_loss"], rel=0.01)
     assert rows[0]["train_loss"] != rows[1]["train_loss"]
 
 
