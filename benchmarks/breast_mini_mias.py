@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from bundle_runs import METRICS, ROOT, cpu, start
+from bundle_runs import METRICS, ROOT, cpu, read_table, start
 
 from medtl_monai.data import split_patients
 from medtl_monai.metrics import part_metrics
@@ -43,8 +43,7 @@ def main() -> None:
     path = ROOT / "benchmarks" / "results" / "breast_mini_mias" / "summary.json"
     path.parent.mkdir(exist_ok=True)
     found = json.loads(path.read_text())["ways"] if path.exists() else {}
-    with (args.data / "index.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_table(args.data)
     for way in args.ways:
         found[way] = cross_validate(args.data.resolve(), rows, (*WAYS[way], "--seed", str(args.seed)), args.seed)
         path.write_text(json.dumps({"cpu": cpu(), "folds": FOLDS, "ways": found}, indent=2) + "\n")

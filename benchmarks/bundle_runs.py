@@ -1,6 +1,7 @@
 """Runs of a bundle by the stock command, over seeds and variations, summarised in JSON; used by the scripts beside."""
 
 import argparse
+import csv
 import json
 import os
 import platform
@@ -75,6 +76,24 @@ def start(bundle: str, data: Path, output: Path, args: tuple, name: str = "train
     began = time.perf_counter()
     subprocess.run([*filled, "--output_dir", str(output)], cwd=ROOT, check=True)
     return " ".join(command), time.perf_counter() - began
+
+
+def read_table(folder: Path) -> list[dict[str, str]]:
+    """The rows of ``index.csv``."""
+    with (folder / "index.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def copy_with_table(source: Path, folder: Path, rows: list[dict[str, str]]) -> None:
+    """Make ``folder`` with these rows as its ``index.csv``, beside links to the folders of ``source``."""
+    folder.mkdir()
+    for path in source.iterdir():
+        if path.is_dir():
+            (folder / path.name).symlink_to(path)
+    with (folder / "index.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def cpu() -> str:

@@ -10,7 +10,6 @@ accuracy at the threshold 0.5 and the commands go to ``results/chest_xray/shift.
 """
 
 import argparse
-import csv
 import json
 import os
 import platform
@@ -19,7 +18,7 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from bundle_runs import ROOT, cpu, start
+from bundle_runs import ROOT, copy_with_table, cpu, read_table, start
 
 RESULT = ROOT / "benchmarks" / "results" / "chest_xray" / "shift.json"
 SETTINGS = ("--image_size", "128", "--epochs", "4", "--inferer::scales", "[1.0]", "--layout", "table")
@@ -58,22 +57,14 @@ def main() -> None:
 
 
 def leave_out(source: Path, folder: Path, group: str, seed: int) -> None:
-    """A copy of the data's table whose column ``split`` leaves the group out, beside links to the images."""
-    folder.mkdir()
-    for path in source.iterdir():
-        if path.is_dir():
-            (folder / path.name).symlink_to(path)
-    with (source / "index.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    """A copy of the data whose column ``split`` leaves the group out."""
+    rows = read_table(source)
     ours = [row for row in rows if LEFT_OUT[group](row)]
     others = sorted({row["patient"] for row in rows if row["label"] != ours[0]["label"]})
     tested = {row["patient"] for row in ours} | set(random.Random(seed).sample(others, len(others) // 4))
     for row in rows:
         row["split"] = "test" if row["patient"] in tested else "train"
-    with (folder / "index.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    copy_with_table(source, folder, rows)
 
 
 def write(runs: dict) -> None:

@@ -12,7 +12,6 @@ a run are by the clock, whatever else the machine did: they compare nothing.
 """
 
 import argparse
-import csv
 import json
 import os
 import platform
@@ -21,7 +20,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from bundle_runs import METRICS, ROOT, cpu, run
+from bundle_runs import METRICS, ROOT, copy_with_table, cpu, read_table, run
 from PIL import Image
 from scipy.stats import t
 
@@ -59,22 +58,14 @@ def main() -> None:
 
 
 def with_domains(source: Path, folder: Path) -> dict:
-    """A copy of the data's table with a column ``domain``, beside links to the images; how many images it divides."""
-    folder.mkdir()
-    for path in source.iterdir():
-        if path.is_dir():
-            (folder / path.name).symlink_to(path)
-    with (source / "index.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    """A copy of the data with a column ``domain``; how many images it divides."""
+    rows = read_table(source)
     counts: dict[str, dict[str, int]] = {"dark": {}, "light": {}}
     for row in rows:
         grey = np.asarray(Image.open(source / row["image"]).convert("L")).mean() / 255
         row["domain"] = "light" if grey >= LIGHT else "dark"
         counts[row["domain"]][row["label"]] = counts[row["domain"]].get(row["label"], 0) + 1
-    with (folder / "index.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    copy_with_table(source, folder, rows)
     return counts
 
 

@@ -14,7 +14,8 @@ from medtl_monai.strategies import build as build_strategy
 from medtl_monai.utils import UserError, is_under
 from medtl_monai.weights import load_weights
 
-SMALL = ["unet_efficientnet_lite0", "unet_mobilenet_v2", "unet_resnet18", "unet_densenet121", "unet", "basicunet"]
+SMALL = ["unet_efficientnet_lite0", "unet_mobilenet_v2", "unet_resnet18", "unet_densenet121", "unet", "basicunet",
+         "flexibleunet"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -54,6 +55,23 @@ def test_the_encoder_computes_what_the_classifier_does():
         classifier(x), net(x)
     one, two = seen.values()
     assert torch.equal(one, two)
+
+
+def test_a_classifier_fills_the_encoder_of_monais_flexible_unet():
+    classifier = build("resnet50", in_channels=3, num_classes=7).eval()
+    net = build("flexibleunet", in_channels=3, backbone="resnet50").eval()
+    parts = anatomy(net)
+    assert [block.name for block in parts.blocks[:6]] == [
+        "encoder.stem", *(f"encoder.layer{i}" for i in (1, 2, 3, 4)), "decoder.blocks.0"
+    ]  # fmt: skip
+    report = load_weights(net, classifier.state_dict(), head=parts.head, encoder=parts.encoder)
+    assert set(report.names("unused")) == {"encoder.fc.weight", "encoder.fc.bias"}
+    seen = []
+    classifier.layer4.register_forward_hook(lambda module, args, output: seen.append(output))
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        classifier(x)
+        torch.testing.assert_close(net.encoder(x)[-1], seen[0])
 
 
 def test_another_unet_fills_decoder_and_encoder_but_not_a_head_of_other_classes():

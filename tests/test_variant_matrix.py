@@ -27,8 +27,9 @@ VARIANTS = {
     **{f"adapter {name}": {"adapter": name} for name in ADAPTERS},
 }
 KINDS = (  # one size of each kind
-    "lenet5", "alexnet", "vgg11_bn", "googlenet", "inception_v3", "inception_v4", "mobilenet_v2", "mobilenet_v3_small",
-    "efficientnet_lite0", "efficientnet_b0", "resnet18", "resnet18_v2", "densenet121", "seresnet50",
+    "lenet5", "alexnet", "vgg11_bn", "googlenet", "inception_v3", "inception_v4", "inception_resnet_v2", "mobilenet_v2",
+    "mobilenet_v3_small", "efficientnet_lite0", "efficientnet_b0", "resnet18", "resnet18_v2", "densenet121",
+    "seresnet50", "unet_mobilenet_v2", "unet", "basicunet", "flexibleunet",
 )  # fmt: skip
 DOMAINS = [0, 1, 1]  # of three images
 SAMPLE = ("lenet5", "mobilenet_v2", "resnet18")  # the others are slow
@@ -63,7 +64,7 @@ def check(network, variant, dims=2):
     twin.load_state_dict(torch.load(file, weights_only=True))
     use_domain(twin, DOMAINS)
     expected = net.eval()(x)
-    assert expected.shape == (3, 3)
+    assert expected.shape == ((3, 3, *x.shape[2:]) if "unet" in network else (3, 3))
     assert expected.isfinite().all()
     assert torch.equal(twin.eval()(x), expected)
     assert torch.equal(copy.deepcopy(net)(x), expected)

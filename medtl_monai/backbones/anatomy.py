@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from monai.networks import nets
 from torch import nn
 
 from ..utils import last_layer, unwrap
@@ -20,6 +21,10 @@ class Block:
 
     name: str
     prefixes: tuple[str, ...]
+
+    def within(self, parent: str) -> Block:
+        """This block of the network that is the module ``parent`` of another."""
+        return Block(f"{parent}.{self.name}", tuple(f"{parent}.{prefix}" for prefix in self.prefixes))
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,8 @@ def anatomy(network: nn.Module) -> Anatomy:
     network = unwrap(network)
     if hasattr(network, "anatomy"):
         return network.anatomy()
+    if isinstance(network, nets.FlexibleUNet):
+        return _flexible(network)
     classifier = next((at for kind, (_, at) in HEADS.items() if isinstance(network, kind)), None)
     if classifier in (name for name, _ in network.named_modules()):
         head = _head(network, classifier)
@@ -65,9 +72,23 @@ def anatomy(network: nn.Module) -> Anatomy:
     else:
         head = last_layer(network)
         blocks = [Block(name, (name,)) for name in _parts(network, head)]
+    return Anatomy(tuple(blocks), head, _features(network, head))
+
+
+def _features(network: nn.Module, head: str) -> int:
     layers = network.get_submodule(head).modules()
     features = (getattr(layer, a, None) for layer in layers for a in ("in_features", "in_channels"))
-    return Anatomy(tuple(blocks), head, next((n for n in features if n), 0))
+    return next((n for n in features if n), 0)
+
+
+def _flexible(network: nets.FlexibleUNet) -> Anatomy:
+    """The encoder is a whole classification network, whose last layers are there but never run."""
+    head = last_layer(network)
+    blocks: list[Block] = []
+    for name in _parts(network, head, ("decoder", "decoder.blocks")):
+        inner = _known(network.encoder, "") if name == "encoder" else ()
+        blocks += [block.within(name) for block in inner] or [Block(name, (name,))]
+    return Anatomy(tuple(blocks), head, _features(network, head), encoder="encoder")
 
 
 def _head(network: nn.Module, classifier: str) -> str:

@@ -97,7 +97,7 @@ class TransferUNet(nn.Module):
 
     def anatomy(self) -> Anatomy:
         """The encoder's blocks, the decoder's, and the head."""
-        encoder = [Block(f"encoder.{b.name}", tuple(f"encoder.{p}" for p in b.prefixes)) for b in self._blocks]
+        encoder = [block.within("encoder") for block in self._blocks]
         decoder = [Block(f"decoder.{i}", (f"decoder.{i}",)) for i in range(len(self.decoder))]
         features = self.head[0].in_channels
         return Anatomy((*encoder, *decoder, Block("head", ("head",))), "head", features, encoder="encoder")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from monai.inferers import Inferer, SimpleInferer
+from monai.inferers import Inferer
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -26,7 +26,6 @@ class MultiViewInferer(Inferer):
         scales: factors of the image's size, above 0; 1 alone leaves it as it is.
         mirrors: spatial axes along which the copies are mirrored, for each a list: ``[[], [1]]`` is the image and, in
             2D, its left-right mirror image.
-        inferer: how a view is inferred; ``None``: by the network at once.
 
     Raises:
         UserError: no scale, or one that is not above 0, or no list of axes.
@@ -36,36 +35,21 @@ class MultiViewInferer(Inferer):
         (section 4.1). Touvron, Vedaldi, Douze, Jegou. Fixing the train-test resolution discrepancy. NeurIPS 2019.
     """
 
-    def __init__(
-        self,
-        scales: Sequence[float] = (1.0,),
-        mirrors: Sequence[Sequence[int]] = ((),),
-        inferer: Inferer | None = None,
-    ) -> None:
+    def __init__(self, scales: Sequence[float] = (1.0,), mirrors: Sequence[Sequence[int]] = ((),)) -> None:
         super().__init__()
         if not scales or min(scales) <= 0:
             raise UserError(f"inferer: scales must be numbers above 0, got {list(scales)}.")
         if not mirrors or any(axis not in (0, 1, 2) for axes in mirrors for axis in axes):
             raise UserError(f"inferer: mirrors must be lists of axes (0, 1, 2), such as [[], [1]]; got {mirrors}.")
         self.scales, self.mirrors = tuple(scales), tuple(tuple(axes) for axes in mirrors)
-        self.inferer = inferer or SimpleInferer()
 
-    def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
-        """Average logits ``(B, C)``, or their maps ``(B, C, *spatial)``, of ``inputs`` ``(B, channels, *spatial)``."""
-        size = inputs.shape[2:]
+    def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        """Average logits ``(B, C)`` of ``inputs`` ``(B, channels, *spatial)``."""
+        mode = {3: "linear", 4: "bilinear", 5: "trilinear"}[inputs.ndim]
         found = []
         for scale in self.scales:
-            view = inputs if scale == 1 else _resized(inputs, [round(scale * side) for side in size])
+            size = tuple(round(scale * side) for side in inputs.shape[2:])
+            view = inputs if scale == 1 else interpolate(inputs, size=size, mode=mode, align_corners=False)
             for axes in self.mirrors:
-                dims = [axis + 2 for axis in axes]
-                logits = self.inferer(view.flip(dims) if dims else view, network, *args, **kwargs)
-                if logits.ndim > 2:
-                    logits = logits.flip(dims) if dims else logits
-                    logits = logits if scale == 1 else _resized(logits, size)
-                found.append(logits)
+                found.append(network(view.flip([axis + 2 for axis in axes]), *args, **kwargs))
         return torch.stack(found).mean(0)
-
-
-def _resized(image: Tensor, size: Sequence[int]) -> Tensor:
-    mode = {3: "linear", 4: "bilinear", 5: "trilinear"}[image.ndim]
-    return interpolate(image, size=tuple(size), mode=mode, align_corners=False)
