@@ -129,3 +129,17 @@ def test_what_is_not_compressed_is_left_to_monai(tmp_path):
     (tmp_path / "plain.nii.gz").write_bytes(nib.Nifti1Image(np.ones((2, 2, 2), np.uint8), np.eye(4)).to_bytes())
     with pytest.raises(Exception, match="(?i)gzip"):
         read_stack(tmp_path / "plain.nii.gz")
+
+
+def test_a_volume_compressed_in_several_parts_is_read_whole_and_half_of_it_is_refused(tmp_path):
+    volume = np.random.default_rng(0).integers(0, 4000, (16, 16, 9), dtype=np.int16)
+    raw = nib.Nifti1Image(volume, np.eye(4)).to_bytes()
+    parts = [gzip.compress(raw[:999]), gzip.compress(raw[999:])]
+    for name, content in {"a.nii.gz": b"".join(parts), "b.nii.gz": gzip.compress(raw) + bytes(8)}.items():
+        (tmp_path / name).write_bytes(content)
+        np.testing.assert_array_equal(read_stack(tmp_path / name)[0].numpy(), volume)
+    whole = gzip.compress(raw)
+    for name, content in {"half.nii.gz": whole[: len(whole) // 2], "crc.nii.gz": whole[:-8] + bytes(8)}.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(Exception, match=r"(?i)end-of-stream|checksum|crc|trailer|incomplete"):
+            read_stack(tmp_path / name)

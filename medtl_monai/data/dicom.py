@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -172,16 +172,17 @@ def read_series(
         slices, step = _in_space(slices, _name(source))
         about = replace(about, slice_spacing=step or about.slice_spacing)
         about = replace(about, affine=_affine(slices[0].tags, about.spacing, about.slice_spacing))
+    places = {(item.path, item.index): number for number, item in enumerate(slices)}
     volume: Array = np.empty(0)
-    path, frames = "", None
-    for number, item in enumerate(slices):
-        if item.path != path:  # a file is decoded once
-            path, (frames, _) = item.path, _decode(item.path, None, every=_frames(tags[item.path]) > 1)
-        pixels = frames[item.index] if _frames(tags[path]) > 1 else frames
-        shown = _shown(pixels, item.tags, rescale, window=False)
-        if not number:
-            volume = np.empty((len(slices), *shown.shape), dtype=np.float32 if rescale else shown.dtype)
-        volume[number] = shown
+    for path in dict.fromkeys(item.path for item in slices):
+        for index, pixels in enumerate(_each_frame(path, _frames(tags[path]))):
+            if (path, index) not in places:
+                continue
+            number = places[path, index]
+            shown = _shown(pixels, slices[number].tags, rescale, window=False)
+            if not volume.size:
+                volume = np.empty((len(slices), *shown.shape), dtype=np.float32 if rescale else shown.dtype)
+            volume[number] = shown
     return volume, replace(about, frames=len(slices))
 
 
@@ -290,6 +291,20 @@ def _decode(path: str, index: int | None, *, every: bool = False) -> tuple[Array
     if not every:
         _check_index(path, index, _frames(tags))
     return array.astype(array.dtype.newbyteorder("="), copy=False), tags
+
+
+def _each_frame(path: str, frames: int) -> Iterator[Array]:
+    """Stored values of each frame in the file's order; where the encoding allows it only one is in memory."""
+    from pydicom.pixels import iter_pixels
+
+    done = 0
+    try:
+        for pixels in iter_pixels(path, decoding_plugin=_plugin(path)):
+            yield pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+            done += 1
+    except Exception:  # the reasons of _decode, which names what it cannot read
+        rest, _ = _decode(path, None, every=frames > 1)
+        yield from (rest if frames > 1 else rest[None])[done:]
 
 
 def _check_index(path: str, index: int | None, frames: int) -> None:

@@ -45,7 +45,10 @@ class NiftiReader(NibabelReader):
 
 def _inflate(content: bytes) -> bytes:
     try:
-        from isal import igzip
+        from isal import igzip, isal_zlib
     except ImportError:
         return gzip.decompress(content)
-    return igzip.decompress(content)
+    stream = isal_zlib.decompressobj(wbits=31)
+    raw = stream.decompress(content)
+    whole = stream.eof and not stream.unused_data
+    return raw if whole else igzip.decompress(content)  # slower, for several members; and refuses half a file
