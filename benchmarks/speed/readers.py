@@ -1,8 +1,9 @@
 """Reading files, against MONAI's ``LoadImage`` with its own readers; the file cache is warm.
 
 All 60 frames of a tomosynthesis file of 2457 x 1996 pixels (raw), and one of its frames (raw and JPEG-LS; MONAI decodes
-all frames for it), which is also compared with the floor, pydicom's own access to a frame; a CT series of 64 files of 512 x 512; a ``.nii.gz`` of 512 x 512 x 64, with and without the extra
-``fast`` as installed. ``MEDTL_BENCH_SCALE=0.2`` tries all of it with fewer slices.
+all frames for it), which is also compared with the floor, pydicom's own access to a frame; a CT series of 64 files of
+512 x 512; a ``.nii.gz`` of 512 x 512 x 64, with and without the extra ``fast`` as installed. ``MEDTL_BENCH_SCALE=0.2``
+tries all of it with fewer slices.
 """
 
 import gzip
