@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 from medtl_monai.bundle import EpochSeed, SourceImages, TargetImages, build_network, image_statistics, predict, transfer
-from medtl_monai.data import load_cases, make_chest_cohort
+from medtl_monai.data import load_cases, make_brain_cohort
 from medtl_monai.strategies import Context, Strategy, build, extract
 from medtl_monai.strategies.instance import principal_components
 from medtl_monai.transforms import AugmentBatch, PrepareBatch
@@ -72,10 +72,10 @@ def kermany(folder: Path, size: int, most: int | None) -> Items:
 
 @cache
 def phantoms(patients: int, size: int) -> Items:
-    """Synthetic radiographs: diffuse and focal opacities, and none."""
+    """Synthetic slices of brains with three kinds of tumour."""
     with tempfile.TemporaryDirectory() as folder:
-        cohort = make_chest_cohort(Path(folder) / "chest", patients=patients, images=(2, 2), size=size, progress=False)
-        return [{**item, "image": picture(item["image"], size)} for item in load_cases(cohort, layout="table").items]
+        cohort = make_brain_cohort(Path(folder) / "brain", patients=patients, slices=(2, 2), size=size, progress=False)
+        return [{**item, "image": picture(item["image"], size)} for item in load_cases(cohort).items]
 
 
 def picture(path: str, size: int) -> Tensor:
@@ -261,7 +261,7 @@ def scanners(scale: Scale) -> Study:
     """Domain shift of phantoms: most of them are labelled, since fewer do not teach the classes."""
     return shifted(
         "another scanner, phantoms",
-        "synthetic radiographs of three classes",
+        "synthetic brain MRI, three kinds of tumour",
         lambda: phantoms(scale.phantoms, scale.size),
         (0.6, 0.2, 0.2),
         scale.epochs,
