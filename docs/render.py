@@ -247,6 +247,21 @@ def chest_variants() -> str:
     )
 
 
+def shift() -> str:
+    """The table of the chest bundle's README on groups left out, from their benchmark."""
+    path = ROOT / "benchmarks" / "results" / "chest_xray" / "shift.json"
+    if not path.exists():
+        return "Not measured yet.\n"
+    found = json.loads(path.read_text())
+    keys = {"auc": "AUC", "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy"}
+    lines = [f"| left out | way | {' | '.join(keys.values())} |", "|---" * (len(keys) + 2) + "|"]
+    for group, ways in found["mean"].items():
+        for way, row in ways.items():
+            lines.append(f"| {group} | {way} | {' | '.join(f'{row[key]:.3f}' for key in keys)} |")
+    seeds = max(row["seeds"] for ways in found["mean"].values() for row in ways.values())
+    return "\n".join(lines) + f"\n\nMeans over {seeds} seeds. Measured on {_cores(found['machine'])}.\n"
+
+
 def _with_interval(value: dict | None, sign: str) -> str:
     """``0.912 [0.900, 0.924]``."""
     if value is None:
@@ -359,6 +374,7 @@ def between(page: Path | str, name: str, content: str) -> str:
 def pages() -> dict[Path, str]:
     """Every rendered page and what should stand there."""
     docs, readme = ROOT / "docs", (ROOT / "README.md").read_text(encoding="utf-8")
+    chest = ROOT / "bundles" / "chest_xray_classification" / "docs" / "README.md"
     for name, table in (
         ("results", results("brain_mri")),
         ("chest", results("chest_xray")),
@@ -379,6 +395,7 @@ def pages() -> dict[Path, str]:
         docs / "benefits.md": between(docs / "benefits.md", "benefits", benefits()),
         docs / "speed.md": between(docs / "speed.md", "speed", speed()),
         docs / "networks.md": between(docs / "networks.md", "networks", networks()),
+        chest: between(chest, "shift", shift()),
         ROOT / "README.md": readme,
     }
 
