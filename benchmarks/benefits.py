@@ -4,8 +4,8 @@
 
 ``DATA`` is the folder of Kermany's radiographs with an ``index.csv`` of image, subtype and patient. Every way is
 trained on the same data as the baseline of its seed; the difference of the two is what counts, with the 95% interval of
-Student's t over the seeds. Results go to ``results/benefits/benefits.json`` run by run: a killed study goes on where it
-was.
+Student's t over the seeds. Each core makes a run of its own. Results go to ``results/benefits/benefits.json`` run by run:
+a killed study goes on where it was.
 """
 
 import argparse
@@ -14,9 +14,13 @@ import os
 import platform
 import time
 import warnings
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import torch
+from benefit_studies import NAMES, TINY, Scale, studies
 from bundle_runs import cpu
 from scipy.stats import ttest_rel
 
@@ -25,8 +29,6 @@ RESULTS = Path(__file__).resolve().parent / "results" / "benefits" / "benefits.j
 
 def main() -> None:
     """Run what is asked for and not yet there."""
-    from benefit_studies import NAMES, TINY, Scale, studies
-
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", help="default: five, or twenty where a run takes seconds")
@@ -35,28 +37,45 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=RESULTS)
     parser.add_argument("--tiny", action="store_true", help="few small images for one epoch: to try the script")
     options = parser.parse_args()
-    warnings.filterwarnings("ignore", "`torch.jit")
     found = json.loads(options.output.read_text()) if options.output.exists() else {"studies": {}}
+    scale = TINY if options.tiny else Scale()
     found["machine"] = {"cpu": cpu(), "cores": len(os.sched_getaffinity(0)), "python": platform.python_version()}
-    known = studies(options.data, TINY if options.tiny else Scale())
+    known = studies(options.data, scale)
+    tasks = []
     for name in options.studies:
         study = known[name]
-        about = {"about": study.about, "setting": study.setting, "metrics": study.metrics, "baseline": study.baseline}
         entry = found["studies"].setdefault(name, {"runs": {}})
-        entry.update(about)
+        entry |= {"about": study.about, "setting": study.setting, "metrics": study.metrics, "baseline": study.baseline}
+        wanted = [way for way in study.ways if not options.ways or way in (*options.ways, study.baseline)]
         for seed in options.seeds or range(study.seeds):
-            for way in study.ways:
-                runs = entry["runs"].setdefault(way, {})
-                left_out = options.ways and way not in (*options.ways, study.baseline)
-                if left_out or str(seed) in runs:
-                    continue
-                began = time.perf_counter()
-                runs[str(seed)] = study.run(way, seed)
-                runs[str(seed)]["seconds"] = round(time.perf_counter() - began, 1)
-                print(f"{name} {way} seed {seed}: {runs[str(seed)]}", flush=True)
+            tasks += [(name, way, seed) for way in wanted if str(seed) not in entry["runs"].setdefault(way, {})]
+    cores = len(os.sched_getaffinity(0))
+    with ProcessPoolExecutor(cores, get_context("spawn"), initializer=one_thread) as pool:
+        waiting = {pool.submit(measure, options.data, scale, *task): task for task in tasks}
+        try:
+            for future in as_completed(waiting):
+                name, way, seed = waiting[future]
+                entry, run = found["studies"][name], future.result()
+                entry["runs"][way][str(seed)] = run
+                print(f"{name} {way} seed {seed}: {run}", flush=True)
                 entry["summary"] = summary(entry)
                 options.output.parent.mkdir(parents=True, exist_ok=True)
                 options.output.write_text(json.dumps(found, indent=2) + "\n")
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def one_thread() -> None:
+    """Each process has a core to itself."""
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore", "`torch.jit")
+
+
+def measure(data: Path, scale: Scale, name: str, way: str, seed: int) -> dict:
+    """The scores of one run and its seconds."""
+    began = time.perf_counter()
+    return {**studies(data, scale)[name].run(way, seed), "seconds": round(time.perf_counter() - began, 1)}
 
 
 def summary(entry: dict) -> dict:

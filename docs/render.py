@@ -326,7 +326,7 @@ def benefits() -> str:
         lines.append("")
     runs = [run for study in found["studies"].values() for way in study["runs"].values() for run in way.values()]
     hours, machine = sum(run["seconds"] for run in runs) / 3600, found["machine"]
-    lines.append(f"{len(runs)} runs, {hours:.1f} hours on {_cores(machine)}.")
+    lines.append(f"{len(runs)} runs, {hours:.1f} hours of one core, on {_cores(machine)}.")
     return "\n".join(lines) + "\n"
 
 
