@@ -4,8 +4,8 @@
 
 ``DATA`` is the folder of Kermany's radiographs with an ``index.csv`` of image, subtype and patient. Every way is
 trained on the same data as the baseline of its seed; the difference of the two is what counts, with the 95% interval of
-Student's t over the seeds. Each core makes a run of its own. Results go to ``results/benefits/benefits.json`` run by run:
-a killed study goes on where it was.
+Student's t over the seeds. Each core makes a run of its own. Results go to ``results/benefits/benefits.json``
+run by run: a killed study goes on where it was.
 """
 
 import argparse
