@@ -261,7 +261,7 @@ def scanners(scale: Scale) -> Study:
     """Domain shift of phantoms: most of them are labelled, since fewer do not teach the classes."""
     return shifted(
         "another scanner, phantoms",
-        "synthetic brain MRI, three kinds of tumour",
+        "Synthetic brain MRI, three kinds of tumour",
         lambda: phantoms(scale.phantoms, scale.size),
         (0.6, 0.2, 0.2),
         scale.epochs,
