@@ -25,7 +25,7 @@ from PIL import Image
 from scipy.stats import t
 
 RESULTS = ROOT / "benchmarks" / "results" / "variants" / "chest"
-SETTINGS = ("--image_size", "96", "--epochs", "3", "--strategy", "finetune", "--calibrate", "false")
+SETTINGS = ("--image_size", "96", "--epochs", "3", "--strategy", "finetune")
 SETTINGS += ("--inferer::scales", "[1.0]", "--layout", "table")
 VARIANTS = {
     "batch": (),  # with the network's own dropout, 0.2

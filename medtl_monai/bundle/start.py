@@ -30,6 +30,7 @@ __all__ = [
     "new_output_dir",
     "quieten_monai",
     "start",
+    "switches",
     "write_config",
 ]
 
@@ -57,7 +58,7 @@ def start(bundle_root: str, workflow: str) -> None:
         workflow: name of the configuration that runs: ``train``, ``evaluate`` or ``inference``.
 
     Raises:
-        UserError: a key that the configuration does not know, or a number out of range.
+        UserError: a key that the configuration does not know, or a value of a wrong type or out of range.
     """
     sys.excepthook = _print_user_error
     quieten_monai()
@@ -71,6 +72,9 @@ def start(bundle_root: str, workflow: str) -> None:
             known.update(json.loads(path.read_text(encoding="utf-8")))
     check_keys(running.parser.config, known)
     check_values(running.parser.config)
+    for key, value in switches(running.parser.config, known).items():
+        running.parser.config[key] = value
+        running.parser.ref_resolver.items[key].update_config(value)
 
 
 def quieten_monai() -> None:
@@ -124,6 +128,26 @@ def check_values(config: Mapping[str, Any]) -> None:
         except (RuntimeError, AssertionError) as error:
             have = "cpu, cuda" if torch.cuda.is_available() else "cpu"
             raise UserError(f"device {device!r} cannot be used here: choose from {have}.") from error
+
+
+def switches(config: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, bool]:
+    """Values of the keys whose default is true or false: MONAI takes ``false`` in the shell for a text, which is true.
+
+    Raises:
+        UserError: another value.
+
+    Example:
+        >>> switches({"calibrate": "false"}, {"calibrate": True})
+        {'calibrate': False}
+    """
+    found = {}
+    for key in (key for key, default in known.items() if isinstance(default, bool) and key in config):
+        text = str(config[key]).lower()
+        if text in ("true", "false"):
+            found[key] = text == "true"
+        elif not text.startswith(("$", "@")):
+            raise UserError(f"{key} must be true or false, got {config[key]!r}.")
+    return found
 
 
 def find_root() -> str:

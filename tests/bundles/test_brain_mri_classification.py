@@ -147,8 +147,9 @@ def test_strategies_from_the_shell(cli, spec, tmp_path):
 def test_settings_backbone_and_folds_from_the_shell(cli, tmp_path):
     done = cli.train(
         tmp_path / "out", "--strategy", "partial_freeze", "--strategy_settings::partial_freeze::blocks", -1,
-        "--fold", 1, "--variant::dropout", 0.5,
+        "--fold", 1, "--variant::dropout", 0.5, "--calibrate", "true",
     )  # fmt: skip
+    assert "calibrated on the validation patients" in done.stdout
     trained = re.search(r"PartialFreeze: ([\d,]+) of", done.stdout).group(1)
     assert trained == "3,843"  # 1280 x 3 weights and 3 biases
 
@@ -319,6 +320,7 @@ BAD = [
     (("--epoch", 1), None, r"no key 'epoch': did you mean --epochs\?"),
     (("--epochs", "ten"), None, "epochs must be a whole number"),
     (("--lr", -1), None, "lr must be a number from"),
+    (("--calibrate", "maybe"), None, "calibrate must be true or false, got 'maybe'"),
     (("--strategy", "l2sp"), None, "no strategy 'l2sp': did you mean 'l2_sp'?"),
     (("--strategy_settings::l2_sp::alpha", 1), None, "settings are given for 'l2_sp'"),
     (("--strategy", "l2_sp", "--weights", "none"), None, "L2SP needs pretrained weights"),
