@@ -11,7 +11,7 @@ import re
 import sys
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from types import TracebackType
@@ -30,7 +30,7 @@ __all__ = [
     "new_output_dir",
     "quieten_monai",
     "start",
-    "switches",
+    "switched",
     "write_config",
 ]
 
@@ -70,11 +70,12 @@ def start(bundle_root: str, workflow: str) -> None:
         path = Path(bundle_root) / "configs" / f"{name}.json"
         if path.is_file():
             known.update(json.loads(path.read_text(encoding="utf-8")))
-    check_keys(running.parser.config, known)
-    check_values(running.parser.config)
-    for key, value in switches(running.parser.config, known).items():
-        running.parser.config[key] = value
-        running.parser.ref_resolver.items[key].update_config(value)
+    parser = running.parser
+    parser.config = switched(parser.config)
+    for item in parser.ref_resolver.items.values():  # which hold copies
+        item.update_config(switched(item.get_config()))
+    check_keys(parser.config, known)
+    check_values(parser.config, [key for key, default in known.items() if isinstance(default, bool)])
 
 
 def quieten_monai() -> None:
@@ -99,8 +100,8 @@ def check_keys(config: Mapping[str, Any], known: Mapping[str, Any]) -> None:
             raise UserError(f"this bundle has no key {key!r}: {hint}")
 
 
-def check_values(config: Mapping[str, Any]) -> None:
-    """Refuse numbers of a wrong type or out of range.
+def check_values(config: Mapping[str, Any], switches: Sequence[str] = ()) -> None:
+    """Refuse numbers of a wrong type or out of range, and values of ``switches`` that are neither true nor false.
 
     Raises:
         UserError: naming the key, what was expected and what was found.
@@ -121,6 +122,10 @@ def check_values(config: Mapping[str, Any]) -> None:
             raise UserError(
                 f"{key} must be a {noun} from {least:g} to {most:g}, got {value!r}.".replace("1e+05", "100000")
             )
+    for key in switches:
+        value = config.get(key, False)
+        if not isinstance(value, bool) and not str(value).startswith(("$", "@")):
+            raise UserError(f"{key} must be true or false, got {value!r}.")
     device = config.get("device")
     if isinstance(device, str) and not device.startswith(("$", "@")):
         try:
@@ -130,24 +135,18 @@ def check_values(config: Mapping[str, Any]) -> None:
             raise UserError(f"device {device!r} cannot be used here: choose from {have}.") from error
 
 
-def switches(config: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, bool]:
-    """Values of the keys whose default is true or false: MONAI takes ``false`` in the shell for a text, which is true.
-
-    Raises:
-        UserError: another value.
+def switched(config: Any) -> Any:
+    """``config`` with the texts ``true`` and ``false`` made what they say: MONAI takes both from the shell as texts.
 
     Example:
-        >>> switches({"calibrate": "false"}, {"calibrate": True})
-        {'calibrate': False}
+        >>> switched({"calibrate": "false", "steps": ["true", "$false"]})
+        {'calibrate': False, 'steps': [True, '$false']}
     """
-    found = {}
-    for key in (key for key, default in known.items() if isinstance(default, bool) and key in config):
-        text = str(config[key]).lower()
-        if text in ("true", "false"):
-            found[key] = text == "true"
-        elif not text.startswith(("$", "@")):
-            raise UserError(f"{key} must be true or false, got {config[key]!r}.")
-    return found
+    if isinstance(config, dict):
+        return {key: switched(value) for key, value in config.items()}
+    if isinstance(config, list):
+        return [switched(value) for value in config]
+    return {"true": True, "false": False}.get(config, config) if isinstance(config, str) else config
 
 
 def find_root() -> str:
