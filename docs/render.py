@@ -259,7 +259,7 @@ def shift() -> str:
         for way, row in ways.items():
             lines.append(f"| {group} | {way} | {' | '.join(f'{row[key]:.3f}' for key in keys)} |")
     seeds = max(row["seeds"] for ways in found["mean"].values() for row in ways.values())
-    return "\n".join(lines) + f"\n\nMeans over {seeds} seeds. Measured on {_cores(found['machine'])}.\n"
+    return "\n".join(lines) + f"\n\nSeeds: {seeds}. Measured on {_cores(found['machine'])}.\n"
 
 
 def _with_interval(value: dict | None, sign: str) -> str:
@@ -325,8 +325,7 @@ def benefits() -> str:
             lines.append(f"| `{way}` | {' | '.join(shown)} | {verdict} |")
         lines.append("")
     runs = [run for study in found["studies"].values() for way in study["runs"].values() for run in way.values()]
-    hours, machine = sum(run["seconds"] for run in runs) / 3600, found["machine"]
-    lines.append(f"{len(runs)} runs, {hours:.1f} hours of one core, on {_cores(machine)}.")
+    lines.append(f"{len(runs)} runs, {sum(run['seconds'] for run in runs) / 3600:.1f} hours of one core.")
     return "\n".join(lines) + "\n"
 
 

@@ -1,9 +1,9 @@
 """Reading files, against MONAI's ``LoadImage`` with its own readers; the file cache is warm.
 
 All 60 frames of a tomosynthesis file of 2457 x 1996 pixels (raw), and one of its frames (raw and JPEG-LS; MONAI decodes
-all frames for it), which is also compared with the floor, pydicom's own access to a frame; a CT series of 64 files of
-512 x 512; a ``.nii.gz`` of 512 x 512 x 64, with and without the extra ``fast`` as installed. ``MEDTL_BENCH_SCALE=0.2``
-tries all of it with fewer slices.
+all frames for it), which is also compared with pydicom's own access to a frame; a CT series of 64 files of 512 x 512; a
+``.nii.gz`` of 512 x 512 x 64, with and without the extra ``fast`` as installed. ``MEDTL_BENCH_SCALE=0.2`` tries all of
+it with fewer slices.
 """
 
 import gzip
@@ -43,7 +43,7 @@ def measure(repeats: int) -> dict:
                 lambda path=path: read_frame(path, frames // 2), lambda path=path: by_pydicom(path),
                 repeats=few, bar=bar,
             )  # fmt: skip
-            found[f"one of {frames} frames, {kind}, against the floor"] = compare(
+            found[f"one of {frames} frames, {kind}, against pydicom's access"] = compare(
                 lambda path=path: read_frame(path, frames // 2),
                 lambda path=path, plugin=plugin: pixel_array(path, index=frames // 2, decoding_plugin=plugin),
                 repeats=repeats, bar=0.5,
