@@ -27,7 +27,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "cardiac"
 TRAIN = ["python", "-m", "monai.bundle", "run", "--config_file", "bundles/cardiac_unet_segmentation/configs/train.json"]
 RUNS = {
     # every slice shows the cavity, so each is asked for it, and counts alike in the loss however small it is
-    "sunnybrook": ("SUNNYBROOK", ("--always_present", "true", "--loss_options", "{'batch': False}")),
+    "sunnybrook": ("SUNNYBROOK", ("--epochs", "30", "--always_present", "true", "--loss_options", "{'batch': False}")),
     "acdc-none": ("ACDC", ("--weights", "none")),
     "acdc-sunnybrook": ("ACDC", ("--weights", "SUNNYBROOK_RUN/checkpoints/best.pt")),
 }

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from monai.inferers import SliceInferer
 from monai.utils import set_determinism
 from scipy import ndimage
 from torch.nn.functional import affine_grid, grid_sample
@@ -120,6 +121,16 @@ def test_mirrored_views_are_averaged():
     found = MultiViewInferer(mirrors=[[], [0], [1], [0, 1]])(image, lambda x: x[:, :, 0, 0])
     assert found.item() == (1 + 3 + 2 + 4) / 4
     assert MultiViewInferer(mirrors=[[1]])(image, lambda x: x[:, :, 0, 0]).item() == 2
+
+
+def test_maps_of_mirrored_and_enlarged_views_are_laid_back_over_the_image():
+    stack = torch.arange(2 * 4 * 6 * 3.0).reshape(1, 2, 4, 6, 3)
+    slices = SliceInferer(roi_size=(4, 6), spatial_dim=2, sw_batch_size=2)
+    views = MultiViewInferer(mirrors=[[], [0], [1], [0, 1]], inferer=slices)
+    torch.testing.assert_close(views(stack, lambda x: 2 * x), 2 * stack)
+    ramp = torch.linspace(0, 1, 16).expand(1, 1, 16, 16)
+    found = MultiViewInferer([1.0, 1.5], [[], [1]])(ramp, lambda x: 3 * x)
+    torch.testing.assert_close(found, 3 * ramp, atol=0.02, rtol=0)
 
 
 @pytest.mark.parametrize(
