@@ -268,6 +268,28 @@ def test_one_frame_is_decoded_and_no_other(tmp_path, monkeypatch):
     assert len(calls) == 1
 
 
+@pytest.mark.parametrize("dtype", [np.int16, np.uint16])
+def test_bits_that_are_not_stored_do_not_count(tmp_path, dtype):
+    pixels = np.random.default_rng(0).integers(-30000, 30000, (3, 4, 5)).astype(dtype)
+    path = make(tmp_path / "a.dcm", pixels, BitsStored=12, HighBit=11)
+    for i in range(3):
+        np.testing.assert_array_equal(read_frame(path, i), pixel_array(path, index=i))
+    assert np.abs(read_frame(path, 0).astype(int)).max() < 4096
+
+
+@pytest.mark.parametrize("open_ended", [False, True])
+def test_each_frame_has_its_own_rescale(tmp_path, open_ended):
+    frames = [item(PixelValueTransformationSequence=[item(RescaleSlope=k, RescaleIntercept=-k)]) for k in (2, 3, 4)]
+    path = make(tmp_path / "a.dcm", np.ones((3, 2, 2), np.int16) * 5, PerFrameFunctionalGroupsSequence=frames)
+    if open_ended:  # sequences and items may leave out their lengths
+        tags = pydicom.dcmread(path)
+        tags["PerFrameFunctionalGroupsSequence"].is_undefined_length = True
+        for groups in tags.PerFrameFunctionalGroupsSequence:
+            groups.is_undefined_length_sequence_item = True
+        tags.save_as(path)
+    assert [read_frame(path, k)[0, 0] for k in range(3)] == [5 * 2 - 2, 5 * 3 - 3, 5 * 4 - 4]
+
+
 def test_a_jpeg_ls_frame_takes_little_memory(tmp_path):
     volume = np.random.default_rng(0).integers(0, 1000, (2, 256, 256), dtype=np.uint16)
     write_tomosynthesis(tmp_path / "a.dcm", volume, compress=True)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import re
+import struct
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -272,6 +274,9 @@ def _decode(path: str, index: int | None, *, every: bool = False) -> tuple[Array
     from pydicom.pixels import pixel_array
     from pydicom.tag import Tag
 
+    if not every and (plain := _plain_frame(path, index or 0)):
+        _check_index(path, index, _frames(plain[1]))
+        return plain
     tags = pydicom.Dataset()
     frame = None if every else index or 0
     try:
@@ -291,6 +296,35 @@ def _decode(path: str, index: int | None, *, every: bool = False) -> tuple[Array
     if not every:
         _check_index(path, index, _frames(tags))
     return array.astype(array.dtype.newbyteorder("="), copy=False), tags
+
+
+def _plain_frame(path: str, index: int) -> tuple[Array, Dataset] | None:
+    """A frame of uncompressed grey pixels straight from the file, as pydicom gives it but without its two copies.
+
+    ``None`` for all other files, and for those where something is wrong: pydicom reads them, or says why it cannot.
+    """
+    import pydicom
+    from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+    try:
+        with Path(path).open("rb") as file:
+            tags = pydicom.dcmread(file, stop_before_pixels=True)
+            syntax, bits, stored = tags.file_meta.TransferSyntaxUID, tags.BitsAllocated, tags.BitsStored
+            if syntax not in (ExplicitVRLittleEndian, ImplicitVRLittleEndian) or bits not in (8, 16):
+                return None
+            start = file.read(12 if syntax == ExplicitVRLittleEndian else 8)  # tag, VR and length, or tag and length
+            shape, signed = (tags.Rows, tags.Columns), tags.PixelRepresentation
+            size = tags.Rows * tags.Columns * bits // 8
+            fits = 0 <= index < _frames(tags) and (index + 1) * size <= int.from_bytes(start[-4:], "little") < 2**32 - 1
+            if start[:4] != b"\xe0\x7f\x10\x00" or tags.SamplesPerPixel != 1 or not fits:
+                return None
+            pixels = np.fromfile(file, f"<{'ui'[signed]}{bits // 8}", shape[0] * shape[1], offset=index * size)
+    except Exception:  # no preamble, tags missing, file cut off
+        return None
+    low, high = (-(2 ** (stored - 1)), 2 ** (stored - 1)) if signed else (0, 2**stored)
+    if len(pixels) < shape[0] * shape[1] or (stored < bits and not low <= pixels.min() <= pixels.max() < high):
+        return None
+    return pixels.reshape(shape).astype(pixels.dtype.newbyteorder("="), copy=False), tags
 
 
 def _each_frame(path: str, frames: int) -> Iterator[Array]:
@@ -418,12 +452,31 @@ def _flat(tags: Dataset, index: int) -> Dataset:
     flat = Dataset()
     flat.update(tags)
     flat.file_meta = getattr(tags, "file_meta", None)
-    per_frame = tags.get("PerFrameFunctionalGroupsSequence") or []
-    for groups in [*(tags.get("SharedFunctionalGroupsSequence") or [])[:1], *per_frame[index : index + 1]]:
+    for groups in [*(tags.get("SharedFunctionalGroupsSequence") or [])[:1], *_own_groups(tags, index)]:
         for macro in groups:
             if macro.VR == "SQ" and macro.value:
                 flat.update(macro.value[0])
     return flat
+
+
+def _own_groups(tags: Dataset, index: int) -> Sequence[Dataset]:
+    """The frame's item of the Per-Frame Functional Groups, if there is one; where items give their lengths the others
+    are not parsed, which would take longer than reading the pixels."""
+    from pydicom.dataelem import RawDataElement
+    from pydicom.filereader import read_dataset
+
+    name = "PerFrameFunctionalGroupsSequence"
+    raw = tags.get_item(name) if name in tags else None
+    if isinstance(raw, RawDataElement) and raw.value and raw.is_little_endian:
+        at, item, content = 0, 0, raw.value
+        while at + 8 <= len(content):
+            tag, length = struct.unpack_from("<LL", content, at)
+            if tag != 0xE000FFFE or length == 2**32 - 1:
+                break
+            if item == index:
+                return [read_dataset(BytesIO(content[at + 8 : at + 8 + length]), raw.is_implicit_VR, True)]
+            at, item = at + 8 + length, item + 1
+    return (tags.get(name) or [])[index : index + 1]
 
 
 def _frames(tags: Dataset) -> int:
