@@ -232,7 +232,7 @@ def studies(folder: Path, scale: Scale) -> dict[str, Study]:
     return dict(zip(NAMES, [*made, forgetting(folder, scale)], strict=True))
 
 
-NAMES = ("scarcity", "scanners", "hospitals", "covariate", "mixed", "forgetting")
+NAMES = ("scarcity", "scanners", "hospitals", "covariate", "mixed", "unlabelled", "related", "forgetting")
 
 
 def scarcity(folder: Path, scale: Scale) -> Study:
@@ -312,24 +312,39 @@ def frozen_features(folder: Path, scale: Scale, count: int) -> tuple[np.ndarray,
 class Whole(list):
     """A set of features as one batch."""
 
+    def __init__(self, items: Items) -> None:
+        super().__init__([torch.stack([item["image"] for item in items])])
+
     def restart(self) -> None:
         """Nothing to begin anew."""
 
 
-def on_features(source: Items, way: tuple[Any, dict[str, Any]], seed: int, target: Items) -> nn.Module:
-    """A linear classifier of frozen features under a strategy."""
+def on_features(
+    items: Items,
+    way: tuple[Any, dict[str, Any]],
+    seed: int,
+    *,
+    target: Any = None,
+    network: nn.Module | None = None,
+    source_head: nn.Module | None = None,
+    epochs: int = 10,
+    lr: float = 0.05,
+    batch: int = 32,
+) -> nn.Module:
+    """Train a classifier of frozen features under a strategy: ``network``, or else a linear one."""
     set_determinism(seed)
-    network = nn.Sequential(
-        OrderedDict(
-            body=nn.Identity(), head=nn.Linear(len(source[0]["image"]), len({item["label"] for item in source}))
-        )
-    )
+    classes = len({item["label"] for item in items})
+    network = network or headed(nn.Identity(), len(items[0]["image"]), classes)
     strategy = build(way[0], way[1])
-    context = {name: [item[key] for item in source if key in item] for name, key in _COLUMNS.items()}
-    images = [Whole([torch.stack([item["image"] for item in part])]) for part in (source, target)]
-    strategy.bind(Context(classes=3, source=images[0], target=images[1], **context))
+    context = {name: [item[key] for item in items if key in item] for name, key in _COLUMNS.items()}
+    strategy.bind(Context(classes=classes, source=Whole(items), target=target, source_head=source_head, **context))
     strategy.prepare(network)
-    return fit(network, strategy, source, None, seed, epochs=10, lr=0.05, batch=32)
+    return fit(network, strategy, items, None, seed, epochs=epochs, lr=lr, batch=batch)
+
+
+def headed(body: nn.Module, width: int, classes: int) -> nn.Sequential:
+    """``body`` with a new linear head on its ``width`` features."""
+    return nn.Sequential(OrderedDict(body=body, head=nn.Linear(width, classes)))
 
 
 _COLUMNS = {"labels": "label", "weights": "weight", "domains": "domain"}
@@ -343,8 +358,13 @@ def linear_scores(network: nn.Module, items: Items) -> dict[str, float]:
     return rates(found, truth)
 
 
-def features(folder: Path, scale: Scale) -> tuple[Study, Study]:
-    """Covariate shift, and contradicting domains, on cached features."""
+def features(folder: Path, scale: Scale) -> tuple[Study, ...]:
+    """Covariate shift, contradicting domains, images without labels and a related first task, on cached features."""
+
+    def vectors_of(count: int) -> Items:
+        axes, _, items = frozen_features(folder, scale, count)
+        return [{**item, "image": torch.from_numpy(axis).float()} for item, axis in zip(items, axes, strict=True)]
+
     weighted = ways(
         "finetune",
         kmm=("importance", {"importance": {"method": "kmm"}}),
@@ -367,22 +387,49 @@ def features(folder: Path, scale: Scale) -> tuple[Study, Study]:
                 for x, d in zip(part, devices, strict=True)
             ])  # fmt: skip
         source, target, test = made
-        return linear_scores(on_features(source, weighted[way], seed, target), test)
+        return linear_scores(on_features(source, weighted[way], seed, target=Whole(target)), test)
 
     boosted = ways("finetune", "tradaboost", own_images_alone=("finetune", {}))
 
     def contradicting(way: str, seed: int) -> dict[str, float]:
-        axes, _, items = frozen_features(folder, scale, 8)
         rng = np.random.default_rng(seed)
-        vectors = [{**item, "image": torch.from_numpy(axis).float()} for item, axis in zip(items, axes, strict=True)]
-        others, own, test = shares(vectors, (0.46, 0.04, 0.5), seed)
+        others, own, test = shares(vectors_of(8), (0.46, 0.04, 0.5), seed)
         for item in others:
             if rng.random() < 1 / 3:
                 item["label"] = {0: 2, 1: 1, 2: 0}[item["label"]]
         both = [{**x, "domain": "other"} for x in others] + [{**x, "domain": "target"} for x in own]
         chosen = [x for x in both if x["domain"] == "target"] if way == "own_images_alone" else both
         chosen = [{key: x[key] for key in ("image", "label", "domain")} for x in chosen]
-        return linear_scores(on_features(indexed(chosen), boosted[way], seed, test), test)
+        return linear_scores(on_features(indexed(chosen), boosted[way], seed, target=Whole(test)), test)
+
+    unlabelled = ways(
+        "finetune", "pseudo_label", "fixmatch", "mean_teacher",
+        vat=("vat", {"vat": {"epsilon": 0.5}}), vat_own_images_alone=("vat", {"vat": {"epsilon": 0.5}}),
+    )  # fmt: skip
+
+    def clustered(way: str, seed: int) -> dict[str, float]:
+        labelled, rest, test = shares(vectors_of(32), (0.05, 0.45, 0.5), seed)
+        target = None
+        if way not in ("finetune", "vat_own_images_alone"):
+            bare = Dataset([{"image": item["image"]} for item in rest])
+            loader = DataLoader(bare, batch_size=min(64, len(bare)), shuffle=True, drop_last=True)
+            target = TargetImages(loader, {"plain": lambda x, _: (x["image"],), "augmented": noisy}, "cpu")
+        network = on_features(labelled, unlabelled[way], seed, target=target, epochs=20, batch=16)
+        return linear_scores(network, test)
+
+    related = ways("finetune", "freeze", "l2_sp", "co_tuning", "rkd", "similarity_preserving")
+
+    def refined(way: str, seed: int) -> dict[str, float]:
+        first, labelled, test = shares(vectors_of(64), (0.45, 0.05, 0.5), seed)
+        first = [{**item, "label": int(item["label"] != 1)} for item in first]
+        set_determinism(seed)
+        body = nn.Sequential(nn.Linear(64, 64), nn.ReLU())
+        source = on_features(first, ("finetune", {}), seed, network=headed(body, 64, 2), lr=0.01)
+        network = on_features(
+            labelled, related[way], seed, network=headed(body, 64, 3), source_head=source.head, epochs=20, lr=0.01,
+            batch=16,
+        )  # fmt: skip
+        return linear_scores(network, test)
 
     return (
         Study(
@@ -397,13 +444,31 @@ def features(folder: Path, scale: Scale) -> tuple[Study, Study]:
             "that mixes up viral and bacterial in one record of three",
             {"balanced_accuracy": "balanced accuracy", "auc": "AUC"}, "finetune", boosted, contradicting, seeds=20,
         ),
+        Study(
+            "images without labels, a linear classifier",
+            "bacterial, viral or none, on 32 components of the same features; 5% labelled, 45% without labels, scored "
+            "on 50%; augmented is a little noise",
+            {"auc": "AUC", "balanced_accuracy": "balanced accuracy"}, "finetune", unlabelled, clustered, seeds=20,
+        ),
+        Study(
+            "few labels of a task that refines the first",
+            "a network of one hidden layer on 64 components of the same features, trained to tell pneumonia from none "
+            "on 45%; then bacterial, viral or none from 5%, of other patients",
+            {"auc": "AUC", "balanced_accuracy": "balanced accuracy"}, "finetune", related, refined, seeds=20,
+        ),
     )  # fmt: skip
+
+
+def noisy(batch: dict[str, Tensor], _: Any) -> tuple[Tensor]:
+    """Features as an augmented image would have them."""
+    return (batch["image"] + 0.3 * torch.randn_like(batch["image"]),)
 
 
 def forgetting(folder: Path, scale: Scale) -> Study:
     """A second task after a first."""
     how = ways(
-        "finetune", "freeze", "freeze_bn", "l2_sp", "delta", "lwf",
+        "finetune", "freeze", "freeze_bn", "l2_sp", "delta", "lwf", "rkd", "similarity_preserving",
+        "attention_transfer",
         lwf_freeze_bn=(["lwf", "freeze_bn"], {}),
         alpha_beta_lwf=(["alpha_beta", "freeze_bn"], {"alpha_beta": {"alpha": 3.0, "keep": "lwf"}}),
         alpha_beta_l2_sp=(["alpha_beta", "freeze_bn"], {"alpha_beta": {"alpha": 1.0, "keep": "l2_sp"}}),

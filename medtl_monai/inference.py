@@ -26,14 +26,17 @@ class AmpInferer(Inferer):
         dtype: ``bfloat16`` or ``float16``.
 
     Raises:
-        UserError: another number type, or float16 on a CPU, which lacks the range for gradients there.
+        UserError: ``enabled`` is neither true nor false; another number type; float16 on a CPU, which lacks the range
+            for gradients there.
     """
 
     def __init__(self, inferer: Inferer, enabled: bool = True, dtype: str = "bfloat16") -> None:
         super().__init__()
         if dtype not in ("bfloat16", "float16"):
             raise UserError(f"amp_dtype must be bfloat16 or float16, got {dtype!r}.")
-        self.inferer, self.enabled, self.dtype = inferer, bool(enabled), dtype
+        if not isinstance(enabled, bool):
+            raise UserError(f"amp must be true or false, got {enabled!r}.")
+        self.inferer, self.enabled, self.dtype = inferer, enabled, dtype
 
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """What ``inferer`` gives, in 32 bits."""

@@ -12,6 +12,7 @@ from test_docs import load_render
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
+from benefit_studies import NAMES
 from benefits import interval, summary
 
 
@@ -53,7 +54,7 @@ def test_the_study_runs_and_goes_on(shared_data, tmp_path):
         )
         assert done.returncode == 0, done.stderr
     studies = json.loads(output.read_text())["studies"]
-    assert set(studies) == {"scarcity", "scanners", "hospitals", "covariate", "mixed", "forgetting"}
+    assert set(studies) == set(NAMES)
     for study in studies.values():
         assert all(set(runs) == {"0", "1"} for runs in study["runs"].values())
         assert all(0 <= run[metric] <= 1 for runs in study["runs"].values() for run in runs.values()

@@ -58,9 +58,12 @@ def test_images_in_an_npz_are_trained_on_by_the_sets_own_split(cli, tmp_path):
     labels = {f"{part}_labels": np.arange(8)[:, None] % 2 for part in ("train", "val", "test")}
     (tmp_path / "data").mkdir()
     np.savez(tmp_path / "data" / "pneumoniamnist.npz", **arrays, **labels)
-    done = cli.train(tmp_path / "out", "--dataset_dir", tmp_path / "data", "--calibrate", "false")
+    nested = ("--train::dataloader::drop_last", "false")
+    done = cli.train(tmp_path / "out", "--dataset_dir", tmp_path / "data", "--calibrate", "false", *nested)
     assert "calibrated on" not in done.stdout  # as it is by default
-    assert json.loads((tmp_path / "out" / "config.json").read_text())["calibrate"] is False
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["calibrate"] is False
+    assert config["train"]["dataloader"]["drop_last"] is False
     found = read_predictions(tmp_path / "out" / "predictions.csv")
     assert found.classes == ["normal", "pneumonia"]
     assert sum(image.endswith("pneumoniamnist.npz#test_images/7") for image in found.images) == 1
