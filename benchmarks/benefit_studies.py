@@ -1,7 +1,6 @@
-"""The studies of ``benefits.py``: what is trained on what, and how it is scored."""
+"""Studies of ``benefits.py`` on small images: what is trained on what, and how it is scored."""
 
 import tempfile
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -22,8 +21,7 @@ from torch.nn.functional import avg_pool2d
 
 from medtl_monai.bundle import EpochSeed, SourceImages, TargetImages, build_network, image_statistics, predict, transfer
 from medtl_monai.data import load_cases, make_brain_cohort
-from medtl_monai.strategies import Context, Strategy, build, extract
-from medtl_monai.strategies.instance import principal_components
+from medtl_monai.strategies import Strategy, build, extract
 from medtl_monai.transforms import AugmentBatch, PrepareBatch
 from medtl_monai.weights import save_weights, source_head
 
@@ -226,13 +224,13 @@ class Scale:
 TINY = Scale(size=32, epochs=1, images=150, phantoms=18)
 
 
+NAMES = ("scarcity", "scanners", "hospitals", "forgetting")
+
+
 def studies(folder: Path, scale: Scale) -> dict[str, Study]:
-    """All studies by name."""
-    made = [scarcity(folder, scale), scanners(scale), hospitals(folder, scale), *features(folder, scale)]
-    return dict(zip(NAMES, [*made, forgetting(folder, scale)], strict=True))
-
-
-NAMES = ("scarcity", "scanners", "hospitals", "covariate", "mixed", "unlabelled", "related", "forgetting")
+    """These studies by name."""
+    made = [scarcity(folder, scale), scanners(scale), hospitals(folder, scale), forgetting(folder, scale)]
+    return dict(zip(NAMES, made, strict=True))
 
 
 def scarcity(folder: Path, scale: Scale) -> Study:
@@ -290,178 +288,6 @@ def shifted(about: str, data: str, items: Callable[[], Items], parts: tuple[floa
     data += f"; {labelled} labelled; of another device (tone curve, contrast, sharpness, noise) {unlabelled} without "
     data += f"labels, and {scored} to score on"
     return Study(about, data, {"auc": "AUC", "balanced_accuracy": "balanced accuracy"}, "finetune", how, run)
-
-
-@cache
-def frozen_features(folder: Path, scale: Scale, count: int) -> tuple[np.ndarray, np.ndarray, Items]:
-    """Principal components of ImageNet features of the images, of the same from another device, and the items."""
-    items = kermany(folder, scale.size, scale.images)
-    set_determinism(0)
-    network = build_network({"backbone": "efficientnet_lite0", "channels": 1, "classes": [0, 1], "variant": {}})
-    network = transfer(network, build("finetune"), IMAGENET, device="cpu").network
-    plain = prepare_batches()[0]
-    found = [
-        extract(network, SourceImages(shown, transform=None, prepare=plain, batch_size=64, device="cpu")).numpy()
-        for shown in (items, other_device(items, 0))
-    ]
-    own, other = principal_components(*found, count)
-    scale_of = np.concatenate([own, other]).std(0)
-    return own / scale_of, other / scale_of, items
-
-
-class Whole(list):
-    """A set of features as one batch."""
-
-    def __init__(self, items: Items) -> None:
-        super().__init__([torch.stack([item["image"] for item in items])])
-
-    def restart(self) -> None:
-        """Nothing to begin anew."""
-
-
-def on_features(
-    items: Items,
-    way: tuple[Any, dict[str, Any]],
-    seed: int,
-    *,
-    target: Any = None,
-    network: nn.Module | None = None,
-    source_head: nn.Module | None = None,
-    epochs: int = 10,
-    lr: float = 0.05,
-    batch: int = 32,
-) -> nn.Module:
-    """Train a classifier of frozen features under a strategy: ``network``, or else a linear one."""
-    set_determinism(seed)
-    classes = len({item["label"] for item in items})
-    network = network or headed(nn.Identity(), len(items[0]["image"]), classes)
-    strategy = build(way[0], way[1])
-    context = {name: [item[key] for item in items if key in item] for name, key in _COLUMNS.items()}
-    strategy.bind(Context(classes=classes, source=Whole(items), target=target, source_head=source_head, **context))
-    strategy.prepare(network)
-    return fit(network, strategy, items, None, seed, epochs=epochs, lr=lr, batch=batch)
-
-
-def headed(body: nn.Module, width: int, classes: int) -> nn.Sequential:
-    """``body`` with a new linear head on its ``width`` features."""
-    return nn.Sequential(OrderedDict(body=body, head=nn.Linear(width, classes)))
-
-
-_COLUMNS = {"labels": "label", "weights": "weight", "domains": "domain"}
-
-
-def linear_scores(network: nn.Module, items: Items) -> dict[str, float]:
-    """Of a classifier of features."""
-    with torch.no_grad():
-        logits = network(torch.stack([item["image"] for item in items]))
-    found, truth = logits.double().softmax(1).numpy(), labels(items)
-    return rates(found, truth)
-
-
-def features(folder: Path, scale: Scale) -> tuple[Study, ...]:
-    """Covariate shift, contradicting domains, images without labels and a related first task, on cached features."""
-
-    def vectors_of(count: int) -> Items:
-        axes, _, items = frozen_features(folder, scale, count)
-        return [{**item, "image": torch.from_numpy(axis).float()} for item, axis in zip(items, axes, strict=True)]
-
-    weighted = ways(
-        "finetune",
-        kmm=("importance", {"importance": {"method": "kmm"}}),
-        kliep=("importance", {"importance": {"method": "kliep"}}),
-        discriminator=("importance", {"importance": {"method": "discriminator"}}),
-        source_selection=("source_selection", {"source_selection": {"keep": 0.7}}),
-        true_weights=("sample_weights", {}),
-    )
-
-    def biased(way: str, seed: int) -> dict[str, float]:
-        own, other, items = frozen_features(folder, scale, 4)
-        rng = np.random.default_rng(seed)
-        vectors = [{**item, "both": pair} for item, *pair in zip(items, own, other, strict=True)]
-        made = []
-        for part, rare in zip(shares(vectors, (0.4, 0.3, 0.3), seed), (0.1, 0.9, 0.9), strict=True):
-            devices = (rng.random(len(part)) < rare).astype(int)
-            made.append([
-                {"image": torch.from_numpy(x["both"][d]).float(), "label": x["label"], "weight": (1 / 9, 9.0)[d],
-                 "index": x["index"]}
-                for x, d in zip(part, devices, strict=True)
-            ])  # fmt: skip
-        source, target, test = made
-        return linear_scores(on_features(source, weighted[way], seed, target=Whole(target)), test)
-
-    boosted = ways("finetune", "tradaboost", own_images_alone=("finetune", {}))
-
-    def contradicting(way: str, seed: int) -> dict[str, float]:
-        rng = np.random.default_rng(seed)
-        others, own, test = shares(vectors_of(8), (0.46, 0.04, 0.5), seed)
-        for item in others:
-            if rng.random() < 1 / 3:
-                item["label"] = {0: 2, 1: 1, 2: 0}[item["label"]]
-        both = [{**x, "domain": "other"} for x in others] + [{**x, "domain": "target"} for x in own]
-        chosen = [x for x in both if x["domain"] == "target"] if way == "own_images_alone" else both
-        chosen = [{key: x[key] for key in ("image", "label", "domain")} for x in chosen]
-        return linear_scores(on_features(indexed(chosen), boosted[way], seed, target=Whole(test)), test)
-
-    unlabelled = ways(
-        "finetune", "pseudo_label", "fixmatch", "mean_teacher",
-        vat=("vat", {"vat": {"epsilon": 0.5}}), vat_own_images_alone=("vat", {"vat": {"epsilon": 0.5}}),
-    )  # fmt: skip
-
-    def clustered(way: str, seed: int) -> dict[str, float]:
-        labelled, rest, test = shares(vectors_of(32), (0.05, 0.45, 0.5), seed)
-        target = None
-        if way not in ("finetune", "vat_own_images_alone"):
-            bare = Dataset([{"image": item["image"]} for item in rest])
-            loader = DataLoader(bare, batch_size=min(64, len(bare)), shuffle=True, drop_last=True)
-            target = TargetImages(loader, {"plain": lambda x, _: (x["image"],), "augmented": noisy}, "cpu")
-        network = on_features(labelled, unlabelled[way], seed, target=target, epochs=20, batch=16)
-        return linear_scores(network, test)
-
-    related = ways("finetune", "freeze", "l2_sp", "co_tuning", "rkd", "similarity_preserving")
-
-    def refined(way: str, seed: int) -> dict[str, float]:
-        first, labelled, test = shares(vectors_of(64), (0.45, 0.05, 0.5), seed)
-        first = [{**item, "label": int(item["label"] != 1)} for item in first]
-        set_determinism(seed)
-        body = nn.Sequential(nn.Linear(64, 64), nn.ReLU())
-        source = on_features(first, ("finetune", {}), seed, network=headed(body, 64, 2), lr=0.01)
-        network = on_features(
-            labelled, related[way], seed, network=headed(body, 64, 3), source_head=source.head, epochs=20, lr=0.01,
-            batch=16,
-        )  # fmt: skip
-        return linear_scores(network, test)
-
-    return (
-        Study(
-            "covariate shift, a linear classifier",
-            "bacterial, viral or none, on four components of frozen features of Kermany's radiographs; one training "
-            "image of ten is from another device, and nine of ten of the target's; one linear rule does not serve both",
-            {"balanced_accuracy": "balanced accuracy", "auc": "AUC"}, "finetune", weighted, biased, seeds=20,
-        ),
-        Study(
-            "own labels few, another hospital's many and partly wrong",
-            "bacterial, viral or none, on eight components of the same features; 4% own labels and 46% of a hospital "
-            "that mixes up viral and bacterial in one record of three",
-            {"balanced_accuracy": "balanced accuracy", "auc": "AUC"}, "finetune", boosted, contradicting, seeds=20,
-        ),
-        Study(
-            "images without labels, a linear classifier",
-            "bacterial, viral or none, on 32 components of the same features; 5% labelled, 45% without labels, scored "
-            "on 50%; augmented is a little noise",
-            {"auc": "AUC", "balanced_accuracy": "balanced accuracy"}, "finetune", unlabelled, clustered, seeds=20,
-        ),
-        Study(
-            "few labels of a task that refines the first",
-            "a network of one hidden layer on 64 components of the same features, trained to tell pneumonia from none "
-            "on 45%; then bacterial, viral or none from 5%, of other patients",
-            {"auc": "AUC", "balanced_accuracy": "balanced accuracy"}, "finetune", related, refined, seeds=20,
-        ),
-    )  # fmt: skip
-
-
-def noisy(batch: dict[str, Tensor], _: Any) -> tuple[Tensor]:
-    """Features as an augmented image would have them."""
-    return (batch["image"] + 0.3 * torch.randn_like(batch["image"]),)
 
 
 def forgetting(folder: Path, scale: Scale) -> Study:

@@ -20,11 +20,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from benefit_studies import NAMES, TINY, Scale, studies
+from benefit_features import NAMES as ON_FEATURES
+from benefit_features import studies as on_features
+from benefit_studies import NAMES as ON_IMAGES
+from benefit_studies import TINY, Scale, Study
+from benefit_studies import studies as on_images
 from bundle_runs import cpu
 from scipy.stats import ttest_rel
 
 RESULTS = Path(__file__).resolve().parent / "results" / "benefits" / "benefits.json"
+NAMES = (*ON_IMAGES, *ON_FEATURES)
 
 
 def main() -> None:
@@ -64,6 +69,11 @@ def main() -> None:
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def studies(data: Path, scale: Scale) -> dict[str, Study]:
+    """All of them by name."""
+    return {**on_images(data, scale), **on_features(data, scale)}
 
 
 def one_thread() -> None:

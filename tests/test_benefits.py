@@ -12,8 +12,7 @@ from test_docs import load_render
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-from benefit_studies import NAMES
-from benefits import interval, summary
+from benefits import NAMES, interval, summary
 
 
 def test_differences_are_paired_and_have_students_interval():
