@@ -290,6 +290,25 @@ def test_each_frame_has_its_own_rescale(tmp_path, open_ended):
     assert [read_frame(path, k)[0, 0] for k in range(3)] == [5 * 2 - 2, 5 * 3 - 3, 5 * 4 - 4]
 
 
+def test_a_plain_frame_needs_no_decoder_and_no_other_frames_groups(tmp_path, monkeypatch):
+    groups = [item(PixelValueTransformationSequence=[item(RescaleSlope=1, RescaleIntercept=k)]) for k in range(3)]
+    pixels = np.arange(24, dtype=np.uint16).reshape(3, 2, 4)
+    path = make(tmp_path / "a.dcm", pixels, PerFrameFunctionalGroupsSequence=groups)
+    monkeypatch.setattr(pydicom.pixels, "pixel_array", lambda *_, **__: pytest.fail("all of it is decoded"))
+    parsed, parse = [], pydicom.values.converters["SQ"]
+    monkeypatch.setitem(pydicom.values.converters, "SQ", lambda *args: parsed.append(1) or parse(*args))
+    np.testing.assert_array_equal(read_frame(path, 2), pixels[2] + 2)
+    assert len(parsed) == 1  # the frame's own transformation
+
+
+@pytest.mark.parametrize("tags", [{"BitsStored": None}, {"Rows": 0}, {"PhotometricInterpretation": None}])
+@pytest.mark.filterwarnings("ignore")  # pydicom's, of such files
+def test_a_broken_header_says_so(tmp_path, tags):
+    path = make(tmp_path / "a.dcm", np.ones((3, 2, 4), np.uint16), **tags)
+    with pytest.raises(UserError, match=r"a\.dcm"):
+        read_frame(path, 1)
+
+
 def test_a_jpeg_ls_frame_takes_little_memory(tmp_path):
     volume = np.random.default_rng(0).integers(0, 1000, (2, 256, 256), dtype=np.uint16)
     write_tomosynthesis(tmp_path / "a.dcm", volume, compress=True)

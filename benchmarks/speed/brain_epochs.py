@@ -27,8 +27,10 @@ REFERENCE = (
 
 def measure(repeats: int) -> dict:
     with tempfile.TemporaryDirectory() as folder:
-        runs = [Run(Path(folder) / "ours", ()), Run(Path(folder) / "reference", REFERENCE)]
+        runs: list[Run] = []
         try:
+            runs += [Run(Path(folder) / "ours", ())]
+            runs += [Run(Path(folder) / "reference", REFERENCE)]
             while going := [run for run in runs if not run.epochs]:
                 for run in going:
                     run.turn()

@@ -29,6 +29,7 @@ _VIEWS = {  # DICOM PS3.16, CID 4014: SNOMED CT codes and their older forms
     "399162004": "CC", "R-10242": "CC", "399368009": "MLO", "R-10226": "MLO", "399260004": "ML", "R-10224": "ML",
     "399352003": "LM", "R-10228": "LM", "399099002": "LMO", "R-10230": "LMO",
 }  # fmt: skip
+_GREY = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
 _TAGS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")  # besides the group 0028
 
 Array = NDArray[Any]
@@ -159,6 +160,8 @@ def read_series(
     """
     files = _files(source)
     tags = _one_series({file: _tags(file) for file in files}, series)
+    for found in tags.values():
+        found.get("PerFrameFunctionalGroupsSequence")  # parsed at once, since every frame's item is needed
     slices = sorted(
         (_Slice(file, index, int(found.get("InstanceNumber") or 0), _flat(found, index))
          for file, found in tags.items() for index in range(_frames(found))),
@@ -310,21 +313,24 @@ def _plain_frame(path: str, index: int) -> tuple[Array, Dataset] | None:
         with Path(path).open("rb") as file:
             tags = pydicom.dcmread(file, stop_before_pixels=True)
             syntax, bits, stored = tags.file_meta.TransferSyntaxUID, tags.BitsAllocated, tags.BitsStored
-            if syntax not in (ExplicitVRLittleEndian, ImplicitVRLittleEndian) or bits not in (8, 16):
+            grey = tags.SamplesPerPixel == 1 and tags.PhotometricInterpretation in _GREY
+            known = syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian) and bits in (8, 16)
+            if not (grey and known and 1 <= stored <= bits and 0 <= index < _frames(tags)):
                 return None
             start = file.read(12 if syntax == ExplicitVRLittleEndian else 8)  # tag, VR and length, or tag and length
             shape, signed = (tags.Rows, tags.Columns), tags.PixelRepresentation
             size = tags.Rows * tags.Columns * bits // 8
-            fits = 0 <= index < _frames(tags) and (index + 1) * size <= int.from_bytes(start[-4:], "little") < 2**32 - 1
-            if start[:4] != b"\xe0\x7f\x10\x00" or tags.SamplesPerPixel != 1 or not fits:
+            fits = 0 < (index + 1) * size <= int.from_bytes(start[-4:], "little") < 2**32 - 1
+            if start[:4] != b"\xe0\x7f\x10\x00" or not fits:
                 return None
             pixels = np.fromfile(file, f"<{'ui'[signed]}{bits // 8}", shape[0] * shape[1], offset=index * size)
+        pixels = pixels.reshape(shape)
     except Exception:  # no preamble, tags missing, file cut off
         return None
     low, high = (-(2 ** (stored - 1)), 2 ** (stored - 1)) if signed else (0, 2**stored)
-    if len(pixels) < shape[0] * shape[1] or (stored < bits and not low <= pixels.min() <= pixels.max() < high):
+    if stored < bits and not low <= pixels.min() <= pixels.max() < high:
         return None
-    return pixels.reshape(shape).astype(pixels.dtype.newbyteorder("="), copy=False), tags
+    return pixels.astype(pixels.dtype.newbyteorder("="), copy=False), tags
 
 
 def _each_frame(path: str, frames: int) -> Iterator[Array]:
@@ -474,7 +480,8 @@ def _own_groups(tags: Dataset, index: int) -> Sequence[Dataset]:
             if tag != 0xE000FFFE or length == 2**32 - 1:
                 break
             if item == index:
-                return [read_dataset(BytesIO(content[at + 8 : at + 8 + length]), raw.is_implicit_VR, True)]
+                own = BytesIO(content[at + 8 : at + 8 + length])
+                return [read_dataset(own, raw.is_implicit_VR, True, at_top_level=False)]
             at, item = at + 8 + length, item + 1
     return (tags.get(name) or [])[index : index + 1]
 

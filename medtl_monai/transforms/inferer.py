@@ -23,7 +23,8 @@ class MultiViewInferer(Inferer):
     see test images somewhat larger than those.
 
     Args:
-        scales: factors of the image's size, above 0; 1 alone leaves it as it is.
+        scales: factors of the image's size along all its axes, a stack's slices too, above 0; 1 alone leaves it as it
+            is.
         mirrors: spatial axes along which the copies are mirrored, for each a list: ``[[], [1]]`` is the image and, in
             2D, its left-right mirror image.
         inferer: what runs the network on a view, such as MONAI's ``SliceInferer``; on the whole view without it.
