@@ -198,7 +198,7 @@ def unlabelled(folder: Path, scale: Scale) -> Study:
     data = (
         "bacterial, viral or none, on 32 components of the same features; 5% labelled, 45% without labels, scored on "
     )
-    data += "50%; augmented is a little noise; epsilon of vat is 0.5"
+    data += "50%; augmented is a little noise; epsilon of vat is 0.5, chosen on other splits"
     return Study(about, data, AUC, "finetune", how, run, seeds=20)
 
 

@@ -293,8 +293,7 @@ def shifted(about: str, data: str, items: Callable[[], Items], parts: tuple[floa
 def forgetting(folder: Path, scale: Scale) -> Study:
     """A second task after a first."""
     how = ways(
-        "finetune", "freeze", "freeze_bn", "l2_sp", "delta", "lwf", "rkd", "similarity_preserving",
-        "attention_transfer",
+        "finetune", "freeze", "freeze_bn", "l2_sp", "delta", "lwf",
         lwf_freeze_bn=(["lwf", "freeze_bn"], {}),
         alpha_beta_lwf=(["alpha_beta", "freeze_bn"], {"alpha_beta": {"alpha": 3.0, "keep": "lwf"}}),
         alpha_beta_l2_sp=(["alpha_beta", "freeze_bn"], {"alpha_beta": {"alpha": 1.0, "keep": "l2_sp"}}),
