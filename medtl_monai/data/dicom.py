@@ -327,8 +327,8 @@ def _plain_frame(path: str, index: int) -> tuple[Array, Dataset] | None:
         pixels = pixels.reshape(shape)
     except Exception:  # no preamble, tags missing, file cut off
         return None
-    low, high = (-(2 ** (stored - 1)), 2 ** (stored - 1)) if signed else (0, 2**stored)
-    if stored < bits and not low <= pixels.min() <= pixels.max() < high:
+    high = 2 ** (stored - 1) if signed else 2**stored
+    if stored < bits and (pixels.max() >= high or (signed and pixels.min() < -high)):  # the other bits are in use
         return None
     return pixels.astype(pixels.dtype.newbyteorder("="), copy=False), tags
 
