@@ -455,8 +455,7 @@ def _flat(tags: Dataset, index: int) -> Dataset:
     """
     from pydicom import Dataset
 
-    flat = Dataset()
-    flat.update(tags)
+    flat = Dataset(dict(tags.items()))  # much quicker than update()
     flat.file_meta = getattr(tags, "file_meta", None)
     for groups in [*(tags.get("SharedFunctionalGroupsSequence") or [])[:1], *_own_groups(tags, index)]:
         for macro in groups:
