@@ -4,7 +4,8 @@ The reference runs the same configuration with ``--transforms monai`` (each imag
 ``MEDTL_BENCH_DATA`` names a folder with an ``index.csv`` (patients in the column ``block``); without it the synthetic
 cohort is used. The folder is split by seed 2: of the accuracy benchmark's three splits the only one on which single
 epochs reach 0.93. Both are started, and take turns of ten seconds in which the other is halted, so that a noisy machine
-slows both alike; each is stopped when its log tells of an epoch that reaches the accuracy.
+slows both alike; each is stopped when its log tells of an epoch that reaches the accuracy. One training each: how many
+epochs it takes is chance as much as method.
 """
 
 import os
@@ -41,10 +42,8 @@ def measure(repeats: int) -> dict:
     ours, reference = runs
     ratio = round(reference.seconds / ours.seconds, 2)
     times = {"ours_ms": round(1e3 * ours.seconds), "reference_ms": round(1e3 * reference.seconds)}
-    epochs = {"epochs": {"ours": ours.epochs, "reference": reference.epochs}}
-    return {
-        f"to {WANTED} accuracy": {**times, "ratio": ratio, "spread": [ratio, ratio], "bar": 2.0, "repeats": 1, **epochs}
-    }
+    case = f"to {WANTED} accuracy, after {ours.epochs} epochs against {reference.epochs}"
+    return {case: {**times, "ratio": ratio, "spread": [ratio, ratio], "bar": 2.0, "repeats": 1}}
 
 
 class Run:
