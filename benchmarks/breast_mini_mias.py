@@ -2,7 +2,8 @@
 
     python benchmarks/breast_mini_mias.py DATA [--seed 0] [--ways 224 sides224 ...]
 
-``DATA`` is a folder with an ``index.csv`` whose columns are image, patient, side and label (normal, benign, malignant).
+``DATA`` is a folder with an ``index.csv`` whose columns are image, patient, side and label (normal, benign, malignant),
+and mini-MIAS's ``Info.txt``, of which the lesions' places come.
 For each way five models are trained, each without the patients of one of five folds, who are scored once, at the end.
 The last epoch's model counts: twenty images for validation would choose by chance. The score of a way is that of all
 images together, each by the model that has not seen the patient, with intervals that resample patients. All goes to
@@ -12,6 +13,7 @@ images together, each by the model that has not seen the patient, with intervals
 import argparse
 import csv
 import json
+import math
 import statistics
 import tempfile
 from pathlib import Path
@@ -19,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from bundle_runs import METRICS, ROOT, cpu, read_table, start
 
-from medtl_monai.data import split_patients
+from medtl_monai.data import load_breasts, split_patients
 from medtl_monai.metrics import part_metrics
 from medtl_monai.predictions import read_predictions
 
@@ -29,6 +31,10 @@ WAYS = {
     "sides448_freeze": (
         *("--compare_sides", "true", "--image_size", "448", "--batch_size", "8"),
         *("--strategy", "freeze", "--epochs", "6", "--val_interval", "6"),
+    ),
+    "crops512": (
+        *("--compare_sides", "true", "--image_size", "512", "--crop_size", "128"),
+        *("--epochs", "16", "--val_interval", "16"),
     ),
 }
 FOLDS = 5
@@ -52,6 +58,8 @@ def main() -> None:
 def cross_validate(data: Path, rows: list[dict], given: tuple, seed: int) -> dict:
     """The scores of all images together, and the AUC of each fold."""
     items = [{**row, "label": int(row["label"] != "normal")} for row in rows]
+    marked = load_breasts(data, layout="mini_mias", boxes=True).items
+    boxes = {item["image"]: ["" if math.isnan(value) else value for value in item["box"]] for item in marked}
     probabilities, labels, patients, folds, seconds = [], [], [], [], []
     for fold in range(FOLDS):
         parts = split_patients(items, val_fraction=1 / FOLDS, fold=fold, seed=seed)
@@ -60,10 +68,12 @@ def cross_validate(data: Path, rows: list[dict], given: tuple, seed: int) -> dic
             table.parent.mkdir()
             with table.open("w", newline="") as file:
                 writer = csv.writer(file)
-                writer.writerow(["image", "patient", "laterality", "label", "split"])
+                writer.writerow(["image", "patient", "laterality", "label", "split", "x", "y", "width", "height"])
                 for row, part in zip(rows, parts, strict=True):
                     split = "test" if part == "val" else "train"
-                    writer.writerow([data / row["image"], row["patient"], row["side"], row["label"], split])
+                    image = data / row["image"]
+                    cells = [image, row["patient"], row["side"], row["label"], split, *boxes[str(image)]]
+                    writer.writerow(cells)
             output = Path(folder) / "run"
             command, took = start("breast_dbt_classification", table.parent, output, given)
             seconds.append(took)

@@ -144,7 +144,7 @@ class FeatureCache:
         if self._pending is not None:
             raise UserError(
                 "features cannot be cached: the network was not given the images as they were prepared, but parts of "
-                "them (as with compare_sides): leave cache_features out."
+                "them (as with compare_sides or crop_size): leave cache_features out."
             )
         rows = batch["row"]
         self._visits[rows % len(self._data)] += 1

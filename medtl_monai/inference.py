@@ -1,4 +1,4 @@
-"""Running a network: in half precision."""
+"""Running a network: in half precision, on the most suspicious windows of an image."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from monai.inferers import Inferer
+from monai.inferers import Inferer, SlidingWindowSplitter
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from .utils import UserError
 
-__all__ = ["AmpInferer"]
+__all__ = ["AmpInferer", "SuspiciousWindowInferer"]
 
 
 class AmpInferer(Inferer):
@@ -48,3 +48,44 @@ class AmpInferer(Inferer):
         with torch.autocast(device, dtype=getattr(torch, self.dtype)):
             output = self.inferer(inputs, network, *args, **kwargs)
         return tree_map(lambda value: value.float() if isinstance(value, Tensor) else value, output)
+
+
+class SuspiciousWindowInferer(Inferer):
+    """Logits of an image from its most suspicious windows, for a classifier that was trained on crops.
+
+    The image is covered by square windows that overlap by half. Those whose logits speak most against the first, the
+    healthy class, count: a lesion fills few windows.
+
+    Args:
+        size: side of a window in pixels; ``None``: the network gets the image as it is.
+        share: of the windows, above 0 and at most 1, at least one; their logits are averaged.
+        compare_sides: the images are pairs of both sides, ``(B, 2 C, H, W)``, and the difference of their logits is
+            given. Lesions have no counterpart in the same place, so each side has windows of its own.
+
+    Raises:
+        UserError: ``share`` is out of range.
+    """
+
+    def __init__(self, size: int | None, share: float = 0.1, compare_sides: bool = False) -> None:
+        super().__init__()
+        if not 0 < share <= 1:
+            raise UserError(f"share must be above 0 and at most 1, got {share}.")
+        self.share, self.compare_sides = share, compare_sides
+        self.splitter = None if size is None else SlidingWindowSplitter((size, size), overlap=0.5, pad_mode="replicate")
+
+    def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        """Logits ``(B, classes)`` of ``inputs`` ``(B, channels, H, W)``."""
+        if self.splitter is None:
+            return network(inputs, *args, **kwargs)
+        sides = inputs.chunk(2, 1) if self.compare_sides else [inputs]
+        logits = [
+            self._most(torch.stack([network(window, *args, **kwargs) for window, _ in self.splitter(side)]))
+            for side in sides
+        ]
+        return logits[0] - logits[1] if self.compare_sides else logits[0]
+
+    def _most(self, logits: Tensor) -> Tensor:
+        """The mean ``(B, classes)`` of the most suspicious of ``logits`` ``(windows, B, classes)``."""
+        suspicion = logits[..., 1:].logsumexp(-1) - logits[..., 0]
+        most = suspicion.topk(max(1, round(self.share * len(logits))), dim=0).indices
+        return logits.take_along_dim(most[..., None], 0).mean(0)

@@ -11,7 +11,9 @@ from PIL import Image
 from medtl_monai.backbones import build, compare_sides
 from medtl_monai.bundle import suspicion
 from medtl_monai.data import (
+    FaceBreastd,
     JoinSidesd,
+    RandCropLesiond,
     breast_slices,
     face_breast,
     load_breasts,
@@ -140,6 +142,82 @@ def test_breasts_are_cropped_alike_however_they_lie_in_memory():
     turned = image.mT.contiguous().mT
     assert not turned.is_contiguous()
     assert torch.equal(face_breast(turned), face_breast(image))
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+@pytest.mark.parametrize("side", [None, "L", "R"])
+def test_a_box_stays_around_its_lesion(mirror, side):
+    image = breast(mirror)
+    x, y, width, height = 20 if not mirror else 96 - 20 - 6, 40, 6, 8
+    image[:, y : y + height, x : x + width] = 500.0
+    turned = side is not None and mirror != (side == "R")  # drawn on the image turned by 180 degrees
+    box = [96 - x - width, 128 - y - height, width, height] if turned else [x, y, width, height]
+    item = FaceBreastd("image")({"image": image, "box": box, **({"box_side": side} if side else {})})
+    assert set(item) == {"image", "box"}
+    rows, columns = (item["image"][0] == 500).nonzero(as_tuple=True)
+    size = torch.tensor([item["image"].shape[2], item["image"].shape[1]])
+    want = torch.stack([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]) / size.repeat(2)
+    torch.testing.assert_close(torch.cat([item["box"][:2], item["box"][:2] + item["box"][2:]]), want)
+
+
+def test_crops_surround_places_of_the_lesion_or_of_the_breast():
+    place = torch.arange(64.0).expand(64, 64)
+    image = torch.stack([place.T, place]) / 64 * (place < 40) + 0.2 * (place < 40)  # the breast: 40 columns
+    crop = RandCropLesiond("image", 16, 64)
+    lesion = torch.tensor([0.5, 0.25, 0.0625, 0.125])  # x 32 to 36, y 16 to 24
+    corners = torch.stack([_corner(crop({"image": image, "box": lesion})["image"]) for _ in range(50)])
+    assert corners.min(0).values.tolist() == [8, 24]  # y, x: half a crop before the centre
+    assert corners.max(0).values.tolist() == [15, 27]
+    unmarked = torch.full((4,), torch.nan)
+    corners = torch.stack([_corner(crop({"image": image, "box": unmarked})["image"]) for _ in range(300)])
+    assert corners[:, 1].max() == 39 - 8  # centres lie in the breast
+    assert corners.min() == 0
+    assert corners[:, 0].max() == 48  # and crops in the image
+    torch.manual_seed(3)
+    first = crop({"image": image})["image"]
+    torch.manual_seed(3)
+    assert torch.equal(crop({"image": image})["image"], first)
+    whole = RandCropLesiond("image", None, 64)({"image": image, "box": lesion})
+    assert set(whole) == {"image"}
+    assert torch.equal(whole["image"], image)
+    assert crop({"image": torch.zeros(1, 64, 64)})["image"].shape == (1, 16, 16)
+    with pytest.raises(UserError, match="crop_size must lie between 1 and image_size, 64; got 65"):
+        RandCropLesiond("image", 65, 64)
+
+
+def _corner(crop):
+    assert crop.shape == (2, 16, 16)
+    return ((crop[:, 0, 0] - 0.2) * 64).round()
+
+
+def test_boxes_come_from_the_layout_or_the_table(cohort, tmp_path):
+    items = load_breasts(cohort, boxes=True).items
+    with (cohort / BOXES).open() as file:
+        rows = {
+            (row["PatientID"], row["View"]): [int(row[name]) for name in ("X", "Y", "Width", "Height")]
+            for row in csv.DictReader(file)
+        }
+    for item in items:
+        if item["label"]:
+            assert item["box"] == rows[item["patient"], item["view"]]
+        else:
+            assert np.isnan(item["box"]).all()
+        assert item["box_side"] == item["laterality"]
+    for number in range(4):
+        Image.new("L", (8, 8)).save(tmp_path / f"{number}.png")
+    table = tmp_path / "index.csv"
+    rows = [f"{n}.png,{('normal', 'cancer')[n % 2]},P{n},{(',,,', '1,2,3.5,4')[n % 2]}" for n in range(4)]
+    table.write_text("\n".join(["image,label,patient,x,y,width,height", *rows]))
+    boxes = [item["box"] for item in load_breasts(tmp_path, boxes=True).items]
+    assert boxes[1] == boxes[3] == [1, 2, 3.5, 4]
+    assert np.isnan(boxes[0] + boxes[2]).all()
+    assert "box" not in load_breasts(tmp_path).items[1]
+    table.write_text(table.read_text().replace("1,2,3.5,4", "1,2,3.5,"))
+    with pytest.raises(UserError, match=r"the box of .*1\.png is no four numbers \(.*height ''\)"):
+        load_breasts(tmp_path, boxes=True)
+    table.write_text(table.read_text().replace("1,2,3.5,", ",,,"))
+    with pytest.raises(UserError, match="crop_size needs to know where lesions are"):
+        load_breasts(tmp_path, boxes=True)
 
 
 def test_the_other_side_is_the_same_view_at_the_same_depth(cohort):

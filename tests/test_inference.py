@@ -1,10 +1,10 @@
-"""Running networks in half precision."""
+"""Running networks in half precision, and on windows."""
 
 import pytest
 import torch
 from monai.inferers import SimpleInferer
 
-from medtl_monai.inference import AmpInferer
+from medtl_monai.inference import AmpInferer, SuspiciousWindowInferer
 from medtl_monai.utils import UserError
 
 
@@ -25,3 +25,23 @@ def test_unfit_number_types_are_refused():
         AmpInferer(SimpleInferer(), dtype="int8")
     with pytest.raises(UserError, match="float16 needs a GPU"):
         AmpInferer(SimpleInferer(), dtype="float16")(torch.rand(1, 4), torch.nn.Linear(4, 2))
+
+
+def test_the_most_suspicious_windows_are_averaged():
+    def network(window):  # suspicion: the mean of the window
+        mean = window.mean((1, 2, 3))
+        return torch.stack([torch.ones_like(mean), 1 + mean, 1 - mean], 1)
+
+    image = torch.zeros(2, 1, 8, 8)
+    image[0, 0, :4, 4:] = 8.0  # fills one window of 4 by 4, half of its two neighbours and a quarter of a third
+    image[1, 0, 6:, :2] = 4.0
+    few, all_ = SuspiciousWindowInferer(4, share=3 / 9), SuspiciousWindowInferer(4, share=1.0)
+    torch.testing.assert_close(few(image, network)[0], torch.tensor([1.0, 1 + 16 / 3, 1 - 16 / 3]))
+    torch.testing.assert_close(SuspiciousWindowInferer(4)(image, network)[1], torch.tensor([1.0, 2.0, 0.0]))
+    torch.testing.assert_close(all_(image, network)[0], torch.tensor([1.0, 1 + 18 / 9, 1 - 18 / 9]))
+    torch.testing.assert_close(SuspiciousWindowInferer(None)(image, network), network(image))
+    assert few(image[..., :7], network).shape == (2, 3)  # windows reach over the edge
+    sides = SuspiciousWindowInferer(4, compare_sides=True)(torch.cat([image, image.flip(0)], 1), network)
+    torch.testing.assert_close(sides, torch.tensor([[0.0, 7.0, -7.0], [0.0, -7.0, 7.0]]))
+    with pytest.raises(UserError, match="share must be above 0"):
+        SuspiciousWindowInferer(4, share=0.0)

@@ -14,7 +14,7 @@ from .transfer import build_network, load_model, model_settings
 
 __all__ = ["Member", "cycle_length", "ensemble_members"]
 
-_SHARED = ("task", "classes", "structures", "channels", "compare_sides")
+_SHARED = ("task", "classes", "structures", "channels", "compare_sides", "crop_size")
 _MODES = {3: "linear", 4: "bilinear", 5: "trilinear"}
 
 

@@ -145,6 +145,7 @@ class Report:
     ) -> None:  # fmt: skip
         self.folder, self.network, self.checkpoint = Path(output_dir), network, checkpoint
         self.classes, self.task = list(settings["classes"]), settings.get("task", "classification")
+        self.one_side = settings.get("crop_size") is not None  # the network sees no pairs then
         self.channels = settings["channels"]
         self.loaders = {name: loader for name, loader in loaders.items() if loader is not None and len(loader)}
         self.prepare_batch, self.inferer, self.device = prepare_batch, inferer, device
@@ -219,6 +220,7 @@ class Report:
     def _draw_cases(self, part: Predicted, chosen: Sequence[int], network: nn.Module, path: Path, title: str) -> None:
         pictures = torch.stack([torch.as_tensor(part.loader.dataset[int(i)]["image"]) for i in chosen])
         batch, _ = self.prepare_batch({"image": pictures}, self.device)
+        batch = batch[:, : self.channels] if self.one_side else batch
         tell_domains(network, [part.items[i].get("domain") for i in chosen])
         predicted = part.probabilities.argmax(1)
         heats = figures.grad_cam(network, anatomy(network).blocks[-2].prefixes[-1], batch, predicted[chosen])

@@ -50,7 +50,9 @@ def build_network(settings: Mapping[str, Any]) -> nn.Module:
         settings["backbone"], in_channels=settings["channels"], num_classes=len(settings["classes"]), **variant
     )
     network = apply(network, changes, blocks=[block.prefixes[-1] for block in anatomy(network).blocks[:-1]])
-    return compare_sides(network) if settings.get("compare_sides") else network
+    # trained on crops it sees one side at a time, and the inferer compares what it says of both
+    pairs = settings.get("compare_sides") and settings.get("crop_size") is None
+    return compare_sides(network) if pairs else network
 
 
 def transfer(

@@ -8,12 +8,14 @@ from typing import Any
 import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
+from monai.transforms.traits import RandomizableTrait
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, max_pool2d
 
+from ..utils import UserError
 from .dicom import header, split_frame
 
-__all__ = ["FaceBreastd", "JoinSidesd", "face_breast", "pair_sides"]
+__all__ = ["FaceBreastd", "JoinSidesd", "RandCropLesiond", "face_breast", "pair_sides"]
 
 _GRID = 64  # cells a side in which the breast is looked for
 _DARK = 0.1  # of the brightness of bright tissue; less is background
@@ -25,32 +27,32 @@ def face_breast(image: Tensor) -> Tensor:
     The breast is the largest connected region above the background, so that labels, tape and the other side of a film
     fall away. Right breasts are mirrored: the side of the region that holds more tissue is the chest wall.
     """
-    cells = _cells(image[None].float()).mean(1, keepdim=True)
-    low, high = cells.min(), cells.flatten().quantile(0.95)
-    inside = _largest(cells > low + _DARK * (high - low))[0, 0]
-    rows, columns = inside.any(1).nonzero().flatten(), inside.any(0).nonzero().flatten()
-    if not len(rows):
-        return image
-    (top, bottom), (left, right) = (
-        (int(found[0]) * n // _GRID, -(-(int(found[-1]) + 1) * n // _GRID))
-        for found, n in ((rows, image.shape[-2]), (columns, image.shape[-1]))
-    )
-    region = inside[:, columns[0] : columns[-1] + 1]
-    half = max(1, region.shape[1] // 2)
-    crop = image[..., top:bottom, left:right]
-    return crop.flip(-1) if region[:, -half:].sum() > region[:, :half].sum() else crop
+    return _faced(image, *_find_breast(image))
 
 
 class FaceBreastd(MapTransform):
-    """:func:`face_breast` for items; follows :class:`medtl_monai.data.ToSliced`."""
+    """:func:`face_breast` for items; follows :class:`medtl_monai.data.ToSliced`.
+
+    An item's ``box`` around a lesion of the first key's image (x, y, width and height in pixels; not numbers if there
+    is none) becomes a tensor ``(4,)`` of fractions of the cropped image. ``box_side``, if it is there, says that it was
+    drawn on the image turned by 180 degrees if need be, so that the chest wall is on the left (L) or the right (R).
+    """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """The same items, with cropped images that all face one way."""
         result = dict(data)
+        side = result.pop("box_side", None)
         for key in self.key_iterator(result):
-            image = result[key]
-            meta = image.meta if isinstance(image, MetaTensor) else {}
-            result[key] = MetaTensor(face_breast(torch.as_tensor(image)).contiguous(), meta=meta)
+            image = torch.as_tensor(result[key])
+            meta = result[key].meta if isinstance(result[key], MetaTensor) else {}
+            window, mirrored = _find_breast(image)
+            result[key] = MetaTensor(_faced(image, window, mirrored).contiguous(), meta=meta)
+            if key == self.keys[0] and "box" in result:
+                box = torch.as_tensor(result["box"], dtype=torch.float32)
+                if side and mirrored != (side == "R"):  # drawn on the image turned by 180 degrees
+                    size = torch.tensor([image.shape[-1], image.shape[-2]])
+                    box = torch.cat([size - box[:2] - box[2:], box[2:]])
+                result["box"] = _within(box, window, mirrored)
         return result
 
 
@@ -70,6 +72,47 @@ class JoinSidesd(MapTransform):
         other = result.pop("other", None)
         for key in self.key_iterator(result) if self.compare else ():
             result[key] = torch.cat([result[key], result[key] if other is None else other])
+        return result
+
+
+class RandCropLesiond(MapTransform, RandomizableTrait):
+    """A square around a random place of an image's lesion, or of the breast where no lesion is marked.
+
+    Follows :class:`FaceBreastd`, whose ``box`` it takes out of the items, and
+    :class:`medtl_monai.data.ScalePercentilesd`. Its draws come from torch's default generator.
+
+    Args:
+        keys: of the images ``(C, H, W)`` in ``[0, 1]``, which are cropped alike.
+        size: of the square in pixels; ``None`` leaves images whole.
+        image_size: side of the images.
+
+    Raises:
+        UserError: the square is larger than the image.
+
+    References:
+        Shen, Margolies, Rothstein et al. Deep learning to improve breast cancer detection on screening mammography.
+        Scientific Reports 9:12495, 2019.
+    """
+
+    def __init__(self, keys: Sequence[Hashable] | Hashable, size: int | None, image_size: int) -> None:
+        super().__init__(keys)  # type: ignore[arg-type]
+        if size is not None and not 0 < size <= image_size:
+            raise UserError(f"crop_size must lie between 1 and image_size, {image_size}; got {size}.")
+        self.size = size
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """The same items, cropped, without ``box``."""
+        result = dict(data)
+        box = result.pop("box", None)
+        if self.size is None:
+            return result
+        image = result[self.keys[0]]
+        rows, columns = (
+            _low(n, self.size, centre * n)
+            for n, centre in zip(image.shape[-2:], _place(torch.as_tensor(image[0]), box), strict=True)
+        )
+        for key in self.key_iterator(result):
+            result[key] = result[key][..., rows : rows + self.size, columns : columns + self.size]
         return result
 
 
@@ -100,6 +143,56 @@ def _view(item: Mapping[str, Any]) -> tuple[Any, ...]:
     side = item.get("laterality")
     view = str(item.get("view", "")).lower()
     return item.get("patient"), item.get("study"), view.removeprefix(str(side).lower()), side
+
+
+def _find_breast(image: Tensor) -> tuple[tuple[slice, slice], bool]:
+    """Rows and columns that hold the breast, and whether its chest wall is on the right."""
+    cells = _cells(image[None].float()).mean(1, keepdim=True)
+    low, high = cells.min(), cells.flatten().quantile(0.95)
+    inside = _largest(cells > low + _DARK * (high - low))[0, 0]
+    rows, columns = inside.any(1).nonzero().flatten(), inside.any(0).nonzero().flatten()
+    if not len(rows):
+        return (slice(0, image.shape[-2]), slice(0, image.shape[-1])), False
+    window = [
+        slice(int(found[0]) * n // _GRID, -(-(int(found[-1]) + 1) * n // _GRID))
+        for found, n in ((rows, image.shape[-2]), (columns, image.shape[-1]))
+    ]
+    region = inside[:, columns[0] : columns[-1] + 1]
+    half = max(1, region.shape[1] // 2)
+    return (window[0], window[1]), bool(region[:, -half:].sum() > region[:, :half].sum())
+
+
+def _faced(image: Tensor, window: tuple[slice, slice], mirrored: bool) -> Tensor:
+    crop = image[(..., *window)]
+    return crop.flip(-1) if mirrored else crop
+
+
+def _within(box: Tensor, window: tuple[slice, slice], mirrored: bool) -> Tensor:
+    """``box`` in fractions of the window, which was mirrored or not; cut off at its edges."""
+    rows, columns = window
+    size = torch.tensor([columns.stop - columns.start, rows.stop - rows.start])
+    low = (box[:2] - torch.tensor([columns.start, rows.start])) / size
+    low, high = low.clamp(0, 1), (low + box[2:] / size).clamp(0, 1)
+    if mirrored:
+        low[0], high[0] = 1 - high[0], 1 - low[0]
+    return torch.cat([low, high - low])
+
+
+def _place(image: Tensor, box: Tensor | None) -> tuple[float, float]:
+    """A random place, as fractions of ``image`` ``(H, W)``, y first: in the box, else in the breast."""
+    if box is not None and not bool(box.isnan().any()):
+        x, y = (box[:2] + torch.rand(2) * box[2:]).tolist()
+        return y, x
+    inside = (image > _DARK).nonzero()
+    if not len(inside):
+        return 0.5, 0.5
+    y, x = (inside[int(torch.randint(len(inside), ()))] / torch.tensor(image.shape)).tolist()
+    return y, x
+
+
+def _low(n: int, size: int, centre: float) -> int:
+    """Where a stretch of ``size`` around ``centre`` begins that stays within ``n``."""
+    return int(min(max(0, centre - size / 2), n - size))
 
 
 def _cells(image: Tensor) -> Tensor:

@@ -25,7 +25,10 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".nii", ".nii.gz
 NO_FINDING = "No Finding"
 _GENERIC = ("table", "datalist", "folders")
 PATIENT_COLUMNS = ("patient", "patient_id", "PatientID")
-_KEPT = ("image_key", "label_key", "weight", "phase", "laterality", "view", "study")  # columns that some bundles use
+_KEPT = (  # columns that some bundles use
+    *("image_key", "label_key", "weight", "phase", "laterality", "view", "study"),
+    *("x", "y", "width", "height"),
+)
 
 
 def load_cases(

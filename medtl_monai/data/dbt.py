@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import zlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -25,7 +26,8 @@ _log = logging.getLogger("medtl_monai")
 GROUPS = {"normal": ["normal"], "tumour": ["benign", "cancer", "malignant"]}
 """Classes, the healthy one first, and the labels that belong to each; others, such as ``actionable``, are left out."""
 
-_KEYS = ("image", "other", "label", "patient", "view", "laterality", "split", "domain")
+_KEYS = ("image", "other", "label", "patient", "view", "laterality", "split", "domain", "box", "box_side")
+_BOX = ("x", "y", "width", "height")
 
 Item = Mapping[str, Any]
 
@@ -39,6 +41,7 @@ def load_breasts(
     groups: Mapping[str, Sequence[str]] | None = None,
     classes: Sequence[str] | None = None,
     compare_sides: bool = False,
+    boxes: bool = False,
     **table: Any,
 ) -> Cases:
     """Find the labelled breast images of a folder: slices of tomosynthesis in the layout of BCS-DBT, or mammograms.
@@ -51,10 +54,13 @@ def load_breasts(
         groups: classes and their labels, in any case, the healthy class first; default: :data:`GROUPS`.
         classes: those of a trained model; they must be the names in ``groups``.
         compare_sides: give each item its ``other`` side, see :func:`medtl_monai.data.pair_sides`.
+        boxes: give each item the ``box`` of its largest lesion, as :class:`medtl_monai.data.FaceBreastd` takes it: from
+            the layout, or from columns x, y, width and height, in pixels from the top left, of the table.
         table: further arguments of :func:`medtl_monai.data.load_cases`.
 
     Raises:
-        UserError: the folder or its tables do not fit, no image is left, or none has another side to compare with.
+        UserError: the folder or its tables do not fit, no image is left, or none has another side to compare with, or a
+            box.
     """
     groups = dict(groups or GROUPS)
     if classes is not None and list(classes) != list(groups):
@@ -71,6 +77,8 @@ def load_breasts(
                 "compare_sides needs images of both breasts: no image has a patient, a laterality (L or R) and another "
                 "image of the same view and the other side; give compare_sides false."
             )
+    if boxes:
+        items = _with_boxes(items, "box_side" if cases.layout == "bcs_dbt" else None)
     items = [{key: item[key] for key in _KEYS if key in item} for item in items if item["label"] is not None]
     if not items:
         raise UserError(f"no label of {', '.join(cases.classes)} is in groups ({groups}): adapt groups.")
@@ -181,6 +189,36 @@ def repeat_minority(items: Sequence[Item]) -> list[Item]:
 def _some_slices(view: Item, share: float, rng: np.random.Generator) -> list[int]:
     frames = header(view["image"]).frames
     return sorted(rng.choice(frames, max(1, round(share * frames)), replace=False).tolist())
+
+
+def _with_boxes(items: Sequence[Item], side: str | None) -> list[dict[str, Any]]:
+    """Each item with ``box``, not numbers where no lesion is marked, and its laterality under the name ``side``."""
+    found = [max(_boxes(item), key=lambda box: box[2] * box[3], default=[math.nan] * 4) for item in items]
+    if all(math.isnan(box[0]) for box in found):
+        raise UserError(
+            "crop_size needs to know where lesions are: no image has a box; give the table the columns "
+            f"{', '.join(_BOX)} (in pixels from the top left, empty where there is no lesion), or leave crop_size out."
+        )
+    sides = [{side: item["laterality"]} if side else {} for item in items]
+    return [{**item, "box": box, **drawn} for item, box, drawn in zip(items, found, sides, strict=True)]
+
+
+def _boxes(item: Item) -> list[list[float]]:
+    """x, y, width and height of every lesion that the layout or the table names."""
+    if "boxes" in item:
+        return [[box[name] for name in _BOX] for box in item["boxes"]]
+    if "lesions" in item:
+        return [
+            [lesion["x"] - r, lesion["y"] - r, 2 * r, 2 * r] for lesion in item["lesions"] for r in [lesion["radius"]]
+        ]
+    texts = [item.get(name, "") for name in _BOX]
+    if not any(texts):
+        return []
+    try:
+        return [[float(text) for text in texts]]
+    except ValueError:
+        named = ", ".join(f"{name} {text!r}" for name, text in zip(_BOX, texts, strict=True))
+        raise UserError(f"the box of {item['image']} is no four numbers ({named}): fill in or empty all.") from None
 
 
 def _largest_box(views: Sequence[Item]) -> tuple[Item, int]:

@@ -109,6 +109,19 @@ def test_both_breasts_are_compared_and_inference_finds_the_pairs_in_the_headers(
     np.testing.assert_allclose(read_predictions(tmp_path / "one" / "predictions.csv").probabilities, 0.5, atol=1e-6)
 
 
+def test_crops_around_lesions_train_and_windows_are_scored(cli, tmp_path):
+    output = tmp_path / "out"
+    cli.train(output, "--crop_size", 16, "--compare_sides", "true")
+    trained = read_predictions(output / "predictions.csv")
+    checkpoint = ("--checkpoint", output / "checkpoints" / "best.pt")
+    done = cli("inference", "--output_dir", tmp_path / "all", *checkpoint)
+    assert done.returncode == 0, done.stdout + done.stderr
+    inferred = read_predictions(tmp_path / "all" / "predictions.csv")
+    want = dict(zip(inferred.images, inferred.probabilities, strict=True))
+    for image, probabilities in zip(trained.images, trained.probabilities, strict=True):
+        np.testing.assert_allclose(probabilities, want[image], atol=1e-5)
+
+
 def test_the_dukes_recipe_is_a_configuration(cli, tmp_path):
     # a light network stands in for VGG16
     done = cli("train+duke_baseline", "--output_dir", tmp_path / "out", "--image_size", 32, "--epochs", 9,
@@ -135,6 +148,7 @@ def test_mammograms_are_classified_too(cli, shared_data, tmp_path):
 BAD = [
     (("--data_strategy", 3), "data_strategy must be 1"),
     (("--normal_share", 2), "normal_share must be above 0"),
+    (("--crop_size", 300), "crop_size must lie between 1 and image_size"),
     (("--groups", "{'normal':['healthy'],'tumour':['lump']}"), "no label of normal|training part has no image"),
     (("--epoch", 1), r"no key 'epoch': did you mean --epochs\?"),
     (("--dataset_dir", "no boxes"), "has the marks|expected a single 1"),
