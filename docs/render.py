@@ -315,14 +315,17 @@ def benefits() -> str:
         return "Not measured yet.\n"
     found, lines = json.loads(path.read_text()), []
     for study in found["studies"].values():
-        metrics, seeds = study["metrics"], len(study["runs"][study["baseline"]])
-        lines += [f"## {study['about'][0].upper()}{study['about'][1:]}", "", f"{study['setting']}. {seeds} seeds.", ""]
+        metrics = study["metrics"]
+        seeds = {way: next(iter(cells.values()))["seeds"] for way, cells in study["summary"].items()}
+        most = max(seeds.values())
+        lines += [f"## {study['about'][0].upper()}{study['about'][1:]}", "", f"{study['setting']}. {most} seeds.", ""]
         heads = [f"{name} | difference [95% CI]" for name in metrics.values()]
         lines += [f"| way | {' | '.join(heads)} | verdict |", "|---" * (2 * len(metrics) + 2) + "|"]
         for way, cells in study["summary"].items():
             shown = [f"{cells[m]['mean']:.3f} | {difference(cells[m])}" for m in metrics]
             verdict = verdict_of(cells[next(iter(metrics))])
-            lines.append(f"| `{way}` | {' | '.join(shown)} | {verdict} |")
+            name = f"`{way}`" + f", {seeds[way]} seeds" * (seeds[way] < most)
+            lines.append(f"| {name} | {' | '.join(shown)} | {verdict} |")
         lines.append("")
     runs = [run for study in found["studies"].values() for way in study["runs"].values() for run in way.values()]
     lines.append(f"{len(runs)} runs, {sum(run['seconds'] for run in runs) / 3600:.1f} hours of one core.")

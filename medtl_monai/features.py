@@ -99,7 +99,8 @@ class FeatureCache:
         if random and not views:
             raise UserError(
                 f"features cannot be cached under random augmentation ({', '.join(random)}): "
-                "switch it off (--augmentation '$None'), or say with cache_views how many views of each image are kept."
+                "switch it off (--augmentation '$None', no crop_size), or say with cache_views how many views of each "
+                "image are kept."
             )
         self.network, self.place, self.views, self.dtype = unwrap(network), place, views, dtype
         self._inner, self._given = prepare_batch, None if frozen is None else tuple(frozen)
@@ -144,7 +145,7 @@ class FeatureCache:
         if self._pending is not None:
             raise UserError(
                 "features cannot be cached: the network was not given the images as they were prepared, but parts of "
-                "them (as with compare_sides or crop_size): leave cache_features out."
+                "them (as with compare_sides): leave cache_features out."
             )
         rows = batch["row"]
         self._visits[rows % len(self._data)] += 1

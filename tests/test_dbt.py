@@ -158,6 +158,8 @@ def test_a_box_stays_around_its_lesion(mirror, side):
     size = torch.tensor([item["image"].shape[2], item["image"].shape[1]])
     want = torch.stack([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]) / size.repeat(2)
     torch.testing.assert_close(torch.cat([item["box"][:2], item["box"][:2] + item["box"][2:]]), want)
+    with pytest.raises(UserError, match=r"the box .* lies outside its image, which is 96 x 128"):
+        FaceBreastd("image")({"image": image, "box": [97, 2, 5, 5]})
 
 
 def test_crops_surround_places_of_the_lesion_or_of_the_breast():
@@ -177,11 +179,8 @@ def test_crops_surround_places_of_the_lesion_or_of_the_breast():
     first = crop({"image": image})["image"]
     torch.manual_seed(3)
     assert torch.equal(crop({"image": image})["image"], first)
-    whole = RandCropLesiond("image", None, 64)({"image": image, "box": lesion})
-    assert set(whole) == {"image"}
-    assert torch.equal(whole["image"], image)
     assert crop({"image": torch.zeros(1, 64, 64)})["image"].shape == (1, 16, 16)
-    with pytest.raises(UserError, match="crop_size must lie between 1 and image_size, 64; got 65"):
+    with pytest.raises(UserError, match="crop_size must lie between 2 and image_size, 64; got 65"):
         RandCropLesiond("image", 65, 64)
 
 
@@ -213,9 +212,12 @@ def test_boxes_come_from_the_layout_or_the_table(cohort, tmp_path):
     assert np.isnan(boxes[0] + boxes[2]).all()
     assert "box" not in load_breasts(tmp_path).items[1]
     table.write_text(table.read_text().replace("1,2,3.5,4", "1,2,3.5,"))
-    with pytest.raises(UserError, match=r"the box of .*1\.png is no four numbers \(.*height ''\)"):
+    with pytest.raises(UserError, match=r"the box of .*1\.png is none \(.*height ''\)"):
         load_breasts(tmp_path, boxes=True)
-    table.write_text(table.read_text().replace("1,2,3.5,", ",,,"))
+    table.write_text(table.read_text().replace("1,2,3.5,", "1,2,-3,4"))
+    with pytest.raises(UserError, match="the box of .* is none .*: give four numbers in pixels"):
+        load_breasts(tmp_path, boxes=True)
+    table.write_text(table.read_text().replace("1,2,-3,4", ",,,"))
     with pytest.raises(UserError, match="crop_size needs to know where lesions are"):
         load_breasts(tmp_path, boxes=True)
 

@@ -14,7 +14,7 @@ from .transfer import build_network, load_model, model_settings
 
 __all__ = ["Member", "cycle_length", "ensemble_members"]
 
-_SHARED = ("task", "classes", "structures", "channels", "compare_sides", "crop_size")
+_SHARED = ("task", "classes", "structures", "channels", "compare_sides")
 _MODES = {3: "linear", 4: "bilinear", 5: "trilinear"}
 
 
@@ -88,7 +88,9 @@ def ensemble_members(
 
 def _member(checkpoint: str, settings: Mapping[str, Any], device: torch.device | str, runtime: str) -> Member:
     own = model_settings(checkpoint, settings)
-    differ = [key for key in _SHARED if own.get(key) != settings.get(key)]
+    windows = settings.get("crop_size") is not None  # which must show every member as much as its crops did
+    shared = (*_SHARED, "crop_size", *(("image_size",) if windows else ()))
+    differ = [key for key in shared if own.get(key) != settings.get(key)]
     if differ:
         raise UserError(f"{checkpoint} cannot be in this ensemble: its {' and '.join(differ)} differ from the first's.")
     mean, std, its_mean, its_std = (torch.tensor(x[key]) for x in (settings, own) for key in ("mean", "std"))

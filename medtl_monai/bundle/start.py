@@ -41,6 +41,7 @@ SETTINGS: dict[str, tuple[type, float, float]] = {
     "seed": (int, 0, 2**31 - 1),
     "num_workers": (int, 0, 1024),
     "image_size": (int, 32, 4096),
+    "crop_size": (int, 2, 4096),
     "val_fraction": (float, 0.01, 0.9),
 }
 """Numbers that a bundle's configuration takes: type, least and largest value."""

@@ -40,7 +40,8 @@ class Transfer:
 
 
 def build_network(settings: Mapping[str, Any]) -> nn.Module:
-    """The network of a model's settings: ``backbone``, ``channels``, ``classes``, ``variant`` and ``compare_sides``.
+    """The network of a model's settings: ``backbone``, ``channels``, ``classes``, ``variant``, ``compare_sides`` and
+    ``crop_size``.
 
     The entries of ``variant`` are those of :func:`medtl_monai.variants.apply`; others are options of the backbone.
     """

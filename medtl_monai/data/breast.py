@@ -36,6 +36,9 @@ class FaceBreastd(MapTransform):
     An item's ``box`` around a lesion of the first key's image (x, y, width and height in pixels; not numbers if there
     is none) becomes a tensor ``(4,)`` of fractions of the cropped image. ``box_side``, if it is there, says that it was
     drawn on the image turned by 180 degrees if need be, so that the chest wall is on the left (L) or the right (R).
+
+    Raises:
+        UserError: a box lies outside its image.
     """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -49,6 +52,7 @@ class FaceBreastd(MapTransform):
             result[key] = MetaTensor(_faced(image, window, mirrored).contiguous(), meta=meta)
             if key == self.keys[0] and "box" in result:
                 box = torch.as_tensor(result["box"], dtype=torch.float32)
+                _check_inside(box, image, meta)
                 if side and mirrored != (side == "R"):  # drawn on the image turned by 180 degrees
                     size = torch.tensor([image.shape[-1], image.shape[-2]])
                     box = torch.cat([size - box[:2] - box[2:], box[2:]])
@@ -83,7 +87,7 @@ class RandCropLesiond(MapTransform, RandomizableTrait):
 
     Args:
         keys: of the images ``(C, H, W)`` in ``[0, 1]``, which are cropped alike.
-        size: of the square in pixels; ``None`` leaves images whole.
+        size: of the square in pixels.
         image_size: side of the images.
 
     Raises:
@@ -94,19 +98,16 @@ class RandCropLesiond(MapTransform, RandomizableTrait):
         Scientific Reports 9:12495, 2019.
     """
 
-    def __init__(self, keys: Sequence[Hashable] | Hashable, size: int | None, image_size: int) -> None:
+    def __init__(self, keys: Sequence[Hashable] | Hashable, size: int, image_size: int) -> None:
         super().__init__(keys)  # type: ignore[arg-type]
-        if size is not None and not 0 < size <= image_size:
-            raise UserError(f"crop_size must lie between 1 and image_size, {image_size}; got {size}.")
+        if not 1 < size <= image_size:
+            raise UserError(f"crop_size must lie between 2 and image_size, {image_size}; got {size}.")
         self.size = size
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """The same items, cropped, without ``box``."""
         result = dict(data)
-        box = result.pop("box", None)
-        if self.size is None:
-            return result
-        image = result[self.keys[0]]
+        box, image = result.pop("box", None), result[self.keys[0]]
         rows, columns = (
             _low(n, self.size, centre * n)
             for n, centre in zip(image.shape[-2:], _place(torch.as_tensor(image[0]), box), strict=True)
@@ -165,6 +166,15 @@ def _find_breast(image: Tensor) -> tuple[tuple[slice, slice], bool]:
 def _faced(image: Tensor, window: tuple[slice, slice], mirrored: bool) -> Tensor:
     crop = image[(..., *window)]
     return crop.flip(-1) if mirrored else crop
+
+
+def _check_inside(box: Tensor, image: Tensor, meta: Mapping[str, Any]) -> None:
+    size = torch.tensor([image.shape[-1], image.shape[-2]])
+    if bool((box[:2] >= size).any() or (box[:2] + box[2:] <= 0).any()):
+        raise UserError(
+            f"the box {box.tolist()} (x, y, width, height) lies outside its image, which is {size[0]} x {size[1]}: "
+            f"correct the row of {meta.get('filename_or_obj', 'this image')}."
+        )
 
 
 def _within(box: Tensor, window: tuple[slice, slice], mirrored: bool) -> Tensor:

@@ -25,10 +25,7 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".nii", ".nii.gz
 NO_FINDING = "No Finding"
 _GENERIC = ("table", "datalist", "folders")
 PATIENT_COLUMNS = ("patient", "patient_id", "PatientID")
-_KEPT = (  # columns that some bundles use
-    *("image_key", "label_key", "weight", "phase", "laterality", "view", "study"),
-    *("x", "y", "width", "height"),
-)
+_KEPT = ("image_key", "label_key", "weight", "phase", "laterality", "view", "study")  # columns that some bundles use
 
 
 def load_cases(
@@ -44,6 +41,7 @@ def load_cases(
     task: str | None = None,
     layout: str = "auto",
     layout_options: Mapping[str, Any] | None = None,
+    keep: Sequence[str] = (),
 ) -> Cases:
     """Find the labelled images of a folder.
 
@@ -68,6 +66,7 @@ def load_cases(
             the labels are for, which is segmentation where they are paths of files.
         layout: ``auto``; ``table``, ``datalist`` or ``folders``; or one of :data:`medtl_monai.data.LAYOUTS`.
         layout_options: of a public data set's layout, such as ``{"uncertain": "ones"}`` for CheXpert.
+        keep: further columns of a table or datalist that the items keep, as text, where they are there.
 
     Raises:
         UserError: the folder, the table, a column, an image or a label is missing or does not fit.
@@ -84,7 +83,11 @@ def load_cases(
     cases = None
     if layout in LAYOUTS or (layout == "auto" and usual and table in ("index.csv", None)):
         cases = read_layout(root, layout, layout_options)
-    cases = select(cases, classes) if cases else _load(root, table, columns, patient_column, classes, layout)
+    cases = (
+        select(cases, classes)
+        if cases
+        else _load(root, table, columns, patient_column, classes, layout, (*_KEPT, *keep))
+    )
     if task not in (None, cases.task):
         raise UserError(f"the labels in {root} are for {cases.task}, not for {task}: check label_column.")
     return cases
@@ -97,15 +100,16 @@ def _load(
     patient_column: str | None,
     classes: Sequence[str] | None,
     wanted: str,
+    kept: Sequence[str],
 ) -> Cases:
     listed = table if table is not None and table.endswith(".json") else "dataset.json"
     if wanted in ("auto", "table") and table not in (None, listed) and (root / table).is_file():
-        layout, rows = "table", _table_rows(root / table, columns, patient_column)
+        layout, rows = "table", _table_rows(root / table, columns, patient_column, kept)
     elif wanted in ("auto", "datalist") and (root / listed).is_file():
         written = read_datalist(root / listed)
         if written is not None:
             return select(written, classes)
-        layout, rows = "datalist", _datalist_rows(root / listed, columns, patient_column)
+        layout, rows = "datalist", _datalist_rows(root / listed, columns, patient_column, kept)
     elif wanted in ("table", "datalist") or table not in (None, "index.csv"):
         table = listed if wanted == "datalist" else table
         tables = sorted(path.name for path in root.iterdir() if path.suffix in (".csv", ".tsv", ".json"))
@@ -143,7 +147,9 @@ def unlabelled(path: str | Path) -> list[dict[str, str]]:
     return [{"image": str(file)} for file in files]
 
 
-def _table_rows(path: Path, columns: dict[str, str], patient_column: str | None) -> list[dict[str, str]]:
+def _table_rows(
+    path: Path, columns: dict[str, str], patient_column: str | None, kept: Sequence[str]
+) -> list[dict[str, str]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -164,7 +170,7 @@ def _table_rows(path: Path, columns: dict[str, str], patient_column: str | None)
                 f"name the right one with {key.split()[0]}_column."
             )
     rows = []
-    kept = [name for name in _KEPT if name in found]
+    kept = [name for name in kept if name in found]
     for number, cells in enumerate(reader, start=2):
         row = {key: (cells.get(column) or "").strip() for key, column in needed.items()}
         empty = [needed[key] for key, value in row.items() if not value and not key.startswith("label ")]
@@ -194,7 +200,9 @@ def _patient_column(wanted: str | None, found: Sequence[str], where: str) -> str
     return column
 
 
-def _datalist_rows(path: Path, columns: dict[str, str], patient_column: str | None) -> list[dict[str, str]]:
+def _datalist_rows(
+    path: Path, columns: dict[str, str], patient_column: str | None, kept: Sequence[str]
+) -> list[dict[str, str]]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
@@ -205,7 +213,7 @@ def _datalist_rows(path: Path, columns: dict[str, str], patient_column: str | No
     if not entries:
         raise UserError(f"the datalist {path.name} has no entries under training, validation or testing.")
     patient = _patient_column(patient_column, list(entries[0][1]), f"the datalist {path.name}")
-    kept = [name for name in _KEPT if any(name in entry for _, entry in entries)]  # in all: batches are alike
+    kept = [name for name in kept if any(name in entry for _, entry in entries)]  # in all: batches are alike
     rows = []
     for key, entry in entries:
         labels = {key: name for key, name in columns.items() if key.startswith("label")}
@@ -218,7 +226,7 @@ def _datalist_rows(path: Path, columns: dict[str, str], patient_column: str | No
             row["split"] = PARTS[key]
         if columns["domain"] in entry:
             row["domain"] = str(entry[columns["domain"]])
-        row |= {name: str(entry.get(name, "")) for name in kept}
+        row |= {name: _text(entry.get(name)) for name in kept}
         rows.append(row)
     return rows
 

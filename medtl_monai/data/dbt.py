@@ -54,8 +54,9 @@ def load_breasts(
         groups: classes and their labels, in any case, the healthy class first; default: :data:`GROUPS`.
         classes: those of a trained model; they must be the names in ``groups``.
         compare_sides: give each item its ``other`` side, see :func:`medtl_monai.data.pair_sides`.
-        boxes: give each item the ``box`` of its largest lesion, as :class:`medtl_monai.data.FaceBreastd` takes it: from
-            the layout, or from columns x, y, width and height, in pixels from the top left, of the table.
+        boxes: give each item the ``box`` of its largest lesion (of slices: of the nearest one), as
+            :class:`medtl_monai.data.FaceBreastd` takes it: from the layout, or from the columns x, y, width and height,
+            in pixels from the top left, of the table.
         table: further arguments of :func:`medtl_monai.data.load_cases`.
 
     Raises:
@@ -65,7 +66,7 @@ def load_breasts(
     groups = dict(groups or GROUPS)
     if classes is not None and list(classes) != list(groups):
         raise UserError(f"the model tells {', '.join(classes)} apart, and groups names {', '.join(groups)}: adapt it.")
-    cases = load_cases(dataset_dir, task="classification", **table)
+    cases = load_cases(dataset_dir, task="classification", keep=_BOX if boxes else (), **table)
     places = [_group(name, groups) for name in cases.classes]
     items = [{**item, "label": places[item["label"]]} for item in cases.items]
     if cases.layout == "bcs_dbt":
@@ -77,11 +78,12 @@ def load_breasts(
                 "compare_sides needs images of both breasts: no image has a patient, a laterality (L or R) and another "
                 "image of the same view and the other side; give compare_sides false."
             )
-    if boxes:
-        items = _with_boxes(items, "box_side" if cases.layout == "bcs_dbt" else None)
-    items = [{key: item[key] for key in _KEYS if key in item} for item in items if item["label"] is not None]
+    items = [item for item in items if item["label"] is not None]
     if not items:
         raise UserError(f"no label of {', '.join(cases.classes)} is in groups ({groups}): adapt groups.")
+    if boxes:
+        items = _with_boxes(items, "box_side" if cases.layout == "bcs_dbt" else None)
+    items = [{key: item[key] for key in _KEYS if key in item} for item in items]
     return replace(cases, items=items, classes=list(groups))
 
 
@@ -193,32 +195,35 @@ def _some_slices(view: Item, share: float, rng: np.random.Generator) -> list[int
 
 def _with_boxes(items: Sequence[Item], side: str | None) -> list[dict[str, Any]]:
     """Each item with ``box``, not numbers where no lesion is marked, and its laterality under the name ``side``."""
-    found = [max(_boxes(item), key=lambda box: box[2] * box[3], default=[math.nan] * 4) for item in items]
+    found = [min(_boxes(item), default=(0.0, 0.0, [math.nan] * 4))[-1] for item in items]
     if all(math.isnan(box[0]) for box in found):
         raise UserError(
             "crop_size needs to know where lesions are: no image has a box; give the table the columns "
-            f"{', '.join(_BOX)} (in pixels from the top left, empty where there is no lesion), or leave crop_size out."
+            f"{', '.join(_BOX)} (in pixels from the top left, empty where there is no lesion), or BCS-DBT its table of "
+            "boxes, or leave crop_size out."
         )
     sides = [{side: item["laterality"]} if side else {} for item in items]
     return [{**item, "box": box, **drawn} for item, box, drawn in zip(items, found, sides, strict=True)]
 
 
-def _boxes(item: Item) -> list[list[float]]:
-    """x, y, width and height of every lesion that the layout or the table names."""
+def _boxes(item: Item) -> list[tuple[float, float, list[float]]]:
+    """Every lesion that the layout or the table names: slices between, negative area, and x, y, width and height."""
     if "boxes" in item:
-        return [[box[name] for name in _BOX] for box in item["boxes"]]
-    if "lesions" in item:
-        return [
-            [lesion["x"] - r, lesion["y"] - r, 2 * r, 2 * r] for lesion in item["lesions"] for r in [lesion["radius"]]
-        ]
-    texts = [item.get(name, "") for name in _BOX]
-    if not any(texts):
-        return []
-    try:
-        return [[float(text) for text in texts]]
-    except ValueError:
-        named = ", ".join(f"{name} {text!r}" for name, text in zip(_BOX, texts, strict=True))
-        raise UserError(f"the box of {item['image']} is no four numbers ({named}): fill in or empty all.") from None
+        number = split_frame(item["image"])[1] or 0
+        marked = [(abs(box["slice"] - number), [box[name] for name in _BOX]) for box in item["boxes"]]
+    elif "lesions" in item:
+        circles = [(lesion["x"], lesion["y"], lesion["radius"]) for lesion in item["lesions"]]
+        marked = [(0, [x - r, y - r, 2 * r, 2 * r]) for x, y, r in circles]
+    else:
+        texts = [item.get(name, "") for name in _BOX]
+        try:
+            marked = [(0, [float(text) for text in texts])] if any(texts) else []
+        except ValueError:
+            marked = [(0, [math.nan] * 4)]
+        if any(not (box[2] >= 1 and box[3] >= 1) for _, box in marked):
+            named = ", ".join(f"{name} {text!r}" for name, text in zip(_BOX, texts, strict=True))
+            raise UserError(f"the box of {item['image']} is none ({named}): give four numbers in pixels, or none.")
+    return [(away, -box[2] * box[3], box) for away, box in marked]
 
 
 def _largest_box(views: Sequence[Item]) -> tuple[Item, int]:

@@ -148,7 +148,7 @@ def test_mammograms_are_classified_too(cli, shared_data, tmp_path):
 BAD = [
     (("--data_strategy", 3), "data_strategy must be 1"),
     (("--normal_share", 2), "normal_share must be above 0"),
-    (("--crop_size", 300), "crop_size must lie between 1 and image_size"),
+    (("--crop_size", 300), "crop_size must lie between 2 and image_size"),
     (("--groups", "{'normal':['healthy'],'tumour':['lump']}"), "no label of normal|training part has no image"),
     (("--epoch", 1), r"no key 'epoch': did you mean --epochs\?"),
     (("--dataset_dir", "no boxes"), "has the marks|expected a single 1"),
