@@ -40,10 +40,9 @@ def main(bundle: str, folder: str, always: tuple, starts: dict[str, tuple], abou
 
 
 def summary(runs: dict, starts: dict) -> dict:
-    """The machine, every run and the means of each start."""
+    """Every run and the means of each start."""
     groups = {start: [run for name, run in sorted(runs.items()) if name.startswith(f"{start}-")] for start in starts}
     return {
-        "machine": {"cpu": cpu(), "cores": len(os.sched_getaffinity(0)), "python": platform.python_version()},
         "runs": dict(sorted(runs.items())),
         "mean": {
             start: {key: statistics.mean(run[key] for run in group) for key in (*METRICS, "seconds")}
@@ -64,7 +63,8 @@ def run(bundle: str, data: Path, result: Path, args: tuple) -> dict:
     values = {key: val["metrics"][key]["value"] for key in METRICS}
     intervals = {f"{key}_interval": val["metrics"][key]["interval"] for key in ("accuracy", "auc")}
     counts = {"images": val["images"], "patients": val["patients"]}
-    return {"command": command, "seconds": round(seconds, 1), **values, **intervals, **counts}
+    machine = f"{len(os.sched_getaffinity(0))} cores of an {cpu()}"  # runs may be renewed elsewhere
+    return {"command": command, "seconds": round(seconds, 1), **values, **intervals, **counts, "machine": machine}
 
 
 def start(bundle: str, data: Path, output: Path, args: tuple, name: str = "train") -> tuple[str, float]:

@@ -113,8 +113,8 @@ def results(folder: str) -> str:
         if n > 1:
             values = f"**{mean['accuracy']:.3f}** | **{mean['auc']:.3f}** | {mean['seconds'] / 60:.1f}"
             lines.append(f"| **{start}** | mean of {n} | {values} |")
-    machine = summary["machine"]
-    return "\n".join(lines) + f"\n\nMeasured on {_cores(machine)}.\n"
+    machines = " or ".join(dict.fromkeys(run["machine"] for run in summary["runs"].values()))
+    return "\n".join(lines) + f"\n\nMeasured on {machines}.\n"
 
 
 def dicom_frames() -> str:

@@ -18,6 +18,7 @@ from torch import nn
 
 from medtl_monai.backbones import anatomy
 from medtl_monai.backbones import build as build_network
+from medtl_monai.bundle import EpochSeed
 from medtl_monai.strategies import (
     FAMILIES,
     STRATEGIES,
@@ -132,6 +133,36 @@ class TestContract:
         for key, value in strategy.state_dict().items():
             assert torch.equal(value, clone.state_dict()[key])
 
+    def test_a_stopped_and_resumed_training_equals_the_whole(self, strategy):
+        """As ``medtl_monai.bundle.Resume`` does it: at ``STARTED``, each epoch with its own seed."""
+        whole, cut, kept = toy(), toy(), {}
+
+        def stop(engine):
+            parts = (cut, engine.optimizer, cut_strategy)
+            kept.update(
+                copy.deepcopy({i: part.state_dict() for i, part in enumerate(parts)}), engine=engine.state_dict()
+            )
+            engine.terminate()
+
+        def go_on(engine):
+            for i, part in enumerate((again, engine.optimizer, strategy)):
+                part.load_state_dict(kept[i])
+            engine.load_state_dict({**kept["engine"], "max_epochs": 4})
+
+        def run(own, net, *handlers):
+            engine = trainer(own, net, 4)
+            EpochSeed(0).attach(engine)
+            for event, handler in handlers:
+                engine.add_event_handler(event, handler)
+            engine.run()
+
+        cut_strategy, again = copy.deepcopy(strategy), toy()
+        run(copy.deepcopy(strategy), whole)
+        run(cut_strategy, cut, (Events.EPOCH_COMPLETED(once=2), stop))
+        run(strategy, again, (Events.STARTED, go_on))
+        for key, value in whole.state_dict().items():
+            assert torch.equal(value, again.state_dict()[key]), key
+
     def test_hooks_are_gone_after_training_and_a_copy_is_independent(self, strategy):
         net = fit(strategy, toy(), 2)
         assert not any(m._forward_pre_hooks or m._forward_hooks for m in net.modules())
@@ -170,6 +201,38 @@ def test_two_processes_learn_one_strategy(tmp_path):
         torch.testing.assert_close(value, two[key], msg=key)
     assert one["parts.1.counts"].sum() == 16
     assert one["parts.2.seen"].sum() == 16
+
+
+def _all_in_two(rank, folder):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=2)
+    trained = {}
+    for name in CLASSIFYING:
+        strategy, net = bound(build(name)), toy()
+        cases = [{**case, "image": case["image"] + rank} for case in loader().dataset][rank::2]
+        prepare = strategy.prepare
+        strategy.prepare = lambda n, prepare=prepare: nn.parallel.DistributedDataParallel(
+            prepare(n), find_unused_parameters=True
+        )
+        fit(strategy, net, 3, train_data_loader=DataLoader(Dataset(cases), batch_size=4))
+        trained |= {f"{name}.{key}": value.detach() for key, value in net.named_parameters()}
+    torch.save(trained, f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_end_with_the_same_weights_by_every_strategy(tmp_path):
+    torch.multiprocessing.spawn(_all_in_two, (str(tmp_path),), nprocs=2)
+    one, two = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert {key.split(".")[0] for key in one} == set(CLASSIFYING)
+    for key, value in one.items():
+        torch.testing.assert_close(value, two[key], msg=key)
+
+
+def test_virtual_adversarial_self_training_is_a_chain():
+    net = toy()
+    fit(bound(build(["fixmatch", "vat"])), net, 2)
+    assert net.fc.weight.isfinite().all()
+    assert not torch.equal(net.fc.weight, toy().fc.weight)
 
 
 @pytest.mark.parametrize("name", STRATEGIES)

@@ -73,7 +73,9 @@ class VAT(Strategy):
     - **What it cannot do**: correct a prediction that is stable and wrong.
 
     References:
-        Miyato, Maeda, Koyama, Ishii. Virtual adversarial training. IEEE TPAMI 41(8), 2019.
+        Miyato, Maeda, Koyama, Ishii. Virtual adversarial training. IEEE TPAMI 41(8), 2019. In the chain ``fixmatch``,
+        ``vat``: Wang, Chen, Xiang et al. Deep virtual adversarial self-training with consistency regularization for
+        semi-supervised medical image classification. Medical Image Analysis 70, 2021.
     """
 
     tasks = ("classification", "segmentation")
