@@ -30,6 +30,8 @@ _VIEWS = {  # DICOM PS3.16, CID 4014: SNOMED CT codes and their older forms
     "399352003": "LM", "R-10228": "LM", "399099002": "LMO", "R-10230": "LMO",
 }  # fmt: skip
 _GREY = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
+_VALUES = (0x00289145, 0x00289132)  # the macros Pixel Value Transformation and Frame VOI LUT
+_PIECE = 1 << 17  # pixels that are checked while they are in the processor's cache
 _TAGS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")  # besides the group 0028
 
 Array = NDArray[Any]
@@ -135,7 +137,7 @@ def read_frame(path: str | Path, index: int | None = None, *, rescale: bool = Tr
     path, named = split_frame(path)
     index = named if index is None else index
     pixels, tags = _decode(path, index)
-    return _shown(pixels, _flat(tags, index or 0), rescale, window)
+    return _shown(pixels, _flat(tags, index or 0, _VALUES), rescale, window)
 
 
 def read_series(
@@ -277,9 +279,10 @@ def _decode(path: str, index: int | None, *, every: bool = False) -> tuple[Array
     from pydicom.pixels import pixel_array
     from pydicom.tag import Tag
 
-    if not every and (plain := _plain_frame(path, index or 0)):
-        _check_index(path, index, _frames(plain[1]))
-        return plain
+    if not every and (plain := _plain(path)):
+        _check_index(path, index, _frames(plain.tags))
+        if (pixels := plain.frame(index or 0)) is not None:
+            return pixels, plain.tags
     tags = pydicom.Dataset()
     frame = None if every else index or 0
     try:
@@ -301,42 +304,75 @@ def _decode(path: str, index: int | None, *, every: bool = False) -> tuple[Array
     return array.astype(array.dtype.newbyteorder("="), copy=False), tags
 
 
-def _plain_frame(path: str, index: int) -> tuple[Array, Dataset] | None:
-    """A frame of uncompressed grey pixels straight from the file, as pydicom gives it but without its two copies.
+@dataclass(frozen=True)
+class _Plain:
+    """Uncompressed grey pixels of a file, read straight from it: as pydicom gives them, but without its two copies.
 
-    ``None`` for all other files, and for those where something is wrong: pydicom reads them, or says why it cannot.
+    Attributes:
+        path: the file.
+        tags: all of it but the pixels.
+        start: where the first frame begins, in bytes.
+        shape: rows and columns.
+        dtype: as stored.
+        limits: of the values that Bits Stored allow; ``None`` where all bits are in use.
     """
+
+    path: str
+    tags: Dataset
+    start: int
+    shape: tuple[int, int]
+    dtype: np.dtype[Any]
+    limits: tuple[int, int] | None
+
+    def frame(self, index: int) -> Array | None:
+        """A frame; ``None`` where the file is cut off or bits beyond Bits Stored are in use."""
+        pixels = np.empty(self.shape, self.dtype)
+        flat = pixels.reshape(-1)
+        with open(self.path, "rb", buffering=0) as file:
+            file.seek(self.start + index * pixels.nbytes)
+            for at in range(0, flat.size, _PIECE):
+                piece = flat[at : at + _PIECE]
+                if file.readinto(piece.view(np.uint8)) != piece.nbytes:
+                    return None
+                if self.limits and not self.limits[0] <= piece.min() <= piece.max() <= self.limits[1]:
+                    return None
+        return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+
+
+def _plain(path: str) -> _Plain | None:
+    """``None`` for a file of other pixels, or where something is wrong: pydicom reads it, or says why it cannot."""
     import pydicom
     from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
     try:
-        with Path(path).open("rb") as file:
+        with open(path, "rb") as file:
             tags = pydicom.dcmread(file, stop_before_pixels=True)
             syntax, bits, stored = tags.file_meta.TransferSyntaxUID, tags.BitsAllocated, tags.BitsStored
             grey = tags.SamplesPerPixel == 1 and tags.PhotometricInterpretation in _GREY
             known = syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian) and bits in (8, 16)
-            if not (grey and known and 1 <= stored <= bits and 0 <= index < _frames(tags)):
+            if not (grey and known and 1 <= stored <= bits):
                 return None
-            start = file.read(12 if syntax == ExplicitVRLittleEndian else 8)  # tag, VR and length, or tag and length
+            begin = file.read(12 if syntax == ExplicitVRLittleEndian else 8)  # tag, VR and length, or tag and length
             shape, signed = (tags.Rows, tags.Columns), tags.PixelRepresentation
-            size = tags.Rows * tags.Columns * bits // 8
-            fits = 0 < (index + 1) * size <= int.from_bytes(start[-4:], "little") < 2**32 - 1
-            if start[:4] != b"\xe0\x7f\x10\x00" or not fits:
+            size = _frames(tags) * shape[0] * shape[1] * bits // 8
+            if begin[:4] != b"\xe0\x7f\x10\x00" or not 0 < size <= int.from_bytes(begin[-4:], "little") < 2**32 - 1:
                 return None
-            pixels = np.fromfile(file, f"<{'ui'[signed]}{bits // 8}", shape[0] * shape[1], offset=index * size)
-        pixels = pixels.reshape(shape)
-    except Exception:  # no preamble, tags missing, file cut off
+            high = 2 ** (stored - 1) if signed else 2**stored
+            limits = (-high if signed else 0, high - 1) if stored < bits else None
+            return _Plain(path, tags, file.tell(), shape, np.dtype(f"<{'ui'[signed]}{bits // 8}"), limits)
+    except Exception:  # no preamble, tags missing
         return None
-    high = 2 ** (stored - 1) if signed else 2**stored
-    if stored < bits and (pixels.max() >= high or (signed and pixels.min() < -high)):  # the other bits are in use
-        return None
-    return pixels.astype(pixels.dtype.newbyteorder("="), copy=False), tags
 
 
 def _each_frame(path: str, frames: int) -> Iterator[Array]:
     """Stored values of each frame in the file's order; where the encoding allows it only one is in memory."""
     from pydicom.pixels import iter_pixels
 
+    if plain := _plain(path):
+        for index in range(frames):
+            pixels = plain.frame(index)
+            yield _decode(path, index)[0] if pixels is None else pixels
+        return
     done = 0
     try:
         for pixels in iter_pixels(path, decoding_plugin=_plugin(path)):
@@ -448,17 +484,19 @@ def _header(tags: Dataset, path: str) -> Header:
     )
 
 
-def _flat(tags: Dataset, index: int) -> Dataset:
+def _flat(tags: Dataset, index: int, macros: Sequence[int] | None = None) -> Dataset:
     """The tags of one frame: what its functional groups and the shared ones hold, laid over the file's own.
 
-    DICOM PS3.3, C.7.6.16: an attribute stands in one of the two, in the item of its macro.
+    DICOM PS3.3, C.7.6.16: an attribute stands in one of the two, in the item of its macro. Only these ``macros`` are
+    looked at where they are given.
     """
     from pydicom import Dataset
 
     flat = Dataset(dict(tags.items()))  # much quicker than update()
     flat.file_meta = getattr(tags, "file_meta", None)
     for groups in [*(tags.get("SharedFunctionalGroupsSequence") or [])[:1], *_own_groups(tags, index)]:
-        for macro in groups:
+        for tag in groups.keys() if macros is None else groups.keys() & macros:
+            macro = groups[tag]
             if macro.VR == "SQ" and macro.value:
                 flat.update(macro.value[0])
     return flat
