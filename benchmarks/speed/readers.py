@@ -29,7 +29,7 @@ SCALE = float(os.environ.get("MEDTL_BENCH_SCALE", "1"))
 
 def measure(repeats: int) -> dict:
     warnings.simplefilter("ignore")
-    few = min(repeats, 3)
+    few = min(repeats, 5)
     by_pydicom, by_nibabel = (LoadImage(name, image_only=True) for name in ("PydicomReader", "NibabelReader"))
     found = {}
     with tempfile.TemporaryDirectory() as name:

@@ -32,7 +32,7 @@ _VIEWS = {  # DICOM PS3.16, CID 4014: SNOMED CT codes and their older forms
 _GREY = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
 _VALUES = (0x00289145, 0x00289132)  # the macros Pixel Value Transformation and Frame VOI LUT
 _PIECE = 1 << 17  # pixels that are checked while they are in the processor's cache
-_TAGS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")  # besides the group 0028
+_GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")  # besides the group 0028
 
 Array = NDArray[Any]
 _log = logging.getLogger("medtl_monai")
@@ -163,7 +163,8 @@ def read_series(
     files = _files(source)
     tags = _one_series({file: _tags(file) for file in files}, series)
     for found in tags.values():
-        found.get("PerFrameFunctionalGroupsSequence")  # parsed at once, since every frame's item is needed
+        for name in _GROUPS:  # parsed at once, since every frame's item is needed
+            found.get(name)
     slices = sorted(
         (_Slice(file, index, int(found.get("InstanceNumber") or 0), _flat(found, index))
          for file, found in tags.items() for index in range(_frames(found))),
@@ -286,7 +287,7 @@ def _decode(path: str, index: int | None, *, every: bool = False) -> tuple[Array
     tags = pydicom.Dataset()
     frame = None if every else index or 0
     try:
-        known = {"ds_out": tags, "specific_tags": [Tag(tag) for tag in _TAGS], "index": frame}
+        known = {"ds_out": tags, "specific_tags": [Tag(tag) for tag in _GROUPS], "index": frame}
         array = pixel_array(path, decoding_plugin=_plugin(path), **known)
     except Exception:  # no such frame, deflated, without a preamble: look at all of it
         tags = _tags(path)
@@ -494,7 +495,7 @@ def _flat(tags: Dataset, index: int, macros: Sequence[int] | None = None) -> Dat
 
     flat = Dataset(dict(tags.items()))  # much quicker than update()
     flat.file_meta = getattr(tags, "file_meta", None)
-    for groups in [*(tags.get("SharedFunctionalGroupsSequence") or [])[:1], *_own_groups(tags, index)]:
+    for groups in [*_groups(tags, _GROUPS[0], 0), *_groups(tags, _GROUPS[1], index)]:
         for tag in groups.keys() if macros is None else groups.keys() & macros:
             macro = groups[tag]
             if macro.VR == "SQ" and macro.value:
@@ -502,13 +503,12 @@ def _flat(tags: Dataset, index: int, macros: Sequence[int] | None = None) -> Dat
     return flat
 
 
-def _own_groups(tags: Dataset, index: int) -> Sequence[Dataset]:
-    """The frame's item of the Per-Frame Functional Groups, if there is one; where items give their lengths the others
-    are not parsed, which would take longer than reading the pixels."""
+def _groups(tags: Dataset, name: str, index: int) -> Sequence[Dataset]:
+    """An item of a sequence of functional groups, if there is one; where items give their lengths the others are not
+    parsed, which would take longer than reading the pixels."""
     from pydicom.dataelem import RawDataElement
     from pydicom.filereader import read_dataset
 
-    name = "PerFrameFunctionalGroupsSequence"
     raw = tags.get_item(name) if name in tags else None
     if isinstance(raw, RawDataElement) and raw.value and raw.is_little_endian:
         at, item, content = 0, 0, raw.value
