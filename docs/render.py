@@ -359,8 +359,13 @@ def speed() -> str:
             "| case | ours, ms | reference, ms | ratio [quartiles] | aim |\n|---|---|---|---|---|",
         ]
         for case, row in found["cases"].items():
-            ratio = f"**{row['ratio']:.3g}** [{row['spread'][0]:.3g}, {row['spread'][1]:.3g}]"
-            lines.append(f"| {case} | {row['ours_ms']:.4g} | {row['reference_ms']:.4g} | {ratio} | {row['bar']:g} |")
+            ratio, low, high = (
+                f"{value:.0f}" if value >= 100 else f"{value:.3g}" for value in (row["ratio"], *row["spread"])
+            )
+            lines.append(
+                f"| {case} | {row['ours_ms']:.4g} | {row['reference_ms']:.4g} | **{ratio}** [{low}, {high}] "
+                f"| {row['bar']:g} |"
+            )
         versions = ", ".join(f"{name} {machine[name]}" for name in machine if name not in ("cpu", "cores"))
         lines.append(f"\nMeasured on {_cores(machine)}; {versions}.\n")
     return "\n".join(lines)
