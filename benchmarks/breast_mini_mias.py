@@ -36,6 +36,10 @@ WAYS = {
         *("--compare_sides", "true", "--image_size", "512", "--crop_size", "128"),
         *("--epochs", "16", "--val_interval", "16"),
     ),
+    "map512": (
+        *("--compare_sides", "true", "--image_size", "512", "--lesion_map", "true", "--batch_size", "8"),
+        *("--strategy", "freeze", "--augmentation", "$None", "--cache_features", "memory", "--val_interval", "13"),
+    ),
 }
 FOLDS = 5
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 __all__ = [
+    "UNKNOWN",
     "UserError",
     "atomic_path",
     "cache_dir",
@@ -24,6 +25,9 @@ __all__ = [
     "unwrap",
     "write_json",
 ]
+
+UNKNOWN = 255
+"""In maps of labels: a place of which nothing is known."""
 
 
 class UserError(ValueError):

@@ -13,6 +13,7 @@ from medtl_monai.bundle import suspicion
 from medtl_monai.data import (
     FaceBreastd,
     JoinSidesd,
+    MapLesiond,
     RandCropLesiond,
     breast_slices,
     face_breast,
@@ -189,6 +190,24 @@ def _corner(crop):
     return ((crop[:, 0, 0] - 0.2) * 64).round()
 
 
+@pytest.mark.parametrize(
+    ("box", "label", "want"),
+    [
+        ([0.5, 0.25, 0.125, 0.5], 1, {0: 4 * 8 - 2, 1: 2}),
+        ([0.55, 0.25, 0.125, 0.5], 2, {0: 4 * 8 - 4, 2: 4}),  # what a box touches belongs to it
+        ([torch.nan] * 4, 0, {0: 32}),
+        ([torch.nan] * 4, 1, {255: 32}),  # somewhere
+    ],
+)
+def test_a_lesion_becomes_a_map(box, label, want):
+    item = MapLesiond("image")({"image": torch.rand(3, 4, 8), "label": label, "box": torch.tensor(box), "other": 1})
+    assert set(item) == {"image", "label", "other"}
+    assert item["label"].shape == (1, 4, 8)
+    assert Counter(item["label"].flatten().tolist()) == want
+    if label and not np.isnan(box).any():
+        assert item["label"][0, 1:3, 4].eq(label).all()
+
+
 def test_boxes_come_from_the_layout_or_the_table(cohort, tmp_path):
     items = load_breasts(cohort, boxes=True).items
     with (cohort / BOXES).open() as file:
@@ -218,7 +237,7 @@ def test_boxes_come_from_the_layout_or_the_table(cohort, tmp_path):
     with pytest.raises(UserError, match="the box of .* is none .*: give four numbers in pixels"):
         load_breasts(tmp_path, boxes=True)
     table.write_text(table.read_text().replace("1,2,-3,4", ",,,"))
-    with pytest.raises(UserError, match="crop_size needs to know where lesions are"):
+    with pytest.raises(UserError, match="crop_size and lesion_map need to know where lesions are"):
         load_breasts(tmp_path, boxes=True)
 
 

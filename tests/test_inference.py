@@ -4,7 +4,7 @@ import pytest
 import torch
 from monai.inferers import SimpleInferer
 
-from medtl_monai.inference import AmpInferer, SuspiciousWindowInferer
+from medtl_monai.inference import AmpInferer, SuspiciousPlaceInferer
 from medtl_monai.utils import UserError
 
 
@@ -35,13 +35,26 @@ def test_the_most_suspicious_windows_are_averaged():
     image = torch.zeros(2, 1, 8, 8)
     image[0, 0, :4, 4:] = 8.0  # fills one window of 4 by 4, half of its two neighbours and a quarter of a third
     image[1, 0, 6:, :2] = 4.0
-    few, all_ = SuspiciousWindowInferer(4, share=3 / 9), SuspiciousWindowInferer(4, share=1.0)
+    few, all_ = SuspiciousPlaceInferer(4, share=3 / 9), SuspiciousPlaceInferer(4, share=1.0)
     torch.testing.assert_close(few(image, network)[0], torch.tensor([1.0, 1 + 16 / 3, 1 - 16 / 3]))
-    torch.testing.assert_close(SuspiciousWindowInferer(4)(image, network)[1], torch.tensor([1.0, 2.0, 0.0]))
+    torch.testing.assert_close(SuspiciousPlaceInferer(4)(image, network)[1], torch.tensor([1.0, 2.0, 0.0]))
     torch.testing.assert_close(all_(image, network)[0], torch.tensor([1.0, 1 + 18 / 9, 1 - 18 / 9]))
-    torch.testing.assert_close(SuspiciousWindowInferer(None)(image, network), network(image))
+    torch.testing.assert_close(SuspiciousPlaceInferer(None)(image, network), network(image))
     assert few(image[..., :7], network).shape == (2, 3)  # windows reach over the edge
-    sides = SuspiciousWindowInferer(4, compare_sides=True)(torch.cat([image, image.flip(0)], 1), network)
+    sides = SuspiciousPlaceInferer(4, compare_sides=True)(torch.cat([image, image.flip(0)], 1), network)
     torch.testing.assert_close(sides, torch.tensor([[0.0, 7.0, -7.0], [0.0, -7.0, 7.0]]))
     with pytest.raises(UserError, match="share must be above 0"):
-        SuspiciousWindowInferer(4, share=0.0)
+        SuspiciousPlaceInferer(4, share=0.0)
+
+
+def test_the_most_suspicious_pixels_of_a_map_are_averaged():
+    def network(image):  # a map of logits
+        return torch.cat([torch.ones_like(image), image, -image], 1)
+
+    image = torch.zeros(2, 1, 10, 20)
+    image[0, 0, 3, 4:6] = torch.tensor([7.0, 5.0])
+    few = SuspiciousPlaceInferer(lesion_map=True)  # a hundredth: two pixels
+    torch.testing.assert_close(few(image, network), torch.tensor([[1.0, 6.0, -6.0], [1.0, 0.0, 0.0]]))
+    sides = SuspiciousPlaceInferer(lesion_map=True, share=1 / 200, compare_sides=True)
+    pairs = torch.cat([image, image.flip(0, 3)], 1)
+    torch.testing.assert_close(sides(pairs, network), torch.tensor([[0.0, 7.0, -7.0], [0.0, -7.0, 7.0]]))

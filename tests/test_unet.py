@@ -38,6 +38,28 @@ def test_every_backbone_has_its_unet():
     assert build("unet_mobilenet_v2", spatial_dims=3, in_channels=1)(torch.randn(2, 1, 32, 40, 33)).ndim == 5
 
 
+def test_without_a_decoder_each_place_is_classified_by_itself():
+    net = build("fcn_resnet18", in_channels=1, num_classes=3).eval()
+    classifier = build("resnet18", in_channels=1, num_classes=3).eval()
+    encoder = {f"encoder.{key}": value for key, value in classifier.state_dict().items() if not key.startswith("fc.")}
+    head = {"head.0.weight": classifier.fc.weight[..., None, None], "head.0.bias": classifier.fc.bias}
+    net.load_state_dict({**encoder, **head})
+    image = torch.randn(2, 1, 96, 64)
+    logits = net(image)
+    assert logits.shape == (2, 3, 96, 64)
+    places = torch.nn.functional.interpolate(classifier_map(classifier, image), (96, 64), mode="bilinear")
+    torch.testing.assert_close(logits, places, rtol=1e-4, atol=1e-5)
+
+
+def classifier_map(classifier, image):
+    """The linear classifier at every place of the last map."""
+    found = []
+    handle = classifier.layer4.register_forward_hook(lambda _, __, output: found.append(output))
+    classifier(image)
+    handle.remove()
+    return classifier.fc(found[0].movedim(1, -1)).movedim(-1, 1)
+
+
 def test_the_encoder_computes_what_the_classifier_does():
     classifier = build("resnet18", in_channels=3, num_classes=7).eval()
     net = build("unet_resnet18", in_channels=3, num_classes=2).eval()

@@ -74,13 +74,15 @@ def _monai_unet(make: Callable[..., nn.Module], *, num_classes: int, **kwargs: A
 
 UNETS: dict[str, Callable[..., nn.Module]] = {
     **{f"unet_{name}": partial(TransferUNet, make) for name, make in BACKBONES.items()},
+    **{f"fcn_{name}": partial(TransferUNet, make, decoder_channels=()) for name, make in BACKBONES.items()},
     "unet": partial(
         _monai_unet, nets.UNet, channels=(16, 32, 64, 128, 256), strides=(2, 2, 2, 2), num_res_units=2, act="relu"
     ),
     "basicunet": partial(_monai_unet, nets.BasicUNet),
     "flexibleunet": partial(_monai_unet, nets.FlexibleUNet, backbone="efficientnet-b0"),
 }
-"""Networks that label every pixel, likewise: ``unet_<backbone>`` takes the backbone's pretrained weights."""
+"""Networks that label every pixel, likewise: ``unet_<backbone>`` takes the backbone's pretrained weights, and so does the
+fully convolutional ``fcn_<backbone>``, which has no decoder."""
 
 
 INPUT_SIZES: dict[str, int] = {

@@ -26,14 +26,16 @@ class TransferUNet(nn.Module):
 
     The encoder's head is taken off. Of each stride (2, 4, 8 ...) the last block's output is a skip connection; an
     image of zeros finds them, so that every backbone whose strides are powers of two can serve. The decoder ends at
-    the first skip's stride; its logits are enlarged linearly to the image, which may have any size.
+    the first skip's stride; its logits are enlarged linearly to the image, which may have any size. Without a decoder
+    it is a fully convolutional network: the classifier's linear layer, at every place of the last map.
 
     Args:
         make_encoder: constructor of the backbone, as in :data:`medtl_monai.backbones.BACKBONES`.
         spatial_dims: 1, 2 or 3.
         in_channels: channels of the input.
         num_classes: number of outputs, background included.
-        decoder_channels: channels of the decoder's blocks, from the deepest up; one for each but the deepest stride.
+        decoder_channels: channels of the decoder's blocks, from the deepest up; one for each but the deepest stride, or
+            none for no decoder.
         dropout: probability in the decoder.
         encoder_options: of the encoder's constructor.
 
@@ -45,6 +47,7 @@ class TransferUNet(nn.Module):
 
     References:
         Ronneberger, Fischer, Brox. U-Net: convolutional networks for biomedical image segmentation. MICCAI 2015.
+        Long, Shelhamer, Darrell. Fully convolutional networks for semantic segmentation. CVPR 2015.
         Iglovikov, Shvets. TernausNet: U-Net with VGG11 encoder pre-trained on ImageNet. arXiv:1801.05746, 2018.
     """
 
@@ -69,7 +72,7 @@ class TransferUNet(nn.Module):
         self._blocks = parts.blocks[:-1]
         self._taps = [prefix for block in self._blocks for prefix in block.prefixes]
         self._taps, skips = self._probe(torch.zeros(1, in_channels, *[_PROBE] * spatial_dims))
-        if len(decoder_channels) < len(skips) - 1:
+        if 0 < len(decoder_channels) < len(skips) - 1:
             raise UserError(f"decoder_channels: {len(skips) - 1} numbers are needed, got {list(decoder_channels)}.")
         inputs = skips[-1]
         ups = []
@@ -82,7 +85,7 @@ class TransferUNet(nn.Module):
             )  # fmt: skip
             inputs = outputs
         self.decoder = nn.ModuleList(ups)
-        self.head = SegmentationHead(spatial_dims, inputs, num_classes)
+        self.head = SegmentationHead(spatial_dims, inputs, num_classes, kernel_size=3 if ups else 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits."""
@@ -90,7 +93,7 @@ class TransferUNet(nn.Module):
         x = pad(x, [n for side in reversed(size) for n in (0, -side % deepest)], "replicate")
         features = self._features(x)
         y = features[self._taps[-1]]
-        for up, tap in zip(self.decoder, self._taps[-2::-1], strict=True):
+        for up, tap in zip(self.decoder, self._taps[-2::-1], strict=False):
             y = up(y, features[tap])
         y = interpolate(self.head(y), x.shape[2:], mode=_MODES[x.ndim - 2], align_corners=False)
         return y[(..., *map(slice, size))]

@@ -89,7 +89,7 @@ def ensemble_members(
 def _member(checkpoint: str, settings: Mapping[str, Any], device: torch.device | str, runtime: str) -> Member:
     own = model_settings(checkpoint, settings)
     windows = settings.get("crop_size") is not None  # which must show every member as much as its crops did
-    shared = (*_SHARED, "crop_size", *(("image_size",) if windows else ()))
+    shared = (*_SHARED, "crop_size", "lesion_map", *(("image_size",) if windows else ()))
     differ = [key for key in shared if own.get(key) != settings.get(key)]
     if differ:
         raise UserError(f"{checkpoint} cannot be in this ensemble: its {' and '.join(differ)} differ from the first's.")

@@ -145,7 +145,8 @@ class Report:
     ) -> None:  # fmt: skip
         self.folder, self.network, self.checkpoint = Path(output_dir), network, checkpoint
         self.classes, self.task = list(settings["classes"]), settings.get("task", "classification")
-        self.one_side = settings.get("crop_size") is not None  # then even of pairs the network sees one
+        # then even of pairs the network sees one
+        self.one_side = settings.get("crop_size") is not None or settings.get("lesion_map", False)
         self.channels = settings["channels"]
         self.loaders = {name: loader for name, loader in loaders.items() if loader is not None and len(loader)}
         self.prepare_batch, self.inferer, self.device = prepare_batch, inferer, device

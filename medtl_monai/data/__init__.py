@@ -1,7 +1,7 @@
 """Data: folders into datalists, upright slices, splits by patient, leakage, phantoms."""
 
 from .arrays import ArrayReader, read_array, split_array
-from .breast import FaceBreastd, JoinSidesd, RandCropLesiond, face_breast, pair_sides
+from .breast import FaceBreastd, JoinSidesd, MapLesiond, RandCropLesiond, face_breast, pair_sides
 from .cached import cached_dataset, digest, stamped
 from .cases import Cases, present_classes, write_datalist
 from .check import check_cases, render_check
@@ -54,6 +54,7 @@ __all__ = [
     "JoinSidesd",
     "LeakageReport",
     "LoadStackd",
+    "MapLesiond",
     "NiftiReader",
     "RandCropLesiond",
     "ScalePercentilesd",

@@ -12,10 +12,10 @@ from monai.transforms.traits import RandomizableTrait
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, max_pool2d
 
-from ..utils import UserError
+from ..utils import UNKNOWN, UserError
 from .dicom import header, split_frame
 
-__all__ = ["FaceBreastd", "JoinSidesd", "RandCropLesiond", "face_breast", "pair_sides"]
+__all__ = ["FaceBreastd", "JoinSidesd", "MapLesiond", "RandCropLesiond", "face_breast", "pair_sides"]
 
 _GRID = 64  # cells a side in which the breast is looked for
 _DARK = 0.1  # of the brightness of bright tissue; less is background
@@ -77,6 +77,35 @@ class JoinSidesd(MapTransform):
         for key in self.key_iterator(result) if self.compare else ():
             result[key] = torch.cat([result[key], result[key] if other is None else other])
         return result
+
+
+class MapLesiond(MapTransform):
+    """A map of where the lesion lies, ``(1, H, W)``, in place of the item's label.
+
+    Its class within the box around it, which is taken out of the item, and 0, the healthy class, elsewhere. Where a
+    lesion is known of, but not its place, all is unknown: 255. Follows :class:`FaceBreastd` and ``Resized``.
+
+    Args:
+        keys: of the image ``(C, H, W)``.
+        label_key: of its class.
+    """
+
+    def __init__(self, keys: Sequence[Hashable] | Hashable, label_key: Hashable = "label") -> None:
+        super().__init__(keys)  # type: ignore[arg-type]
+        self.label_key = label_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """The same items, without ``box``."""
+        result = dict(data)
+        box, label = torch.as_tensor(result.pop("box")), int(result[self.label_key])
+        n = torch.tensor(result[self.keys[0]].shape[:-3:-1])  # columns and rows
+        where = torch.zeros(1, *n.flip(0), dtype=torch.uint8)
+        if bool(box.isnan().any()):
+            where.fill_(UNKNOWN if label else 0)
+        else:
+            (left, top), (right, bottom) = (box[:2] * n).floor().int(), ((box[:2] + box[2:]) * n).ceil().int()
+            where[:, top:bottom, left:right] = label
+        return {**result, self.label_key: where}
 
 
 class RandCropLesiond(MapTransform, RandomizableTrait):

@@ -198,9 +198,9 @@ def _with_boxes(items: Sequence[Item], side: str | None) -> list[dict[str, Any]]
     found = [min(_boxes(item), default=(0.0, 0.0, [math.nan] * 4))[-1] for item in items]
     if all(math.isnan(box[0]) for box in found):
         raise UserError(
-            "crop_size needs to know where lesions are: no image has a box; give the table the columns "
+            "crop_size and lesion_map need to know where lesions are: no image has a box; give the table the columns "
             f"{', '.join(_BOX)} (in pixels from the top left, empty where there is no lesion), or BCS-DBT its table of "
-            "boxes, or leave crop_size out."
+            "boxes, or leave them out."
         )
     sides = [{side: item["laterality"]} if side else {} for item in items]
     return [{**item, "box": box, **drawn} for item, box, drawn in zip(items, found, sides, strict=True)]

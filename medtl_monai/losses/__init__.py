@@ -12,11 +12,12 @@ from .distillation import (
     relational_distances,
     similarity_preserving,
 )
-from .segmentation import LOSSES, segmentation_loss
+from .segmentation import LOSSES, BalancedCrossEntropyLoss, segmentation_loss
 
 __all__ = [
     "LOSSES",
     "AdversarialLosses",
+    "BalancedCrossEntropyLoss",
     "MaskedBCEWithLogitsLoss",
     "attention_transfer",
     "batch_spectral_shrinkage",

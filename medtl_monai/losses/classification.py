@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from .segmentation import BalancedCrossEntropyLoss
+
 __all__ = ["MaskedBCEWithLogitsLoss", "positive_weights", "task_loss"]
 
 MOST = 20.0  # a finding of one image in a thousand must not drive the training
@@ -56,14 +58,16 @@ def positive_weights(labels: Sequence[Sequence[float]]) -> list[float]:
 
 
 def task_loss(task: str, labels: Sequence[int] | Sequence[Sequence[float]], label_smoothing: float = 0.0) -> nn.Module:
-    """The loss of logits ``(B, C)`` for a task.
+    """The loss of logits ``(B, C)``, or ``(B, C, *spatial)``, for a task.
 
     Args:
         task: ``classification``: cross-entropy of classes that exclude each other; ``multilabel``:
-            :class:`MaskedBCEWithLogitsLoss` with :func:`positive_weights`.
+            :class:`MaskedBCEWithLogitsLoss` with :func:`positive_weights`; ``segmentation``, of a few small places:
+            :class:`BalancedCrossEntropyLoss`.
         labels: of the training images.
         label_smoothing: in ``[0, 1)``.
     """
     if task == "multilabel":
         return MaskedBCEWithLogitsLoss(positive_weights(labels), label_smoothing)  # type: ignore[arg-type]
-    return nn.CrossEntropyLoss(label_smoothing=label_smoothing)
+    kind = BalancedCrossEntropyLoss if task == "segmentation" else nn.CrossEntropyLoss
+    return kind(label_smoothing=label_smoothing)

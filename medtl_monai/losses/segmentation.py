@@ -10,9 +10,39 @@ import torch
 from monai import losses
 from torch import Tensor, nn
 
-from ..utils import UserError
+from ..utils import UNKNOWN, UserError
 
-__all__ = ["LOSSES", "segmentation_loss"]
+__all__ = ["LOSSES", "BalancedCrossEntropyLoss", "segmentation_loss"]
+
+
+class BalancedCrossEntropyLoss(nn.Module):
+    """Cross-entropy of places in which each class counts alike, however few places it has.
+
+    Args:
+        label_smoothing: in ``[0, 1)``.
+
+    Example:
+        >>> loss = BalancedCrossEntropyLoss()
+        >>> logits, label = torch.zeros(1, 2, 1, 4), torch.tensor([[[[0, 0, 1, UNKNOWN]]]])
+        >>> logits[..., 2] = torch.tensor([[[9.0], [-9.0]]])
+        >>> round(loss(logits, label).item(), 4)  # the mean of log 2 and 18
+        9.3466
+
+    References:
+        Xie, Tu. Holistically-nested edge detection. ICCV 2015.
+    """
+
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        self.label_smoothing = label_smoothing
+
+    def forward(self, logits: Tensor, label: Tensor) -> Tensor:
+        """Of ``logits`` ``(B, C, *spatial)`` and ``label`` ``(B, 1, *spatial)``; unknown places are left out."""
+        label = label[:, 0].long()
+        how = {"ignore_index": UNKNOWN, "label_smoothing": self.label_smoothing, "reduction": "none"}
+        each = nn.functional.cross_entropy(logits, label, **how)
+        found = [places for places in (each[label == k] for k in range(logits.shape[1])) if len(places)]
+        return torch.stack([places.mean() for places in found]).mean() if found else each.sum()
 
 
 class _Combined(nn.Module):

@@ -44,6 +44,8 @@ class MixBatch(nn.Module):
 
         ``label`` is ``(B,)``, class indices, or already ``(B, classes)``.
         """
+        if label.ndim > 2:
+            raise UserError("mix: label maps cannot be mixed: leave it out.")
         shares = one_hot(label, self.classes).float() if label.ndim == 1 else label
         if torch.rand(()) >= self.probability:
             return image, shares

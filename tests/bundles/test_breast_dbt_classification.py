@@ -109,9 +109,13 @@ def test_both_breasts_are_compared_and_inference_finds_the_pairs_in_the_headers(
     np.testing.assert_allclose(read_predictions(tmp_path / "one" / "predictions.csv").probabilities, 0.5, atol=1e-6)
 
 
-def test_crops_around_lesions_train_and_windows_are_scored(cli, tmp_path):
+CACHED = ("--strategy", "freeze", "--augmentation", "$None", "--cache_features", "memory")
+
+
+@pytest.mark.parametrize("way", [("--crop_size", 16), ("--lesion_map", "true", *CACHED)])
+def test_boxes_train_and_the_most_suspicious_places_are_scored(cli, tmp_path, way):
     output = tmp_path / "out"
-    cli.train(output, "--crop_size", 16, "--compare_sides", "true")
+    cli.train(output, *way, "--compare_sides", "true")
     trained = read_predictions(output / "predictions.csv")
     checkpoint = ("--checkpoint", output / "checkpoints" / "best.pt")
     done = cli("inference", "--output_dir", tmp_path / "all", *checkpoint)
@@ -149,6 +153,8 @@ BAD = [
     (("--data_strategy", 3), "data_strategy must be 1"),
     (("--normal_share", 2), "normal_share must be above 0"),
     (("--crop_size", 300), "crop_size must lie between 2 and image_size"),
+    (("--crop_size", 16, "--lesion_map", "true"), "crop_size and lesion_map exclude each other"),
+    (("--backbone", "resnet18", "--lesion_map", "true"), "lesion_map needs .*: give --backbone fcn_resnet18"),
     (("--groups", "{'normal':['healthy'],'tumour':['lump']}"), "no label of normal|training part has no image"),
     (("--epoch", 1), r"no key 'epoch': did you mean --epochs\?"),
     (("--dataset_dir", "no boxes"), "has the marks|expected a single 1"),
