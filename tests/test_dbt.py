@@ -206,6 +206,7 @@ def test_a_lesion_becomes_a_map(box, label, want):
     assert Counter(item["label"].flatten().tolist()) == want
     if label and not np.isnan(box).any():
         assert item["label"][0, 1:3, 4].eq(label).all()
+    assert MapLesiond("image")({"image": 1}) == {"image": 1}
 
 
 def test_boxes_come_from_the_layout_or_the_table(cohort, tmp_path):

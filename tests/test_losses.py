@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from medtl_monai.losses import LOSSES, segmentation_loss
-from medtl_monai.utils import UserError
+from medtl_monai.losses import LOSSES, BalancedCrossEntropyLoss, segmentation_loss
+from medtl_monai.utils import UNKNOWN, UserError
 
 CLASSES = ["background", "left ventricle", "myocardium"]
 
@@ -65,3 +65,18 @@ def test_a_heavier_structure_counts_more(name):
 def test_mistakes_are_named(args, message):
     with pytest.raises(UserError, match=message):
         segmentation_loss(classes=CLASSES, **args)
+
+
+def test_each_class_counts_alike_and_unknown_places_do_not():
+    torch.manual_seed(0)
+    logits = torch.randn(2, 3, 4, 5, requires_grad=True)
+    label = torch.zeros(2, 1, 4, 5, dtype=torch.uint8)
+    label[0, 0, 0, 0], label[0, 0, 1:] = 2, UNKNOWN  # one place of the class 2, none of the class 1
+    loss = BalancedCrossEntropyLoss()(logits, label)
+    minus = -logits.detach().log_softmax(1)
+    healthy = torch.cat([minus[0, 0, 0, 1:], minus[1, 0].flatten()])
+    assert float(loss) == pytest.approx(float(healthy.mean() + minus[0, 2, 0, 0]) / 2, rel=1e-6)
+    loss.backward()
+    assert logits.grad[0, :, 1:].abs().max() == 0
+    nothing = BalancedCrossEntropyLoss()(logits, torch.full_like(label, UNKNOWN))
+    assert float(nothing) == 0

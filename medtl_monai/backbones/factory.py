@@ -81,8 +81,8 @@ UNETS: dict[str, Callable[..., nn.Module]] = {
     "basicunet": partial(_monai_unet, nets.BasicUNet),
     "flexibleunet": partial(_monai_unet, nets.FlexibleUNet, backbone="efficientnet-b0"),
 }
-"""Networks that label every pixel, likewise: ``unet_<backbone>`` takes the backbone's pretrained weights, and so does the
-fully convolutional ``fcn_<backbone>``, which has no decoder."""
+"""Networks that label every pixel, likewise: ``unet_<backbone>`` takes the backbone's pretrained weights, and so does
+``fcn_<backbone>``, which has no decoder."""
 
 
 INPUT_SIZES: dict[str, int] = {

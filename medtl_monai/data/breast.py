@@ -95,8 +95,10 @@ class MapLesiond(MapTransform):
         self.label_key = label_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """The same items, without ``box``."""
+        """The same items, without ``box``; those without a label stay as they are."""
         result = dict(data)
+        if self.label_key not in result:
+            return result
         box, label = torch.as_tensor(result.pop("box")), int(result[self.label_key])
         n = torch.tensor(result[self.keys[0]].shape[:-3:-1])  # columns and rows
         where = torch.zeros(1, *n.flip(0), dtype=torch.uint8)
