@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..backbones import UNETS, anatomy, build, compare_sides
+from ..backbones import BACKBONES, anatomy, build, compare_sides
 from ..runtime import RUNTIMES, Exported
 from ..strategies import Chain, Context, Strategy, Target
 from ..utils import UserError
@@ -43,7 +43,8 @@ def build_network(settings: Mapping[str, Any]) -> nn.Module:
     """The network of a model's settings: ``backbone``, ``channels``, ``classes``, ``variant``, ``compare_sides``,
     ``crop_size`` and ``lesion_map``.
 
-    The entries of ``variant`` are those of :func:`medtl_monai.variants.apply`; others are options of the backbone.
+    The entries of ``variant`` are those of :func:`medtl_monai.variants.apply`; others are options of the backbone. For a
+    ``lesion_map`` the backbone labels every place: ``fcn_<backbone>``, unless it does so already.
 
     Raises:
         UserError: settings that exclude each other.
@@ -51,16 +52,12 @@ def build_network(settings: Mapping[str, Any]) -> nn.Module:
     lesion_map, cropped = settings.get("lesion_map", False), settings.get("crop_size") is not None
     if lesion_map and cropped:
         raise UserError("crop_size and lesion_map exclude each other: leave one of them out.")
-    if lesion_map and settings["backbone"] not in UNETS:
-        raise UserError(
-            f"lesion_map needs a network that labels every pixel, and {settings['backbone']} names one class an image: "
-            f"give --backbone fcn_{settings['backbone']}, or unet_{settings['backbone']}."
-        )
+    backbone = settings["backbone"]
+    if lesion_map and backbone in BACKBONES:
+        backbone = f"fcn_{backbone}"
     variant = dict(settings["variant"])
     changes = {key: variant.pop(key) for key in VARIANTS if key in variant}
-    network = build(
-        settings["backbone"], in_channels=settings["channels"], num_classes=len(settings["classes"]), **variant
-    )
+    network = build(backbone, in_channels=settings["channels"], num_classes=len(settings["classes"]), **variant)
     network = apply(network, changes, blocks=[block.prefixes[-1] for block in anatomy(network).blocks[:-1]])
     # trained on crops or maps it sees one side at a time, and the inferer compares what it says of both
     pairs = settings.get("compare_sides") and not cropped and not lesion_map
