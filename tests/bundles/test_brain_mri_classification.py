@@ -154,6 +154,7 @@ def test_settings_backbone_and_folds_from_the_shell(cli, tmp_path):
     assert trained == "3,843"  # 1280 x 3 weights and 3 biases
 
 
+@pytest.mark.slow
 def test_domain_specific_normalization_from_training_to_inference(cli, cohort, tmp_path):
     cli.train(tmp_path / "out", "--variant::norm", "domain", "--strategy", "finetune")
     best = tmp_path / "out" / "checkpoints" / "best.pt"
@@ -393,6 +394,7 @@ def test_cached_features_workers_and_a_folder_of_prepared_images_change_nothing(
             np.testing.assert_allclose(two[key], value, rtol=1e-4, atol=1e-5, err_msg=key)
 
 
+@pytest.mark.slow
 def test_bfloat16_learns_what_32_bits_learn(cli, tmp_path):
     probe = "import torch; torch.nn.Linear(1280, 3).bfloat16()(torch.rand(8, 1280).bfloat16()).sum().backward()"
     if subprocess.run([sys.executable, "-c", probe], capture_output=True, check=False).returncode < 0:

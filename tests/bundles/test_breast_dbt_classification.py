@@ -112,7 +112,9 @@ def test_both_breasts_are_compared_and_inference_finds_the_pairs_in_the_headers(
 CACHED = ("--strategy", "freeze", "--augmentation", "$None", "--cache_features", "memory")
 
 
-@pytest.mark.parametrize("way", [("--crop_size", 16), ("--lesion_map", "true", *CACHED)])
+@pytest.mark.parametrize(
+    "way", [pytest.param(("--crop_size", 16), marks=pytest.mark.slow), ("--lesion_map", "true", *CACHED)]
+)
 def test_boxes_train_and_the_most_suspicious_places_are_scored(cli, tmp_path, way):
     output = tmp_path / "out"
     cli.train(output, *way, "--compare_sides", "true")

@@ -286,6 +286,7 @@ def test_masks_of_images_of_one_name_do_not_overwrite_each_other():
     assert places == ["masks/frame_mask", "masks/b_frame_mask", "masks/c_frame_mask"]
 
 
+@pytest.mark.slow
 def test_contours_of_the_original_sunnybrook_layout_are_trained_on(cli, hearts, tmp_path):
     masks = sunnybrook_original(tmp_path / "data", hearts)
     given = ("--dataset_dir", tmp_path / "data", "--layout_options::contours", "both")
