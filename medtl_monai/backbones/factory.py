@@ -130,7 +130,8 @@ def build(
     known = BACKBONES | UNETS
     if name not in known:
         near = get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(BACKBONES)}, or unet_ or fcn_ with one of them."
+        listed = f"choose from {', '.join(BACKBONES)}, or one of them after unet_ or fcn_."
+        hint = f"did you mean {near[0]!r}?" if near else listed
         raise UserError(f"there is no backbone {name!r}: {hint}")
     if spatial_dims not in (1, 2, 3):
         raise UserError(f"spatial_dims must be 1, 2 or 3, got {spatial_dims!r}.")

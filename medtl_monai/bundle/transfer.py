@@ -43,8 +43,8 @@ def build_network(settings: Mapping[str, Any]) -> nn.Module:
     """The network of a model's settings: ``backbone``, ``channels``, ``classes``, ``variant``, ``compare_sides``,
     ``crop_size`` and ``lesion_map``.
 
-    The entries of ``variant`` are those of :func:`medtl_monai.variants.apply`; others are options of the backbone. For a
-    ``lesion_map`` the backbone labels every place: ``fcn_<backbone>``, unless it does so already.
+    The entries of ``variant`` are those of :func:`medtl_monai.variants.apply`; others are options of the backbone. For
+    a ``lesion_map`` the backbone labels every place: ``fcn_<backbone>``, unless it does so already.
 
     Raises:
         UserError: settings that exclude each other.
