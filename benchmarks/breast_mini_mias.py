@@ -63,7 +63,7 @@ def cross_validate(data: Path, rows: list[dict], given: tuple, seed: int) -> dic
     """The scores of all images together, and the AUC of each fold."""
     items = [{**row, "label": int(row["label"] != "normal")} for row in rows]
     marked = load_breasts(data, layout="mini_mias", boxes=True).items
-    boxes = {item["image"]: ["" if math.isnan(value) else value for value in item["box"]] for item in marked}
+    boxes = {item["image"]: ["" if math.isnan(value) else value for value in item["box"][0]] for item in marked}
     probabilities, labels, patients, folds, seconds = [], [], [], [], []
     for fold in range(FOLDS):
         parts = split_patients(items, val_fraction=1 / FOLDS, fold=fold, seed=seed)

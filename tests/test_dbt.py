@@ -1,6 +1,7 @@
 """Slices of breast views: the two strategies, healthy patients and others, bad settings; breasts made alike."""
 
 import csv
+import math
 from collections import Counter, defaultdict
 
 import numpy as np
@@ -158,7 +159,12 @@ def test_a_box_stays_around_its_lesion(mirror, side):
     rows, columns = (item["image"][0] == 500).nonzero(as_tuple=True)
     size = torch.tensor([item["image"].shape[2], item["image"].shape[1]])
     want = torch.stack([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]) / size.repeat(2)
-    torch.testing.assert_close(torch.cat([item["box"][:2], item["box"][:2] + item["box"][2:]]), want)
+    (found,) = item["box"]
+    torch.testing.assert_close(torch.cat([found[:2], found[:2] + found[2:]]), want)
+    both = [[math.nan] * 4, box]
+    several = FaceBreastd("image")({"image": image, "box": both, **({"box_side": side} if side else {})})["box"]
+    assert several[0].isnan().all()
+    assert torch.equal(several[1], found)
     with pytest.raises(UserError, match=r"the box .* lies outside its image, which is 96 x 128"):
         FaceBreastd("image")({"image": image, "box": [97, 2, 5, 5]})
 
@@ -195,6 +201,8 @@ def _corner(crop):
     [
         ([0.5, 0.25, 0.125, 0.5], 1, {0: 4 * 8 - 2, 1: 2}),
         ([0.55, 0.25, 0.125, 0.5], 2, {0: 4 * 8 - 4, 2: 4}),  # what a box touches belongs to it
+        ([[0.5, 0.25, 0.125, 0.5], [0, 0, 0.25, 0.25], [torch.nan] * 4], 1, {0: 32 - 4, 1: 4}),
+        ([[0.5, 0.25, 0.125, 0.5], [1.0, 0.2, 0.0, 0.1]], 1, {255: 32}),  # one lies outside the crop
         ([torch.nan] * 4, 0, {0: 32}),
         ([torch.nan] * 4, 1, {255: 32}),  # somewhere
     ],
@@ -204,7 +212,7 @@ def test_a_lesion_becomes_a_map(box, label, want):
     assert set(item) == {"image", "label", "other"}
     assert item["label"].shape == (1, 4, 8)
     assert Counter(item["label"].flatten().tolist()) == want
-    if label and not np.isnan(box).any():
+    if label and len(box) == 4 and not np.isnan(box).any():
         assert item["label"][0, 1:3, 4].eq(label).all()
     assert MapLesiond("image")({"image": 1}) == {"image": 1}
 
@@ -218,7 +226,7 @@ def test_boxes_come_from_the_layout_or_the_table(cohort, tmp_path):
         }
     for item in items:
         if item["label"]:
-            assert item["box"] == rows[item["patient"], item["view"]]
+            assert item["box"][0] == rows[item["patient"], item["view"]]
         else:
             assert np.isnan(item["box"]).all()
         assert item["box_side"] == item["laterality"]
@@ -228,7 +236,7 @@ def test_boxes_come_from_the_layout_or_the_table(cohort, tmp_path):
     rows = [f"{n}.png,{('normal', 'cancer')[n % 2]},P{n},{(',,,', '1,2,3.5,4')[n % 2]}" for n in range(4)]
     table.write_text("\n".join(["image,label,patient,x,y,width,height", *rows]))
     boxes = [item["box"] for item in load_breasts(tmp_path, boxes=True).items]
-    assert boxes[1] == boxes[3] == [1, 2, 3.5, 4]
+    assert boxes[1] == boxes[3] == [[1, 2, 3.5, 4]]
     assert np.isnan(boxes[0] + boxes[2]).all()
     assert "box" not in load_breasts(tmp_path).items[1]
     table.write_text(table.read_text().replace("1,2,3.5,4", "1,2,3.5,"))
@@ -240,6 +248,17 @@ def test_boxes_come_from_the_layout_or_the_table(cohort, tmp_path):
     table.write_text(table.read_text().replace("1,2,-3,4", ",,,"))
     with pytest.raises(UserError, match="crop_size and lesion_map need to know where lesions are"):
         load_breasts(tmp_path, boxes=True)
+
+
+def test_all_lesions_of_an_image_have_their_boxes_the_largest_first(tmp_path):
+    lines = ["mdb001 G CIRC B 30 40 3", "mdb001 G CIRC M 20 20 5", "mdb002 G NORM", "mdb003 D NORM", "mdb004 D NORM"]
+    (tmp_path / "Info.txt").write_text("\n".join(lines))
+    for number in range(1, 5):
+        Image.new("L", (64, 64)).save(tmp_path / f"mdb00{number}.pgm")
+    boxes = [item["box"] for item in load_breasts(tmp_path, layout="mini_mias", boxes=True).items]
+    assert [box[2:] for box in boxes[0]] == [[10, 10], [6, 6]]
+    assert np.shape(boxes) == (4, 2, 4)
+    assert np.isnan(boxes[1:]).all()
 
 
 def test_the_other_side_is_the_same_view_at_the_same_depth(cohort):

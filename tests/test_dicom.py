@@ -269,6 +269,22 @@ def test_one_frame_is_decoded_and_no_other(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [np.int16, np.uint16])
+def test_frames_are_read_in_pieces(tmp_path, monkeypatch, dtype):
+    monkeypatch.setattr("medtl_monai.data.dicom._PIECE", 7)
+    pixels = np.random.default_rng(0).integers(0, 2000, (3, 4, 5)).astype(dtype)
+    pixels[1, 3, 4] = 5000  # in the last piece, with bits that are not stored
+    path = make(tmp_path / "a.dcm", pixels, BitsStored=12, HighBit=11)
+    for i in range(3):
+        np.testing.assert_array_equal(read_frame(path, i), pixel_array(path, index=i))
+    assert read_frame(path, 1)[3, 4] == 5000 - 4096
+    np.testing.assert_array_equal(read_series(path, rescale=False)[0], pixel_array(path))
+    path.write_bytes(path.read_bytes()[:-4])
+    np.testing.assert_array_equal(read_frame(path, 0), pixels[0])
+    with pytest.raises(UserError, match=r"a\.dcm"):
+        read_frame(path, 2)
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.uint16])
 def test_bits_that_are_not_stored_do_not_count(tmp_path, dtype):
     pixels = np.random.default_rng(0).integers(-30000, 30000, (3, 4, 5)).astype(dtype)
     path = make(tmp_path / "a.dcm", pixels, BitsStored=12, HighBit=11)

@@ -51,6 +51,17 @@ def test_without_a_decoder_each_place_is_classified_by_itself():
     torch.testing.assert_close(logits, places, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["fcn_vgg11", "fcn_mobilenet_v3_small", "fcn_efficientnet_lite0"])
+def test_dense_layers_behind_the_last_map_are_taken_out(name):
+    net = build(name, in_channels=1)
+    last = anatomy(net).blocks[-2]
+    assert last.prefixes[-1] == f"encoder.{net._taps[-1]}"
+    assert not any(isinstance(module, torch.nn.Linear) for module in net.encoder.modules())
+    net(torch.randn(2, 1, 64, 64)).sum().backward()
+    unused = [key for key, p in net.named_parameters() if p.grad is None]
+    assert not unused
+
+
 def classifier_map(classifier, image):
     """The linear classifier at every place of the last map."""
     found = []

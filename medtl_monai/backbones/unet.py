@@ -72,6 +72,7 @@ class TransferUNet(nn.Module):
         self._blocks = parts.blocks[:-1]
         self._taps = [prefix for block in self._blocks for prefix in block.prefixes]
         self._taps, skips = self._probe(torch.zeros(1, in_channels, *[_PROBE] * spatial_dims))
+        self._cut_behind(self._taps[-1])
         if 0 < len(decoder_channels) < len(skips) - 1:
             raise UserError(f"decoder_channels: {len(skips) - 1} numbers are needed, got {list(decoder_channels)}.")
         inputs = skips[-1]
@@ -120,6 +121,15 @@ class TransferUNet(nn.Module):
             for handle in handles:
                 handle.remove()
         return found
+
+    def _cut_behind(self, last: str) -> None:
+        """Take out the dense layers behind the module ``last``, which nothing uses."""
+        names = [prefix for block in self._blocks for prefix in block.prefixes]
+        behind = names[names.index(last) + 1 :]
+        for name in behind:
+            self.encoder.set_submodule(name, nn.Identity())
+        kept = ((block.name, tuple(name for name in block.prefixes if name not in behind)) for block in self._blocks)
+        self._blocks = tuple(Block(name, prefixes) for name, prefixes in kept if prefixes)
 
     def _probe(self, image: Tensor) -> tuple[list[str], list[int]]:
         """Names and channels of the last output at each stride."""

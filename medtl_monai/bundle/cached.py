@@ -46,7 +46,8 @@ class CacheFeatures:
         place: ``memory``, a folder, or ``None`` for no cache.
         network: the one that is trained.
         strategy: it must freeze the first blocks.
-        validator: the evaluator that scores every epoch.
+        validator: the evaluator that scores every epoch; ``None`` if it is not to be cached, as where its inferer
+            divides the images.
         views: how many augmented views of a training image are kept; 0 without augmentation.
         dtype: ``float16`` for half the memory.
         resume: the checkpoint that the run goes on from.
@@ -62,7 +63,7 @@ class CacheFeatures:
         *,
         network: nn.Module,
         strategy: Strategy,
-        validator: Engine,
+        validator: Engine | None,
         views: int = 0,
         dtype: str | None = None,
         resume: str | None = None,
@@ -95,13 +96,14 @@ class CacheFeatures:
         """Change where ``engine`` and the validator take their batches from."""
         if self.place is None:
             return
+        runs = [(run, views) for run, views in ((engine, self.views), (self.validator, 0)) if run is not None]
         caches = [
             FeatureCache(
                 self.network, run.data_loader, run.prepare_batch, place=self.place, views=views, dtype=self.dtype
             )
-            for run, views in ((engine, self.views), (self.validator, 0))
+            for run, views in runs
         ]
-        for run, cache in zip((engine, self.validator), caches, strict=True):
+        for (run, _), cache in zip(runs, caches, strict=True):
             run.data_loader, run.prepare_batch = cache.loader, cache.prepare_batch
             run.add_event_handler(Events.EPOCH_STARTED, lambda _, cache=cache: cache.refresh())
             engine.add_event_handler(Events.COMPLETED, lambda _, cache=cache: cache.close())

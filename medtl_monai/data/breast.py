@@ -33,9 +33,10 @@ def face_breast(image: Tensor) -> Tensor:
 class FaceBreastd(MapTransform):
     """:func:`face_breast` for items; follows :class:`medtl_monai.data.ToSliced`.
 
-    An item's ``box`` around a lesion of the first key's image (x, y, width and height in pixels; not numbers if there
-    is none) becomes a tensor ``(4,)`` of fractions of the cropped image. ``box_side``, if it is there, says that it was
-    drawn on the image turned by 180 degrees if need be, so that the chest wall is on the left (L) or the right (R).
+    An item's ``box``, one or several around the lesions of the first key's image (each x, y, width and height in
+    pixels; not numbers if there is none), becomes a tensor ``(n, 4)`` of fractions of the cropped image. ``box_side``,
+    if it is there, says that they were drawn on the image turned by 180 degrees if need be, so that the chest wall is
+    on the left (L) or the right (R).
 
     Raises:
         UserError: a box lies outside its image.
@@ -51,11 +52,11 @@ class FaceBreastd(MapTransform):
             window, mirrored = _find_breast(image)
             result[key] = MetaTensor(_faced(image, window, mirrored).contiguous(), meta=meta)
             if key == self.keys[0] and "box" in result:
-                box = torch.as_tensor(result["box"], dtype=torch.float32)
+                box = torch.as_tensor(result["box"], dtype=torch.float32).reshape(-1, 4)
                 _check_inside(box, image, meta)
                 if side and mirrored != (side == "R"):  # drawn on the image turned by 180 degrees
                     size = torch.tensor([image.shape[-1], image.shape[-2]])
-                    box = torch.cat([size - box[:2] - box[2:], box[2:]])
+                    box = torch.cat([size - box[:, :2] - box[:, 2:], box[:, 2:]], 1)
                 result["box"] = _within(box, window, mirrored)
         return result
 
@@ -82,8 +83,9 @@ class JoinSidesd(MapTransform):
 class MapLesiond(MapTransform):
     """A map of where the lesion lies, ``(1, H, W)``, in place of the item's label.
 
-    Its class within the box around it, which is taken out of the item, and 0, the healthy class, elsewhere. Where a
-    lesion is known of, but not its place, all is unknown: 255. Follows :class:`FaceBreastd` and ``Resized``.
+    Its class within the boxes, which are taken out of the item, and 0, the healthy class, elsewhere. Where a lesion is
+    known of, but not its place, or it lies outside the crop, all is unknown: 255. Follows :class:`FaceBreastd` and
+    ``Resized``.
 
     Args:
         keys: of the image ``(C, H, W)``.
@@ -99,14 +101,15 @@ class MapLesiond(MapTransform):
         result = dict(data)
         if self.label_key not in result:
             return result
-        box, label = torch.as_tensor(result.pop("box")), int(result[self.label_key])
+        box, label = _marked(result.pop("box")), int(result[self.label_key])
         n = torch.tensor(result[self.keys[0]].shape[:-3:-1])  # columns and rows
         where = torch.zeros(1, *n.flip(0), dtype=torch.uint8)
-        if bool(box.isnan().any()):
-            where.fill_(UNKNOWN if label else 0)
+        if label and (not len(box) or bool((box[:, 2:] <= 0).any())):
+            where.fill_(UNKNOWN)
         else:
-            (left, top), (right, bottom) = (box[:2] * n).floor().int(), ((box[:2] + box[2:]) * n).ceil().int()
-            where[:, top:bottom, left:right] = label
+            low, high = (box[:, :2] * n).floor().int(), ((box[:, :2] + box[:, 2:]) * n).ceil().int()
+            for (left, top), (right, bottom) in zip(low.tolist(), high.tolist(), strict=True):
+                where[:, top:bottom, left:right] = label
         return {**result, self.label_key: where}
 
 
@@ -201,28 +204,35 @@ def _faced(image: Tensor, window: tuple[slice, slice], mirrored: bool) -> Tensor
 
 def _check_inside(box: Tensor, image: Tensor, meta: Mapping[str, Any]) -> None:
     size = torch.tensor([image.shape[-1], image.shape[-2]])
-    if bool((box[:2] >= size).any() or (box[:2] + box[2:] <= 0).any()):
+    outside = ((box[:, :2] >= size) | (box[:, :2] + box[:, 2:] <= 0)).any(1)
+    if bool(outside.any()):
         raise UserError(
-            f"the box {box.tolist()} (x, y, width, height) lies outside its image, which is {size[0]} x {size[1]}: "
-            f"correct the row of {meta.get('filename_or_obj', 'this image')}."
+            f"the box {box[outside][0].tolist()} (x, y, width, height) lies outside its image, which is {size[0]} x "
+            f"{size[1]}: correct the row of {meta.get('filename_or_obj', 'this image')}."
         )
 
 
 def _within(box: Tensor, window: tuple[slice, slice], mirrored: bool) -> Tensor:
-    """``box`` in fractions of the window, which was mirrored or not; cut off at its edges."""
+    """Boxes ``(n, 4)`` in fractions of the window, which was mirrored or not; cut off at its edges."""
     rows, columns = window
     size = torch.tensor([columns.stop - columns.start, rows.stop - rows.start])
-    low = (box[:2] - torch.tensor([columns.start, rows.start])) / size
-    low, high = low.clamp(0, 1), (low + box[2:] / size).clamp(0, 1)
+    low = (box[:, :2] - torch.tensor([columns.start, rows.start])) / size
+    low, high = low.clamp(0, 1), (low + box[:, 2:] / size).clamp(0, 1)
     if mirrored:
-        low[0], high[0] = 1 - high[0], 1 - low[0]
-    return torch.cat([low, high - low])
+        low[:, 0], high[:, 0] = 1 - high[:, 0], 1 - low[:, 0]
+    return torch.cat([low, high - low], 1)
+
+
+def _marked(boxes: Any) -> Tensor:
+    """Those of ``boxes`` that are numbers, ``(n, 4)``."""
+    rows = torch.as_tensor(boxes).reshape(-1, 4)
+    return rows[~rows.isnan().any(1)]
 
 
 def _place(image: Tensor, box: Tensor | None) -> tuple[float, float]:
-    """A random place, as fractions of ``image`` ``(H, W)``, y first: in the box, else in the breast."""
-    if box is not None and not bool(box.isnan().any()):
-        x, y = (box[:2] + torch.rand(2) * box[2:]).tolist()
+    """A random place, as fractions of ``image`` ``(H, W)``, y first: in the first box, else in the breast."""
+    if box is not None and len(marked := _marked(box)):
+        x, y = (marked[0, :2] + torch.rand(2) * marked[0, 2:]).tolist()
         return y, x
     inside = (image > _DARK).nonzero()
     if not len(inside):

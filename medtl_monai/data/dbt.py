@@ -54,7 +54,7 @@ def load_breasts(
         groups: classes and their labels, in any case, the healthy class first; default: :data:`GROUPS`.
         classes: those of a trained model; they must be the names in ``groups``.
         compare_sides: give each item its ``other`` side, see :func:`medtl_monai.data.pair_sides`.
-        boxes: give each item the ``box`` of its largest lesion (of slices: of the nearest one), as
+        boxes: give each item ``box``, those of its lesions, the largest first (of slices: of the nearest ones), as
             :class:`medtl_monai.data.FaceBreastd` takes it: from the layout, or from the columns x, y, width and height,
             in pixels from the top left, of the table.
         table: further arguments of :func:`medtl_monai.data.load_cases`.
@@ -194,16 +194,21 @@ def _some_slices(view: Item, share: float, rng: np.random.Generator) -> list[int
 
 
 def _with_boxes(items: Sequence[Item], side: str | None) -> list[dict[str, Any]]:
-    """Each item with ``box``, not numbers where no lesion is marked, and its laterality under the name ``side``."""
-    found = [min(_boxes(item), default=(0.0, 0.0, [math.nan] * 4))[-1] for item in items]
-    if all(math.isnan(box[0]) for box in found):
+    """Each item with ``box``, and its laterality under the name ``side``.
+
+    The boxes of the nearest slice that has any, the largest first; as many for each item, the others not numbers.
+    """
+    found = [[box for away, _, box in boxes if away == boxes[0][0]] for boxes in map(sorted, map(_boxes, items))]
+    most = max(map(len, found), default=0)
+    if not most:
         raise UserError(
             "crop_size and lesion_map need to know where lesions are: no image has a box; give the table the columns "
             f"{', '.join(_BOX)} (in pixels from the top left, empty where there is no lesion), or BCS-DBT its table of "
             "boxes, or leave them out."
         )
     sides = [{side: item["laterality"]} if side else {} for item in items]
-    return [{**item, "box": box, **drawn} for item, box, drawn in zip(items, found, sides, strict=True)]
+    filled = [boxes + [[math.nan] * 4] * (most - len(boxes)) for boxes in found]
+    return [{**item, "box": boxes, **drawn} for item, boxes, drawn in zip(items, filled, sides, strict=True)]
 
 
 def _boxes(item: Item) -> list[tuple[float, float, list[float]]]:

@@ -369,16 +369,17 @@ def _each_frame(path: str, frames: int) -> Iterator[Array]:
     """Stored values of each frame in the file's order; where the encoding allows it only one is in memory."""
     from pydicom.pixels import iter_pixels
 
-    if plain := _plain(path):
-        for index in range(frames):
-            pixels = plain.frame(index)
-            yield _decode(path, index)[0] if pixels is None else pixels
+    done, plain = 0, _plain(path)
+    while plain and done < frames and (pixels := plain.frame(done)) is not None:
+        yield pixels
+        done += 1
+    if done == frames:
         return
-    done = 0
     try:
-        for pixels in iter_pixels(path, decoding_plugin=_plugin(path)):
-            yield pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
-            done += 1
+        for index, pixels in enumerate(iter_pixels(path, decoding_plugin=_plugin(path))):
+            if index == done:
+                yield pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+                done += 1
     except Exception:  # the reasons of _decode, which names what it cannot read
         rest, _ = _decode(path, None, every=frames > 1)
         yield from (rest if frames > 1 else rest[None])[done:]

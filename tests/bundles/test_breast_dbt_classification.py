@@ -117,8 +117,10 @@ CACHED = ("--strategy", "freeze", "--augmentation", "$None", "--cache_features",
 )
 def test_boxes_train_and_the_most_suspicious_places_are_scored(cli, tmp_path, way):
     output = tmp_path / "out"
-    cli.train(output, *way, "--compare_sides", "true")
+    cli.train(output, *way, "--compare_sides", "true", "--epochs", 2)
     trained = read_predictions(output / "predictions.csv")
+    saved = states(output / "checkpoints" / "best.pt")
+    assert ("head.0.weight" in saved["model"]) == saved["settings"]["lesion_map"] == ("--lesion_map" in way)
     checkpoint = ("--checkpoint", output / "checkpoints" / "best.pt")
     done = cli("inference", "--output_dir", tmp_path / "all", *checkpoint)
     assert done.returncode == 0, done.stdout + done.stderr
