@@ -122,11 +122,11 @@ class Cli:
         assert "Traceback" not in done.stdout + done.stderr
         assert not output.exists()
 
-    def train_in_two_processes(self, output, port):
+    def train_in_two_processes(self, output, port, *args):
         """A short training in two processes, and the evaluation of its model by a single one; that one's output."""
         launcher = ("-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={port}", "-m")
         quick = ("--epochs", 1, "--image_size", 32, "--output_dir", output)
-        done = self("train+multi_gpu_train", *quick, launcher=launcher)
+        done = self("train+multi_gpu_train", *quick, *args, launcher=launcher)
         assert done.returncode == 0, done.stdout + done.stderr
         alone = output.with_name("alone")
         done = self("evaluate", "--output_dir", alone, "--checkpoint", output / "checkpoints" / "best.pt")

@@ -109,7 +109,7 @@ SMALL = {
     **{name: (75, {}) for name in ("inception_v3", "inception_v4", "inception_resnet_v2")},
     **{name: (32, {}) for name in ("resnet18", "resnet18_v2", "densenet121", "efficientnet_b0", "seresnext50")},
 }
-DEEP = ("inception_v4", "inception_resnet_v2")  # a hundred and more layers
+DEEP = ("inception_v3", "inception_v4", "inception_resnet_v2")  # a hundred layers and more
 DIMENSIONS = [
     *(pytest.param(name, dims, marks=pytest.mark.slow if name in DEEP else ()) for name in SMALL for dims in (1, 2)),
     *((name, 3) for name in ("lenet5", "googlenet", "mobilenet_v3_small", "efficientnet_lite0", "resnet18_v2")),

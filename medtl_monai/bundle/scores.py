@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
-import torch
-from ignite.metrics import EpochMetric
-from monai.metrics import compute_roc_auc
+from monai.handlers import IgniteMetricHandler, from_engine
+from monai.metrics import CumulativeIterationMetric, compute_roc_auc
 from torch import Tensor
 
 __all__ = ["accuracy", "log_loss", "mean_auc"]
 
 
-def accuracy(task: str = "classification") -> EpochMetric:
+def accuracy(task: str = "classification") -> IgniteMetricHandler:
     """Share of right predictions, of an evaluator whose postprocessing gives probabilities and one-hot labels.
 
     Args:
@@ -24,10 +26,10 @@ def accuracy(task: str = "classification") -> EpochMetric:
         right = ((p > 0.5) == (y == 1))[known] if task == "multilabel" else p.argmax(1) == y.argmax(1)
         return right.double().mean().item()
 
-    return EpochMetric(compute, _stacked, check_compute_fn=False)
+    return _of_all(compute)
 
 
-def log_loss(task: str = "classification") -> EpochMetric:
+def log_loss(task: str = "classification") -> IgniteMetricHandler:
     """Cross-entropy of the probabilities, of the same."""
 
     def compute(p: Tensor, y: Tensor) -> float:
@@ -37,10 +39,10 @@ def log_loss(task: str = "classification") -> EpochMetric:
             return -(terms + (1 - truth) * (1 - p).clamp_min(1e-12).log())[known].double().mean().item()
         return -terms.sum(1).double().mean().item()
 
-    return EpochMetric(compute, _stacked, check_compute_fn=False)
+    return _of_all(compute)
 
 
-def mean_auc() -> EpochMetric:
+def mean_auc() -> IgniteMetricHandler:
     """Mean over classes or findings of the area under the ROC curve, of the same; NaN if it is defined for none."""
 
     def compute(p: Tensor, y: Tensor) -> float:
@@ -48,8 +50,22 @@ def mean_auc() -> EpochMetric:
         pairs = [(p[k, i], y[k, i]) for i, k in enumerate(known) if len(y[k, i].unique()) == 2]
         return float(np.mean([compute_roc_auc(*pair) for pair in pairs])) if pairs else float("nan")
 
-    return EpochMetric(compute, _stacked, check_compute_fn=False)
+    return _of_all(compute)
 
 
-def _stacked(output: list[dict[str, Tensor]]) -> tuple[Tensor, Tensor]:
-    return tuple(torch.stack([torch.as_tensor(case[key]).float() for case in output]) for key in ("pred", "label"))
+class _AtOnce(CumulativeIterationMetric):
+    """A number of all predictions and labels of an epoch; every process may have seen another number of images."""
+
+    def __init__(self, compute: Callable[[Tensor, Tensor], float]) -> None:
+        super().__init__()
+        self.compute = compute
+
+    def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **_: Any) -> tuple[Tensor, Tensor | None]:
+        return y_pred.float(), y if y is None else y.float()
+
+    def aggregate(self) -> float:
+        return self.compute(*self.get_buffer())
+
+
+def _of_all(compute: Callable[[Tensor, Tensor], float]) -> IgniteMetricHandler:
+    return IgniteMetricHandler(_AtOnce(compute), output_transform=from_engine(["pred", "label"]), save_details=False)

@@ -85,7 +85,12 @@ def test_a_run_goes_on_from_its_checkpoint(cli, run, tmp_path):
 
 
 def test_two_processes_train_and_a_single_one_finds_the_same_scores(cli, tmp_path):
-    alone = cli.train_in_two_processes(tmp_path / "out", port=29523)
+    alone = cli.train_in_two_processes(tmp_path / "out", 29523, "--val_fraction", 0.3)
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["val"]["images"] % 2  # one process validates more images than the other
+    (epoch,) = metrics["training"]["epochs"]
+    for key in ("auc", "accuracy"):
+        assert epoch[f"val_{key}"] == pytest.approx(metrics["val"]["metrics"][key]["value"])
     two, one = (read_predictions(folder / "predictions.csv") for folder in (tmp_path / "out", alone))
     want = dict(zip(one.images, one.probabilities, strict=True))
     for image, probabilities in zip(two.images, two.probabilities, strict=True):
