@@ -126,6 +126,8 @@ def test_a_network_whose_maps_do_not_halve_is_no_encoder():
 
     with pytest.raises(UserError, match="cannot be an encoder"):
         TransferUNet(flat)
+    with pytest.raises(UserError, match="InceptionV3 cannot be an encoder: it does not take an image of 64 pixels"):
+        build("fcn_inception_v3")
 
 
 @pytest.mark.parametrize("name", STRATEGIES)

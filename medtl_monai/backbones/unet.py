@@ -134,14 +134,18 @@ class TransferUNet(nn.Module):
     def _probe(self, image: Tensor) -> tuple[list[str], list[int]]:
         """Names and channels of the last output at each stride."""
         self.encoder.eval()
-        with torch.no_grad():
-            found = self._features(image)
+        kind = type(self.encoder).__name__
+        try:
+            with torch.no_grad():
+                found = self._features(image)
+        except RuntimeError as error:  # the Inceptions' unpadded convolutions
+            raise UserError(f"{kind} cannot be an encoder: it does not take an image of {_PROBE} pixels.") from error
         self.encoder.train()
         last = {output.shape[-1]: (name, output.shape[1]) for name, output in found.items()}
         sides = [_PROBE >> i for i in range(1, len(last) + 1) if _PROBE >> i in last]
         if len(sides) < 2 or [side for side in last if side < _PROBE] != sides:
             raise UserError(
-                f"{type(self.encoder).__name__} cannot be an encoder: an image of {_PROBE} pixels gives maps of "
+                f"{kind} cannot be an encoder: an image of {_PROBE} pixels gives maps of "
                 f"{', '.join(map(str, last))}, and each must be half of the one before."
             )
         return [last[side][0] for side in sides], [last[side][1] for side in sides]
