@@ -81,6 +81,7 @@ def context(features, classes=2, task="classification", **images):
         source=Images(**images).next("plain", "augmented"),
         weights=["0.5", "1.5"] * 8,
         domains=["other", "other", "target", "target"] * 4,
+        boxes=[[0, 0, 3, 3]] * 16,
     )
 
 

@@ -55,8 +55,15 @@ class Toy(nn.Module):
 
 def loader(dims=2, n=16):
     generator = torch.Generator().manual_seed(0)
+    lesion = torch.zeros(1, *[6] * dims)
+    lesion[:, :3] = 1
     cases = [
-        {"image": torch.randn(1, *[6] * dims, generator=generator) + 2.0 * (i % 2), "label": i % 2, "index": i}
+        {
+            "image": torch.randn(1, *[6] * dims, generator=generator) + 2.0 * (i % 2),
+            "label": i % 2,
+            "index": i,
+            "lesion": lesion,
+        }
         for i in range(n)
     ]
     return DataLoader(Dataset(cases), batch_size=8)

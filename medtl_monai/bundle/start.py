@@ -137,17 +137,18 @@ def check_values(config: Mapping[str, Any], switches: Sequence[str] = ()) -> Non
 
 
 def switched(config: Any) -> Any:
-    """``config`` with the texts ``true`` and ``false`` made what they say: MONAI takes both from the shell as texts.
+    """``config`` with the texts ``true``, ``false`` and ``null`` made what they say: MONAI takes them from the shell as
+    texts.
 
     Example:
-        >>> switched({"calibrate": "false", "steps": ["true", "$false"]})
-        {'calibrate': False, 'steps': [True, '$false']}
+        >>> switched({"calibrate": "false", "steps": ["true", "$false"], "patient_column": "null"})
+        {'calibrate': False, 'steps': [True, '$false'], 'patient_column': None}
     """
     if isinstance(config, dict):
         return {key: switched(value) for key, value in config.items()}
     if isinstance(config, list):
         return [switched(value) for value in config]
-    return {"true": True, "false": False}.get(config, config) if isinstance(config, str) else config
+    return {"true": True, "false": False, "null": None}.get(config, config) if isinstance(config, str) else config
 
 
 def find_root() -> str:

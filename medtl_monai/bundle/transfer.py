@@ -109,8 +109,8 @@ def transfer(
     where = anatomy(network)
     heads = any("source_head" in part.needs for part in parts)
     head = source_head(network, origin, head=where.head) if heads else None
-    labels, weight, domain = (_column(items, key) for key in ("label", "weight", "domain"))
-    context = Context(labels, classes, target, head, task, source, weight, domain)
+    labels, weight, domain, boxes = (_column(items, key) for key in ("label", "weight", "domain", "box"))
+    context = Context(labels, classes, target, head, task, source, weight, domain, boxes)
     if cache_features is not None:
         context = replace(context, extract=lambda network, images: images.features(network, cache_features))
     strategy.bind(context)

@@ -1,6 +1,7 @@
 """Data: folders into datalists, upright slices, splits by patient, leakage, phantoms."""
 
 from .arrays import ArrayReader, read_array, split_array
+from .boxes import BOX_COLUMNS, MarkLesiond
 from .breast import FaceBreastd, JoinSidesd, MapLesiond, RandCropLesiond, face_breast, pair_sides
 from .cached import cached_dataset, digest, stamped
 from .cases import Cases, present_classes, write_datalist
@@ -39,6 +40,7 @@ from .stacks import (
 )
 
 __all__ = [
+    "BOX_COLUMNS",
     "EXTENSIONS",
     "GROUPS",
     "LAYOUTS",
@@ -55,6 +57,7 @@ __all__ = [
     "LeakageReport",
     "LoadStackd",
     "MapLesiond",
+    "MarkLesiond",
     "NiftiReader",
     "RandCropLesiond",
     "ScalePercentilesd",

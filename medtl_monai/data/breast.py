@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, max_pool2d
 
 from ..utils import UNKNOWN, UserError
+from .boxes import check_inside, draw_boxes, marked
 from .dicom import header, split_frame
 
 __all__ = ["FaceBreastd", "JoinSidesd", "MapLesiond", "RandCropLesiond", "face_breast", "pair_sides"]
@@ -53,7 +54,7 @@ class FaceBreastd(MapTransform):
             result[key] = MetaTensor(_faced(image, window, mirrored).contiguous(), meta=meta)
             if key == self.keys[0] and "box" in result:
                 box = torch.as_tensor(result["box"], dtype=torch.float32).reshape(-1, 4)
-                _check_inside(box, image, meta)
+                check_inside(box, image)
                 if side and mirrored != (side == "R"):  # drawn on the image turned by 180 degrees
                     size = torch.tensor([image.shape[-1], image.shape[-2]])
                     box = torch.cat([size - box[:, :2] - box[:, 2:], box[:, 2:]], 1)
@@ -101,15 +102,12 @@ class MapLesiond(MapTransform):
         result = dict(data)
         if self.label_key not in result:
             return result
-        box, label = _marked(result.pop("box")), int(result[self.label_key])
+        box, label = marked(result.pop("box")), int(result[self.label_key])
         n = torch.tensor(result[self.keys[0]].shape[:-3:-1])  # columns and rows
-        where = torch.zeros(1, *n.flip(0), dtype=torch.uint8)
         if label and (not len(box) or bool((box[:, 2:] <= 0).any())):
-            where.fill_(UNKNOWN)
+            where = torch.full((1, *n.flip(0)), UNKNOWN, dtype=torch.uint8)
         else:
-            low, high = (box[:, :2] * n).floor().int(), ((box[:, :2] + box[:, 2:]) * n).ceil().int()
-            for (left, top), (right, bottom) in zip(low.tolist(), high.tolist(), strict=True):
-                where[:, top:bottom, left:right] = label
+            where = draw_boxes(box * n.repeat(2), n.flip(0).tolist(), label)
         return {**result, self.label_key: where}
 
 
@@ -202,16 +200,6 @@ def _faced(image: Tensor, window: tuple[slice, slice], mirrored: bool) -> Tensor
     return crop.flip(-1) if mirrored else crop
 
 
-def _check_inside(box: Tensor, image: Tensor, meta: Mapping[str, Any]) -> None:
-    size = torch.tensor([image.shape[-1], image.shape[-2]])
-    outside = ((box[:, :2] >= size) | (box[:, :2] + box[:, 2:] <= 0)).any(1)
-    if bool(outside.any()):
-        raise UserError(
-            f"the box {box[outside][0].tolist()} (x, y, width, height) lies outside its image, which is {size[0]} x "
-            f"{size[1]}: correct the row of {meta.get('filename_or_obj', 'this image')}."
-        )
-
-
 def _within(box: Tensor, window: tuple[slice, slice], mirrored: bool) -> Tensor:
     """Boxes ``(n, 4)`` in fractions of the window, which was mirrored or not; cut off at its edges."""
     rows, columns = window
@@ -223,16 +211,10 @@ def _within(box: Tensor, window: tuple[slice, slice], mirrored: bool) -> Tensor:
     return torch.cat([low, high - low], 1)
 
 
-def _marked(boxes: Any) -> Tensor:
-    """Those of ``boxes`` that are numbers, ``(n, 4)``."""
-    rows = torch.as_tensor(boxes).reshape(-1, 4)
-    return rows[~rows.isnan().any(1)]
-
-
 def _place(image: Tensor, box: Tensor | None) -> tuple[float, float]:
     """A random place, as fractions of ``image`` ``(H, W)``, y first: in the first box, else in the breast."""
-    if box is not None and len(marked := _marked(box)):
-        x, y = (marked[0, :2] + torch.rand(2) * marked[0, 2:]).tolist()
+    if box is not None and len(known := marked(box)):
+        x, y = (known[0, :2] + torch.rand(2) * known[0, 2:]).tolist()
         return y, x
     inside = (image > _DARK).nonzero()
     if not len(inside):

@@ -8,11 +8,13 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from ..utils import UserError
 from .arrays import stored_in
+from .boxes import BOX_COLUMNS, with_boxes
 from .cases import PARTS, Cases, check_exist, read_datalist, select
 from .layouts import LAYOUTS, read_layout
 from .layouts.common import delimiter
@@ -42,6 +44,8 @@ def load_cases(
     layout: str = "auto",
     layout_options: Mapping[str, Any] | None = None,
     keep: Sequence[str] = (),
+    box_columns: str | Sequence[str] | None = None,
+    box_mode: str = "xywh",
 ) -> Cases:
     """Find the labelled images of a folder.
 
@@ -67,6 +71,10 @@ def load_cases(
         layout: ``auto``; ``table``, ``datalist`` or ``folders``; or one of :data:`medtl_monai.data.LAYOUTS`.
         layout_options: of a public data set's layout, such as ``{"uncertain": "ones"}`` for CheXpert.
         keep: further columns of a table or datalist that the items keep, as text, where they are there.
+        box_columns: four columns that tell where each image's lesion lies, empty where there is none: items get
+            ``box``, x and y of its top left, width and height, in pixels or as fractions of the image. ``auto``: the
+            first of :data:`medtl_monai.data.BOX_COLUMNS`, if any.
+        box_mode: what the columns named are: ``xywh``, ``ccwh`` (centre first) or ``xyxy``.
 
     Raises:
         UserError: the folder, the table, a column, an image or a label is missing or does not fit.
@@ -80,17 +88,18 @@ def load_cases(
     columns = {"image": image_column, "split": split_column, "domain": domain_column}
     columns |= {f"label {name}": name for name in findings} if findings else {"label": label_column}  # type: ignore[dict-item]
     usual = all(key == name for key, name in columns.items()) and patient_column in ("auto", None)
+    named = [] if box_columns is None else chain(*BOX_COLUMNS) if box_columns == "auto" else box_columns
     cases = None
     if layout in LAYOUTS or (layout == "auto" and usual and table in ("index.csv", None)):
         cases = read_layout(root, layout, layout_options)
     cases = (
         select(cases, classes)
         if cases
-        else _load(root, table, columns, patient_column, classes, layout, (*_KEPT, *keep))
+        else _load(root, table, columns, patient_column, classes, layout, (*_KEPT, *keep, *named))
     )
     if task not in (None, cases.task):
         raise UserError(f"the labels in {root} are for {cases.task}, not for {task}: check label_column.")
-    return cases
+    return cases if box_columns is None else with_boxes(cases, box_columns, box_mode)
 
 
 def _load(

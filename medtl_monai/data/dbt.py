@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..utils import UserError
+from .boxes import CORNER, read_box
 from .breast import pair_sides
 from .cases import Cases
 from .datasets import load_cases, unlabelled
@@ -27,7 +28,6 @@ GROUPS = {"normal": ["normal"], "tumour": ["benign", "cancer", "malignant"]}
 """Classes, the healthy one first, and the labels that belong to each; others, such as ``actionable``, are left out."""
 
 _KEYS = ("image", "other", "label", "patient", "view", "laterality", "split", "domain", "box", "box_side")
-_BOX = ("x", "y", "width", "height")
 
 Item = Mapping[str, Any]
 
@@ -66,7 +66,7 @@ def load_breasts(
     groups = dict(groups or GROUPS)
     if classes is not None and list(classes) != list(groups):
         raise UserError(f"the model tells {', '.join(classes)} apart, and groups names {', '.join(groups)}: adapt it.")
-    cases = load_cases(dataset_dir, task="classification", keep=_BOX if boxes else (), **table)
+    cases = load_cases(dataset_dir, task="classification", keep=CORNER if boxes else (), **table)
     places = [_group(name, groups) for name in cases.classes]
     items = [{**item, "label": places[item["label"]]} for item in cases.items]
     if cases.layout == "bcs_dbt":
@@ -203,8 +203,8 @@ def _with_boxes(items: Sequence[Item], side: str | None) -> list[dict[str, Any]]
     if not most:
         raise UserError(
             "crop_size and lesion_map need to know where lesions are: no image has a box; give the table the columns "
-            f"{', '.join(_BOX)} (in pixels from the top left, empty where there is no lesion), or BCS-DBT its table of "
-            "boxes, or leave them out."
+            f"{', '.join(CORNER)} (in pixels from the top left, empty where there is no lesion), or BCS-DBT its table "
+            "of boxes, or leave them out."
         )
     sides = [{side: item["laterality"]} if side else {} for item in items]
     filled = [boxes + [[math.nan] * 4] * (most - len(boxes)) for boxes in found]
@@ -215,19 +215,13 @@ def _boxes(item: Item) -> list[tuple[float, float, list[float]]]:
     """Every lesion that the layout or the table names: slices between, negative area, and x, y, width and height."""
     if "boxes" in item:
         number = split_frame(item["image"])[1] or 0
-        marked = [(abs(box["slice"] - number), [box[name] for name in _BOX]) for box in item["boxes"]]
+        marked = [(abs(box["slice"] - number), [box[name] for name in CORNER]) for box in item["boxes"]]
     elif "lesions" in item:
         circles = [(lesion["x"], lesion["y"], lesion["radius"]) for lesion in item["lesions"]]
         marked = [(0, [x - r, y - r, 2 * r, 2 * r]) for x, y, r in circles]
     else:
-        texts = [item.get(name, "") for name in _BOX]
-        try:
-            marked = [(0, [float(text) for text in texts])] if any(texts) else []
-        except ValueError:
-            marked = [(0, [math.nan] * 4)]
-        if any(not (box[2] >= 1 and box[3] >= 1) for _, box in marked):
-            named = ", ".join(f"{name} {text!r}" for name, text in zip(_BOX, texts, strict=True))
-            raise UserError(f"the box of {item['image']} is none ({named}): give four numbers in pixels, or none.")
+        box = read_box(item, least=1)
+        marked = [(0, box)] if box else []
     return [(away, -box[2] * box[3], box) for away, box in marked]
 
 

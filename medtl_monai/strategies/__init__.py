@@ -38,6 +38,7 @@ from .parameter import (
     l2_penalty,
     l2_sp_penalty,
 )
+from .place import Localization
 from .relation import AttentionTransfer, CoTuning, RelationalDistillation, SimilarityPreserving
 from .semi import VAT, FixMatch, MeanTeacher, PseudoLabel
 from .source import BSS, DELTA, L1SP, AlphaBeta, AutoRGN, BitFit, LwF, Mixout, Surgical
@@ -79,6 +80,7 @@ __all__ = [
     "GradualUnfreeze",
     "Importance",
     "LinearDependency",
+    "Localization",
     "LwF",
     "MeanTeacher",
     "MixStyle",
@@ -140,6 +142,7 @@ FAMILIES: dict[str, dict[str, type[Strategy]]] = {
         "adabn": AdaBN,
         "mixstyle": MixStyle,
         "linear_dependency": LinearDependency,
+        "localization": Localization,
     },
     "instance": {
         "class_balanced": ClassBalanced,

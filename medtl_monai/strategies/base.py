@@ -65,6 +65,7 @@ class Context:
         source: the training images in batches ``(B, C, *spatial)``, in their order, normalized and not augmented.
         weights: the sample weight of each training image, as the user wrote it.
         domains: the domain (scanner, hospital) of each training image.
+        boxes: around the lesions of each training image.
         extract: from a network and ``source`` or ``target`` to what enters its head, ``(N, F)``, on the CPU.
     """
 
@@ -76,6 +77,7 @@ class Context:
     source: Iterable[Tensor] | None = None
     weights: Sequence[Any] = ()
     domains: Sequence[str] = ()
+    boxes: Sequence[Any] = ()
     extract: Callable[[nn.Module, Any], Tensor] = extract
 
 
@@ -245,6 +247,7 @@ _NEEDED = {
     "source": "the training images: bind it to a run's context.",
     "weights": "a weight for each training image: add the column weight to the table.",
     "domains": "the domain of each training image: add the column domain to the table.",
+    "boxes": "boxes around lesions: give the table the columns x, y, width and height, in pixels from the top left.",
     "source_head": "the source's own classes, which these weights do not carry: choose weights with a head.",
 }
 

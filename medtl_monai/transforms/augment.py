@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import MutableMapping, Sequence
 from typing import Any
 
 import torch
@@ -204,8 +204,9 @@ class PrepareBatch:
         mix: a module for a batch of images and labels, such as :class:`~medtl_monai.transforms.MixBatch`, or ``None``.
 
     Called with ``(batch, device, non_blocking)``, it returns ``(image, label)``; the label is ``None`` where the batch
-    has none. Labels of the images' shape (masks) are augmented with them. Images are laid out channels-last, which is
-    faster for convolutions on CPUs and tensor cores. MONAI's metadata is dropped: it costs 12 us an operation.
+    has none. Labels of the images' shape (masks) are augmented with them, and so is a map ``lesion`` ``(B, 1, H, W)``
+    of where lesions are, which is laid back into the batch. Images are laid out channels-last, which is faster for
+    convolutions on CPUs and tensor cores. MONAI's metadata is dropped: it costs 12 us an operation.
     """
 
     def __init__(
@@ -214,17 +215,27 @@ class PrepareBatch:
         self.mean, self.std, self.augment, self.mix = torch.tensor(mean), torch.tensor(std), augment, mix
 
     def __call__(
-        self, batch: Mapping[str, Any], device: torch.device | str | None = None, non_blocking: bool = False, **_: Any
+        self,
+        batch: MutableMapping[str, Any],
+        device: torch.device | str | None = None,
+        non_blocking: bool = False,
+        **_: Any,
     ) -> tuple[Tensor, Tensor | None]:
-        image, label = (
+        image, label, lesion = (
             None if value is None else torch.as_tensor(_plain(value)).to(device, non_blocking=non_blocking)
-            for value in (batch["image"], batch.get("label"))
+            for value in (batch["image"], batch.get("label"), batch.get("lesion"))
         )
-        if self.augment is not None:
+        if self.augment is not None and lesion is not None:
+            image, lesion = self.augment(image, lesion)
+        elif self.augment is not None:
             masks = label is not None and label.ndim == image.ndim
             image, label = self.augment(image, label) if masks else (self.augment(image), label)
         if self.mix is not None and label is not None:
-            image, label = self.mix(image, label)
+            mixed = image if lesion is None else torch.cat([image, lesion.to(image)], 1)
+            mixed, label = self.mix(mixed, label)
+            image, lesion = mixed[:, : image.shape[1]], None if lesion is None else mixed[:, image.shape[1] :]
+        if lesion is not None:
+            batch["lesion"] = lesion
         shape = (-1,) + (1,) * (image.ndim - 2)
         image = (image - self.mean.to(image).view(shape)) / self.std.to(image).view(shape)
         if image.ndim == 4:

@@ -155,6 +155,36 @@ def test_settings_backbone_and_folds_from_the_shell(cli, tmp_path):
 
 
 @pytest.mark.slow
+def test_boxes_in_the_table_are_learnt_from_and_not_needed_to_predict(cli, cohort, tmp_path):
+    boxed = tmp_path / "boxed"
+    shutil.copytree(cohort, boxed)
+    with (cohort / "index.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    with (boxed / "index.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, [*rows[0], "x", "y", "width", "height"])
+        writer.writeheader()
+        writer.writerows(
+            {**row, "x": 10, "y": 20, "width": 12, "height": i % 2 * 8 or ""} for i, row in enumerate(rows)
+        )
+    done = cli("train", "--dataset_dir", boxed, "--output_dir", tmp_path / "half")
+    assert done.returncode == 1
+    assert re.search(r"error: the box of .*\.png is none \(x '10', .*, height ''\)", done.stderr)
+
+    text = (boxed / "index.csv").read_text().replace(",10,20,12,\n", ",,,,\n")  # every other image has no box
+    (boxed / "index.csv").write_text(text)
+    more = ("--dataset_dir", boxed, "--mix", "{'_target_':'medtl_monai.transforms.MixBatch','classes':3}")
+    learnt = cli.train(tmp_path / "learnt", *more)
+    assert "strategy PartialFreeze + Localization" in learnt.stdout
+    without = cli.train(tmp_path / "without", *more, "--box_columns", "null")
+    assert "strategy PartialFreeze:" in without.stdout
+    models = [tmp_path / name / "checkpoints" / "best.pt" for name in ("learnt", "without")]
+    weights = [states(model)["model"] for model in models]
+    assert list(weights[0]) == list(weights[1])
+    assert not torch.equal(weights[0]["_conv_head.weight"], weights[1]["_conv_head.weight"])
+    done = cli("evaluate", "--checkpoint", models[0], "--output_dir", tmp_path / "scored", "--part", "val")
+    assert done.returncode == 0, done.stderr
+
+
 def test_domain_specific_normalization_from_training_to_inference(cli, cohort, tmp_path):
     cli.train(tmp_path / "out", "--variant::norm", "domain", "--strategy", "finetune")
     best = tmp_path / "out" / "checkpoints" / "best.pt"

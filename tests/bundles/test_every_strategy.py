@@ -45,9 +45,10 @@ def clis(make_cli, tmp_path_factory):
                 with index.open(newline="") as file:
                     rows = list(csv.DictReader(file))
                 with index.open("w", newline="") as file:
-                    writer = csv.DictWriter(file, [*rows[0], "weight"])
+                    box = {"x": 10, "y": 20, "width": 12, "height": 8}
+                    writer = csv.DictWriter(file, [*rows[0], "weight", *box])
                     writer.writeheader()
-                    writer.writerows({**row, "weight": 1 + i % 2} for i, row in enumerate(rows))
+                    writer.writerows({**row, "weight": 1 + i % 2, **box} for i, row in enumerate(rows))
             made[bundle] = make_cli(bundle, dataset)
         return made[bundle]
 

@@ -1,0 +1,127 @@
+"""Boxes around lesions: read from tables, and drawn as maps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from monai.data import MetaTensor
+from monai.data.box_utils import convert_box_mode
+from monai.transforms import MapTransform
+from torch import Tensor
+
+from ..utils import UserError
+from .cases import Cases
+
+__all__ = ["BOX_COLUMNS", "MarkLesiond", "check_inside", "draw_boxes", "marked", "read_box", "with_boxes"]
+
+CORNER = ("x", "y", "width", "height")
+BOX_COLUMNS = {CORNER: "xywh", ("box_xc", "box_yc", "box_w", "box_h"): "ccwh"}
+"""Columns that are taken for boxes, and MONAI's name of their order: the top left corner first, or the centre."""
+
+
+def read_box(
+    item: Mapping[str, Any], columns: Sequence[str] = CORNER, mode: str = "xywh", least: float = 0.0
+) -> list[float]:
+    """The box that four columns of an item's row tell: x and y of the top left, width and height; nothing if empty.
+
+    Args:
+        item: with the columns' text.
+        columns: their names.
+        mode: their order, one of MONAI's box modes in two dimensions: ``xywh``, ``ccwh`` (centre first), ``xyxy``.
+        least: that width and height must be, if not above 0.
+
+    Raises:
+        UserError: there are fewer numbers, or they make no box.
+    """
+    texts = [item.get(name, "") for name in columns]
+    if not any(texts):
+        return []
+    try:
+        numbers = torch.tensor([[float(text) for text in texts]], dtype=torch.float64)
+        box = convert_box_mode(numbers, mode, "xywh")[0].tolist()
+    except (ValueError, AssertionError):  # no number; the right before the left edge
+        box = [math.nan] * 4
+    if not (all(map(math.isfinite, box)) and min(box[2:]) > 0 and min(box[2:]) >= least):
+        named = ", ".join(f"{name} {text!r}" for name, text in zip(columns, texts, strict=True))
+        raise UserError(f"the box of {item['image']} is none ({named}): give four numbers, or none.")
+    return box
+
+
+def with_boxes(cases: Cases, columns: str | Sequence[str], mode: str) -> Cases:
+    """The cases with ``box``, see :func:`read_box`, in place of the four columns that their items kept.
+
+    Args:
+        cases: of a table.
+        columns: names, or ``auto``: the first of :data:`BOX_COLUMNS` that are there, if any.
+        mode: of the columns named; those of :data:`BOX_COLUMNS` bring their own.
+
+    Raises:
+        UserError: a column is missing or no name, or a row has no box there.
+    """
+    known = BOX_COLUMNS if columns == "auto" else {tuple(columns): mode}
+    there = [names for names in known if all(name in item for name in names for item in cases.items[:1])]
+    if not there and columns != "auto":
+        raise UserError(f"box_columns: the table does not have the four columns {', '.join(columns)}: check the names.")
+    others = {name for names in known for name in names}
+    items = []
+    for item in cases.items:
+        bare = {key: value for key, value in item.items() if key not in others}
+        items.append({**bare, "box": read_box(item, there[0], known[there[0]])} if there else bare)
+    return replace(cases, items=items)
+
+
+class MarkLesiond(MapTransform):
+    """A map of where lesions are, ``lesion`` ``(1, H, W)``: 1 within an item's ``box``, which is taken out, else 0.
+
+    There may be several boxes, or none: x, y, width and height in pixels, or as fractions of the image, which are at
+    most 1. Items without the entry stay as they are.
+
+    Args:
+        keys: of the upright image ``(C, H, W)``; follows :class:`medtl_monai.data.ToSliced`.
+
+    Raises:
+        UserError: a box lies outside its image.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """The same items, with the map."""
+        result = dict(data)
+        if "box" in result:
+            image = result[self.keys[0]]
+            box = marked(result.pop("box"))
+            if box.numel() and box.max() <= 1:
+                box = box * torch.tensor([image.shape[-1], image.shape[-2]] * 2)
+            check_inside(box, image)
+            result["lesion"] = draw_boxes(box, image.shape[-2:])
+        return result
+
+
+def draw_boxes(box: Tensor, shape: Sequence[int], value: int = 1) -> Tensor:
+    """``(1, H, W)``, ``value`` in every pixel that a box ``(n, 4)``, in pixels, touches, and 0 elsewhere."""
+    where = torch.zeros(1, *shape, dtype=torch.uint8)
+    low, high = box[:, :2].floor().int().clamp_min(0), (box[:, :2] + box[:, 2:]).ceil().int()
+    for (left, top), (right, bottom) in zip(low.tolist(), high.tolist(), strict=True):
+        where[:, top:bottom, left:right] = value
+    return where
+
+
+def check_inside(box: Tensor, image: Tensor) -> None:
+    """Raise if one of the boxes ``(n, 4)``, in pixels, lies outside the ``image`` ``(C, H, W)``."""
+    size = torch.tensor([image.shape[-1], image.shape[-2]])
+    outside = ((box[:, :2] >= size) | (box[:, :2] + box[:, 2:] <= 0)).any(1)
+    if bool(outside.any()):
+        meta = image.meta if isinstance(image, MetaTensor) else {}
+        raise UserError(
+            f"the box {box[outside][0].tolist()} (x, y, width, height) lies outside its image, which is {size[0]} x "
+            f"{size[1]}: correct the row of {meta.get('filename_or_obj', 'this image')}."
+        )
+
+
+def marked(boxes: Any) -> Tensor:
+    """Those of ``boxes`` that are numbers, ``(n, 4)``."""
+    rows = torch.as_tensor(boxes, dtype=torch.float32).reshape(-1, 4)
+    return rows[~rows.isnan().any(1)]
