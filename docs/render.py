@@ -186,7 +186,12 @@ def regularization() -> str:
         ("L2", "`--strategy l2`", "`weight`", _off),
         ("L2-SP, L1-SP", "`--strategy l2_sp`, `l1_sp`", "`alpha`, `beta`", _off),
         ("weight decay", "`--weight_decay`", "of AdamW", lambda c: _value(c, "weight_decay")),
-        ("frozen layers", "`--strategy partial_freeze`, `freeze`", "`blocks`", lambda c: c["strategy"].split("'")[-2]),
+        (
+            "frozen layers",
+            "`--strategy partial_freeze`, `freeze`",
+            "`blocks`",
+            lambda c: re.search(r"else '(\w+)'", c["strategy"])[1],
+        ),
         ("dropout", "`--variant::dropout`", "a rate, or name and settings", _dropout),
         ("Mixout", "`--strategy mixout`", "`p`", _off),
         ("mixup, cutmix", "`--mix`", "`kind`, `alpha`", lambda c: _value(c, "mix")),

@@ -10,7 +10,7 @@ from conftest import context
 from PIL import Image
 from torch import nn
 
-from medtl_monai.backbones import BACKBONES
+from medtl_monai.backbones import BACKBONES, compare_sides
 from medtl_monai.backbones import build as build_network
 from medtl_monai.data import MarkLesiond, load_cases
 from medtl_monai.strategies import Localization, Step
@@ -191,6 +191,17 @@ class TestStrategy:
         network(torch.rand(2, 1, 64, 64))
         assert strategy._tap.latest.shape[1] == len(strategy.where)
         assert strategy._tap.latest.ndim == 4
+
+    def test_of_pairs_of_sides_it_looks_at_the_image(self):
+        torch.manual_seed(0)
+        strategy = Localization()
+        strategy.bind(context(1, channels=2))
+        network = strategy.prepare(compare_sides(Seeing()))
+        with torch.no_grad():
+            strategy.where.fill_(3.0)
+        image, lesion = torch.rand(2, 1, 6, 6), (torch.rand(2, 1, 6, 6) > 0.5).float()
+        pairs = [loss(strategy, network, torch.cat([image, other], 1), lesion) for other in (image, 1 - image)]
+        assert torch.equal(*pairs)
 
     def test_it_needs_boxes(self):
         strategy, network = bound(Seeing())

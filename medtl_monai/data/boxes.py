@@ -47,7 +47,9 @@ def read_box(
         box = [math.nan] * 4
     if not (all(map(math.isfinite, box)) and min(box[2:]) > 0 and min(box[2:]) >= least):
         named = ", ".join(f"{name} {text!r}" for name, text in zip(columns, texts, strict=True))
-        raise UserError(f"the box of {item['image']} is none ({named}): give four numbers, or none.")
+        raise UserError(
+            f"the box of {item['image']} is none ({named}): give four numbers{' in pixels' * (least >= 1)}, or none."
+        )
     return box
 
 

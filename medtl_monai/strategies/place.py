@@ -26,7 +26,7 @@ class Localization(FeatureStrategy):
     - **When it helps**: few images with small lesions, whose surroundings tell patients apart.
     - **Cost**: a box around the lesion of each training image, or of some; almost no time.
     - **Settings**: ``weight`` (w) in [0, inf): 0 is ``finetune``, too large finds lesions and forgets what they are.
-    - **What it cannot do**: find what is smaller than a place, 32 pixels in most networks.
+    - **What it cannot do**: outline the lesion: a place is 32 pixels wide in most networks.
 
     References:
         Caruana. Multitask learning. Machine Learning 28, 1997. Vapnik, Vashist. A new learning paradigm: learning using
@@ -36,6 +36,9 @@ class Localization(FeatureStrategy):
 
     needs = ("boxes", "source")
     tasks = ("classification", "multilabel")
+
+    def __init__(self, weight: float = 1.0) -> None:
+        super().__init__(weight)
 
     def prepare(self, network: nn.Module) -> nn.Module:
         """Listen to the last map."""
@@ -51,10 +54,11 @@ class Localization(FeatureStrategy):
         if "lesion" not in step.batch:
             raise UserError(f"Localization needs {_NEEDED['boxes']}")
         assert self._tap is not None, "prepare comes first"
-        seen = self._tap.value
+        lesion = torch.as_tensor(step.batch["lesion"])
+        seen = self._tap.value[: len(lesion)]  # of a network that compares sides, the other ones follow
         with torch.autocast(seen.device.type, enabled=False):
             places = torch.einsum("bc...,c->b...", seen.float(), self.where)
-            lesion = torch.as_tensor(step.batch["lesion"]).to(places)
+            lesion = lesion.to(places)
             share = interpolate(lesion, size=places.shape[1:], mode="area").flatten(1)
             # a row without a lesion is 0 everywhere, and so is its loss
             target = share / share.sum(1, keepdim=True).clamp_min(torch.finfo(share.dtype).tiny)
