@@ -14,6 +14,7 @@ from torch import nn
 from medtl_monai import strategies
 from medtl_monai.backbones import BACKBONES, SpatialPyramidPool, anatomy, build
 from medtl_monai.backbones.efficientnet_lite import _SamePadded
+from medtl_monai.backbones.layers import conv_norm
 from medtl_monai.strategies import STRATEGIES
 from medtl_monai.utils import UserError, is_under
 
@@ -306,3 +307,28 @@ def test_same_padding_gives_half_the_size_rounded_up_and_puts_the_odd_pixel_last
     assert len(nn.Conv1d(1, 1, kernel_size, 2)(padded[None, None])[0, 0]) == -(-size // 2)
     before, after = int(padded.argmax()), int(padded.flip(0).argmax())
     assert after - before == (1 - size % 2)
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_norm_with_given_statistics_folded_into_its_convolution_changes_nothing(dims, bias):
+    torch.manual_seed(0)
+    conv = getattr(nn, f"Conv{dims}d")(6, 8, 3, 2, 1, groups=2, bias=bias)
+    norm = getattr(nn, f"BatchNorm{dims}d")(8, eps=1e-3)
+    x = torch.randn(3, 6, *[7] * dims)
+    for _ in range(3):
+        norm(conv(x))
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    assert torch.equal(conv_norm(conv, norm, x), norm(conv(x)))  # in training it is not folded
+    norm.eval()
+    found, expected = conv_norm(conv, norm, x), norm(conv(x))
+    assert not torch.equal(found, expected)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    weights = [*conv.parameters(), *norm.parameters()]
+    for a, b in zip(*(torch.autograd.grad(out.sin().sum(), weights) for out in (found, expected)), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+    heard = []
+    handle = norm.register_forward_hook(lambda *call: heard.append(call[-1]))
+    assert torch.equal(conv_norm(conv, norm, x), heard[0])
+    handle.remove()

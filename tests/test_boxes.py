@@ -52,6 +52,11 @@ class TestTable:
         with pytest.raises(UserError, match="does not have the four columns left, up"):
             boxes(made, ["left", "up", "right", "bottom"], "xyxy")
 
+    @pytest.mark.parametrize(("columns", "mode"), [("x", "xywh"), (["x", "y"], "xywh"), (["a", "b", "c", "d"], "yolo")])
+    def test_what_names_no_columns_is_refused(self, folder, columns, mode):
+        with pytest.raises(UserError, match="box_columns takes auto, null or a list of four columns"):
+            boxes(folder(["x", "y", "width", "height"], (1, 2, 3, 4), (1, 2, 3, 4)), columns, mode)
+
     def test_without_columns_there_are_none(self, folder):
         assert boxes(folder(["x", "y"], (1, 2), (3, 4))) == [None, None]
         assert boxes(folder(["x", "y", "width", "height"], (1, 2, 3, 4), (1, 2, 3, 4)), None) == [None, None]
@@ -81,6 +86,7 @@ class TestMap:
     def test_no_box_is_an_empty_map_and_no_entry_none(self):
         assert not self.mark([])["lesion"].any()
         assert not self.mark([[math.nan] * 4])["lesion"].any()
+        assert not self.mark([[1, 0.5, 0, 0.2]])["lesion"].any()  # what cropping leaves of a box outside
         assert list(MarkLesiond("image")({"image": torch.zeros(1, 4, 4)})) == ["image"]
 
     def test_a_box_outside_its_image_is_refused(self):

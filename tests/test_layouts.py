@@ -7,10 +7,11 @@ import math
 import h5py
 import numpy as np
 import pytest
+import torch
 from monai.transforms import Compose, LoadImaged
 from PIL import Image
 
-from medtl_monai.data import LAYOUTS, READERS, ToSliced, load_cases, read_array, read_stack, write_datalist
+from medtl_monai.data import LAYOUTS, READERS, MarkLesiond, ToSliced, load_cases, read_array, read_stack, write_datalist
 from medtl_monai.utils import UserError
 
 
@@ -364,6 +365,21 @@ def test_figshare_tumours_as_masks(tmp_path):
     cases = load_cases(tmp_path, layout="figshare_brain", layout_options={"task": "segmentation"})
     assert cases.items[0]["image"] == f"{tmp_path}/1.mat#cjdata/image"
     assert (cases.items[0]["label"], cases.items[2]["group"]) == (f"{tmp_path}/1.mat#cjdata/tumorMask", "pituitary")
+
+
+def test_boxes_around_figshare_tumours_are_where_their_masks_are(tmp_path):
+    figshare_brain(tmp_path)
+    mask = np.zeros((8, 6), np.uint8)
+    mask[2:5, 1:3] = 1  # rows, columns
+    with h5py.File(tmp_path / "1.mat", "a") as file:
+        del file["cjdata/tumorMask"], file["cjdata/image"]
+        file["cjdata/tumorMask"], file["cjdata/image"] = mask.T, mask.T  # as MATLAB stores them
+    item = load_cases(tmp_path, box_columns="auto").items[0]
+    assert item["box"] == [1, 2, 2, 3]
+    load = Compose([LoadImaged("image", reader=READERS, image_only=True), ToSliced("image"), MarkLesiond("image")])
+    found = load(item)
+    assert torch.equal(found["lesion"].float(), found["image"].as_tensor())
+    assert "box" not in load_cases(tmp_path).items[0]
 
 
 def test_one_sequence_of_brats(tmp_path):

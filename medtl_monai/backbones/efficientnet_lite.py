@@ -8,7 +8,7 @@ from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from .layers import average, batch_norm, drop_paths, initialize, round_to_8
+from .layers import average, batch_norm, conv_norm, drop_paths, initialize, round_to_8
 
 __all__ = ["STAGES", "VARIANTS", "EfficientNetLite"]
 
@@ -72,9 +72,9 @@ class _MBConv(nn.Module):
         self.expands, self.adds, self.drop = expansion > 1, stride == 1 and inputs == outputs, drop
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self._act(self._bn0(self._expand_conv(x))) if self.expands else x
-        y = self._act(self._bn1(self._depthwise_conv(self._same(y))))
-        y = self._bn2(self._project_conv(y))
+        y = self._act(conv_norm(self._expand_conv, self._bn0, x)) if self.expands else x
+        y = self._act(conv_norm(self._depthwise_conv, self._bn1, self._same(y)))
+        y = conv_norm(self._project_conv, self._bn2, y)
         if not self.adds:
             return y
         if self.training and self.drop > 0:
@@ -157,8 +157,8 @@ class EfficientNetLite(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits."""
-        x = self._act(self._bn0(self._conv_stem(self._same(x))))
+        x = self._act(conv_norm(self._conv_stem, self._bn0, self._same(x)))
         for block in self._blocks:
             x = block(x)
-        x = self._act(self._bn1(self._conv_head(x)))
+        x = self._act(conv_norm(self._conv_head, self._bn1, x))
         return self._fc(self._dropout(self._avg_pooling(x).flatten(1)))

@@ -8,7 +8,7 @@ import torch
 from monai.networks.layers.factories import Conv, Norm, Pool
 from torch import Tensor, nn
 
-__all__ = ["average", "batch_norm", "conv_bn_act", "drop_paths", "initialize", "round_to_8", "spread"]
+__all__ = ["average", "batch_norm", "conv_bn_act", "conv_norm", "drop_paths", "initialize", "round_to_8", "spread"]
 
 
 def spread(size: int | tuple[int, int], dims: int) -> tuple[int, ...]:
@@ -55,6 +55,24 @@ def conv_bn_act(
         batch_norm(dims, outputs, eps),
     ]
     return nn.Sequential(*layers, *([act(inplace=True)] if act else []))
+
+
+_PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+def conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
+    """``norm(conv(x))``, in one pass over the map where ``norm`` is a batch norm with given statistics.
+
+    Its scale and shift then go into the convolution's weights, for this call alone: frozen and scoring networks are
+    bound by memory. Gradients are the same; where something listens to one of the two, both are called.
+    """
+    listeners = conv._forward_hooks, conv._forward_pre_hooks, norm._forward_hooks, norm._forward_pre_hooks
+    if type(norm) not in _PLAIN or norm.training or norm.running_var is None or not norm.affine or any(listeners):
+        return norm(conv(x))
+    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    shift = norm.bias - norm.running_mean * scale
+    bias = shift if conv.bias is None else shift + conv.bias * scale
+    return conv._conv_forward(x, conv.weight * scale.view(-1, *[1] * (x.ndim - 1)), bias)
 
 
 def drop_paths(x: Tensor, probability: float) -> Tensor:

@@ -22,6 +22,8 @@ CORNER = ("x", "y", "width", "height")
 BOX_COLUMNS = {CORNER: "xywh", ("box_xc", "box_yc", "box_w", "box_h"): "ccwh"}
 """Columns that are taken for boxes, and MONAI's name of their order: the top left corner first, or the centre."""
 
+_MODES = ("xywh", "ccwh", "xyxy")
+
 
 def read_box(
     item: Mapping[str, Any], columns: Sequence[str] = CORNER, mode: str = "xywh", least: float = 0.0
@@ -31,7 +33,7 @@ def read_box(
     Args:
         item: with the columns' text.
         columns: their names.
-        mode: their order, one of MONAI's box modes in two dimensions: ``xywh``, ``ccwh`` (centre first), ``xyxy``.
+        mode: their order, in MONAI's words: ``xywh``, ``ccwh`` (the centre first) or ``xyxy``.
         least: that width and height must be, if not above 0.
 
     Raises:
@@ -57,13 +59,20 @@ def with_boxes(cases: Cases, columns: str | Sequence[str], mode: str) -> Cases:
     """The cases with ``box``, see :func:`read_box`, in place of the four columns that their items kept.
 
     Args:
-        cases: of a table.
+        cases: of a table; those of a layout that has boxes of its own stay as they are.
         columns: names, or ``auto``: the first of :data:`BOX_COLUMNS` that are there, if any.
         mode: of the columns named; those of :data:`BOX_COLUMNS` bring their own.
 
     Raises:
-        UserError: a column is missing or no name, or a row has no box there.
+        UserError: another mode, not four columns, or a column or a row's number is missing.
     """
+    if columns != "auto" and (isinstance(columns, str) or len(columns) != 4 or mode not in _MODES):
+        raise UserError(
+            f"box_columns takes auto, null or a list of four columns, and box_mode {', '.join(_MODES)}: got "
+            f"{columns!r} and {mode!r}."
+        )
+    if cases.items and "box" in cases.items[0]:
+        return cases
     known = BOX_COLUMNS if columns == "auto" else {tuple(columns): mode}
     there = [names for names in known if all(name in item for name in names for item in cases.items[:1])]
     if not there and columns != "auto":
@@ -80,7 +89,7 @@ class MarkLesiond(MapTransform):
     """A map of where lesions are, ``lesion`` ``(1, H, W)``: 1 within an item's ``box``, which is taken out, else 0.
 
     There may be several boxes, or none: x, y, width and height in pixels, or as fractions of the image, which are at
-    most 1. Items without the entry stay as they are.
+    most 1. Those of which cropping left nothing are left out; items without the entry stay as they are.
 
     Args:
         keys: of the upright image ``(C, H, W)``; follows :class:`medtl_monai.data.ToSliced`.
@@ -95,6 +104,7 @@ class MarkLesiond(MapTransform):
         if "box" in result:
             image = result[self.keys[0]]
             box = marked(result.pop("box"))
+            box = box[(box[:, 2:] > 0).all(1)]
             if box.numel() and box.max() <= 1:
                 box = box * torch.tensor([image.shape[-1], image.shape[-2]] * 2)
             check_inside(box, image)

@@ -72,8 +72,8 @@ def load_cases(
         layout_options: of a public data set's layout, such as ``{"uncertain": "ones"}`` for CheXpert.
         keep: further columns of a table or datalist that the items keep, as text, where they are there.
         box_columns: four columns that tell where each image's lesion lies, empty where there is none: items get
-            ``box``, x and y of its top left, width and height, in pixels or as fractions of the image. ``auto``: the
-            first of :data:`medtl_monai.data.BOX_COLUMNS`, if any.
+            ``box``, x and y of its top left, width and height, in pixels or as fractions of the image. ``auto``: those
+            of the layout, or the first of :data:`medtl_monai.data.BOX_COLUMNS`, if any.
         box_mode: what the columns named are: ``xywh``, ``ccwh`` (centre first) or ``xyxy``.
 
     Raises:
@@ -91,7 +91,7 @@ def load_cases(
     named = [] if box_columns is None else chain(*BOX_COLUMNS) if box_columns == "auto" else box_columns
     cases = None
     if layout in LAYOUTS or (layout == "auto" and usual and table in ("index.csv", None)):
-        cases = read_layout(root, layout, layout_options)
+        cases = read_layout(root, layout, layout_options, boxes=box_columns == "auto")
     cases = (
         select(cases, classes)
         if cases

@@ -46,8 +46,12 @@ LAYOUTS: dict[str, ModuleType] = {
 """By name; each module has ``matches(root)`` and ``read(root, **options)``."""
 
 
-def read_layout(root: Path, layout: str = "auto", options: Mapping[str, Any] | None = None) -> Cases | None:
+def read_layout(
+    root: Path, layout: str = "auto", options: Mapping[str, Any] | None = None, boxes: bool = False
+) -> Cases | None:
     """The cases of a known data set; ``None`` if ``layout`` is ``auto`` and the folder looks like none.
+
+    ``boxes`` sets the option of this name where a layout has it.
 
     Raises:
         UserError: an unknown layout or option, or a folder that does not hold what the layout asks for.
@@ -63,4 +67,5 @@ def read_layout(root: Path, layout: str = "auto", options: Mapping[str, Any] | N
     unknown = [name for name in options or {} if name not in known]
     if unknown:
         raise UserError(f"the layout {layout} has no option {unknown[0]}: it has {', '.join(known) or 'none'}.")
-    return LAYOUTS[layout].read(root, **(options or {}))
+    chosen = {"boxes": True} if boxes and "boxes" in known else {}
+    return LAYOUTS[layout].read(root, **{**chosen, **(options or {})})

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from ...utils import UserError
 from ..cases import Cases
@@ -19,12 +22,13 @@ def matches(root: Path) -> bool:
     return bool(_files(root))
 
 
-def read(root: Path, *, task: str = "classification") -> Cases:
+def read(root: Path, *, task: str = "classification", boxes: bool = False) -> Cases:
     """One item a file; the image is the array ``cjdata/image``.
 
     Args:
         root: the folder.
         task: ``classification`` by the kind of tumour, or ``segmentation`` of the tumour (``cjdata/tumorMask``).
+        boxes: for classification: give each item ``box``, around its tumour: x, y, width and height in pixels.
     """
     try:
         import h5py
@@ -33,20 +37,30 @@ def read(root: Path, *, task: str = "classification") -> Cases:
 
     if task not in ("classification", "segmentation"):
         raise UserError(f"task must be classification or segmentation, got {task!r}.")
-    items = []
+    items: list[dict[str, Any]] = []
     for path in _files(root):
         try:
             with h5py.File(path) as file:
                 patient = "".join(chr(code) for code in file["cjdata/PID"][()].ravel())
                 label = int(file["cjdata/label"][()].item()) - 1
+                box = {"box": _around(file["cjdata/tumorMask"][()])} if boxes and task == "classification" else {}
         except (OSError, KeyError) as error:
             raise UserError(f"{path.name} is no file of the set ({error}): expected MATLAB 7.3 with cjdata.") from error
-        items.append({"image": f"{path}#cjdata/image", "label": label, "patient": patient})
+        items.append({"image": f"{path}#cjdata/image", "label": label, "patient": patient, **box})
     if task == "classification":
         return found(root, "figshare_brain", items, CLASSES)
     masks = [item["image"].replace("#cjdata/image", "#cjdata/tumorMask") for item in items]
     items = [{**item, "label": mask, "group": CLASSES[item["label"]]} for item, mask in zip(items, masks, strict=True)]
     return found(root, "figshare_brain", items, ["tumour"], task)
+
+
+def _around(mask: np.ndarray) -> list[float]:
+    """The box around a mask whose columns come first, as MATLAB's do; nothing around nothing."""
+    places = np.argwhere(mask)
+    if not len(places):
+        return []
+    low = places.min(0)
+    return [*low.tolist(), *(places.max(0) + 1 - low).tolist()]
 
 
 def _files(root: Path) -> list[Path]:
