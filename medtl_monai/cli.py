@@ -229,7 +229,7 @@ def _data_check(options: argparse.Namespace) -> None:
     target = Path(options.datalist) if options.datalist else None
     if target is not None and target.exists() and read_datalist(target) is None:
         raise UserError(f"{target} exists and is not a datalist of this command: give --datalist another name.")
-    cases = _load_cases(options)
+    cases = _load_cases(options, box_columns="auto")
     report = check_cases(cases)
     print(render_check(report))
     if options.json:
@@ -255,7 +255,7 @@ def _add_layout(command: argparse.ArgumentParser) -> None:
     command.add_argument("--classes", metavar="NAME[,NAME...]", help="in the wanted order")
 
 
-def _load_cases(options: argparse.Namespace) -> Any:
+def _load_cases(options: argparse.Namespace, **more: Any) -> Any:
     from .data import load_cases
 
     columns = {f"{name}_column": getattr(options, f"{name}_column") for name in ("image", "split", "domain")}
@@ -268,6 +268,7 @@ def _load_cases(options: argparse.Namespace) -> Any:
         layout=options.layout,
         layout_options={name: _listed(value) for name, value in options.option},
         **columns,
+        **more,
     )
 
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from medtl_monai.backbones import BACKBONES, compare_sides
 from medtl_monai.backbones import build as build_network
+from medtl_monai.cli import main
 from medtl_monai.data import MarkLesiond, load_cases
 from medtl_monai.strategies import Localization, Step
 from medtl_monai.transforms import AugmentBatch, MixBatch, PrepareBatch
@@ -40,19 +41,41 @@ def boxes(folder, columns="auto", mode="xywh"):
 
 class TestTable:
     def test_columns_by_their_usual_names(self, folder):
-        assert boxes(folder(["x", "y", "width", "height"], (1, 2, 3, 4), ("", "", "", ""))) == [[1, 2, 3, 4], []]
+        assert boxes(folder(["x", "y", "width", "height"], (1, 2, 3, 4), ("", "", "", ""))) == [[[1, 2, 3, 4]], []]
 
     def test_fractions_around_a_centre(self, folder):
         found = boxes(folder(["box_xc", "box_yc", "box_w", "box_h"], (0.5, 0.5, 0.2, 0.4), (0.25, 0.5, 0.5, 1)))
-        np.testing.assert_allclose(found, [[0.4, 0.3, 0.2, 0.4], [0, 0, 0.5, 1]])
+        np.testing.assert_allclose(found, [[[0.4, 0.3, 0.2, 0.4]], [[0, 0, 0.5, 1]]])
 
     def test_columns_by_other_names(self, folder):
         made = folder(["left", "top", "right", "bottom"], (1, 2, 4, 6), (0, 0, 1, 1))
-        assert boxes(made, ["left", "top", "right", "bottom"], "xyxy") == [[1, 2, 3, 4], [0, 0, 1, 1]]
+        assert boxes(made, ["left", "top", "right", "bottom"], "xyxy") == [[[1, 2, 3, 4]], [[0, 0, 1, 1]]]
         with pytest.raises(UserError, match="does not have the four columns left, up"):
             boxes(made, ["left", "up", "right", "bottom"], "xyxy")
 
-    @pytest.mark.parametrize(("columns", "mode"), [("x", "xywh"), (["x", "y"], "xywh"), (["a", "b", "c", "d"], "yolo")])
+    def test_rows_of_one_image_are_its_boxes(self, folder):
+        made = folder(["x", "y", "width", "height"], (1, 2, 3, 4), ("", "", "", ""))
+        with (made / "index.csv").open("a") as file:
+            file.write("0.png,a,p0,5,6,7,8\n0.png,a,p0,1,2,3,4\n")
+        assert boxes(made) == [[[1, 2, 3, 4], [5, 6, 7, 8]], []]
+        with pytest.raises(UserError, match="stands twice in the labels, with x '1' or '5'"):
+            load_cases(made, keep=["x"])
+        with (made / "index.csv").open("a") as file:
+            file.write("0.png,b,p0,5,6,7,8\n")
+        with pytest.raises(UserError, match="stands twice in the labels, with label 'a' or 'b'"):
+            boxes(made)
+
+    def test_a_datalist_keeps_them_and_they_can_be_left_out(self, folder, tmp_path):
+        made = folder(["x", "y", "width", "height"], (1, 2, 3, 4), ("", "", "", ""))
+        assert main(["data", "check", str(made), "--datalist", str(made / "dataset.json")]) in (None, 0)
+        (made / "index.csv").unlink()
+        assert boxes(made) == [[[1, 2, 3, 4]], []]
+        assert boxes(made, None) == [None, None]
+
+    @pytest.mark.parametrize(
+        ("columns", "mode"),
+        [("x", "xywh"), (["x", "y"], "xywh"), (["a", "b", "c", "d"], "yolo"), ("auto", "xyxy")],
+    )
     def test_what_names_no_columns_is_refused(self, folder, columns, mode):
         with pytest.raises(UserError, match="box_columns takes auto, null or a list of four columns"):
             boxes(folder(["x", "y", "width", "height"], (1, 2, 3, 4), (1, 2, 3, 4)), columns, mode)
@@ -88,6 +111,7 @@ class TestMap:
         assert not self.mark([[math.nan] * 4])["lesion"].any()
         assert not self.mark([[1, 0.5, 0, 0.2]])["lesion"].any()  # what cropping leaves of a box outside
         assert list(MarkLesiond("image")({"image": torch.zeros(1, 4, 4)})) == ["image"]
+        assert list(MarkLesiond("image", draw=False)({"image": torch.zeros(1, 4, 4), "box": [9, 9, 9, 9]})) == ["image"]
 
     def test_a_box_outside_its_image_is_refused(self):
         with pytest.raises(UserError, match="lies outside its image, which is 20 x 10"):

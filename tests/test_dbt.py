@@ -177,6 +177,11 @@ def test_crops_surround_places_of_the_lesion_or_of_the_breast():
     corners = torch.stack([_corner(crop({"image": image, "box": lesion})["image"]) for _ in range(50)])
     assert corners.min(0).values.tolist() == [8, 24]  # y, x: half a crop before the centre
     assert corners.max(0).values.tolist() == [15, 27]
+    found = crop({"image": image, "box": lesion})
+    left, top = 32 - _corner(found["image"])[1], 16 - _corner(found["image"])[0]
+    whole = [max(0, left), max(0, top), min(16, left + 4), min(16, top + 8)]  # what the crop shows of the lesion
+    expected = [whole[0], whole[1], whole[2] - whole[0], whole[3] - whole[1]]
+    assert (16 * found["box"]).tolist() == [expected]
     unmarked = torch.full((4,), torch.nan)
     corners = torch.stack([_corner(crop({"image": image, "box": unmarked})["image"]) for _ in range(300)])
     assert corners[:, 1].max() == 39 - 8  # centres lie in the breast
@@ -246,7 +251,7 @@ def test_boxes_come_from_the_layout_or_the_table(cohort, tmp_path):
     with pytest.raises(UserError, match="the box of .* is none .*: give four numbers in pixels"):
         load_breasts(tmp_path, boxes=True)
     table.write_text(table.read_text().replace("1,2,-3,4", ",,,"))
-    with pytest.raises(UserError, match="crop_size and lesion_map need to know where lesions are"):
+    with pytest.raises(UserError, match="crop_size, lesion_map and localization need to know where lesions are"):
         load_breasts(tmp_path, boxes=True)
 
 

@@ -375,7 +375,7 @@ def test_boxes_around_figshare_tumours_are_where_their_masks_are(tmp_path):
         del file["cjdata/tumorMask"], file["cjdata/image"]
         file["cjdata/tumorMask"], file["cjdata/image"] = mask.T, mask.T  # as MATLAB stores them
     item = load_cases(tmp_path, box_columns="auto").items[0]
-    assert item["box"] == [1, 2, 2, 3]
+    assert item["box"] == [[1, 2, 2, 3]]
     load = Compose([LoadImaged("image", reader=READERS, image_only=True), ToSliced("image"), MarkLesiond("image")])
     found = load(item)
     assert torch.equal(found["lesion"].float(), found["image"].as_tensor())

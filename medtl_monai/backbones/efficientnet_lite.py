@@ -157,8 +157,8 @@ class EfficientNetLite(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits."""
-        x = self._act(conv_norm(self._conv_stem, self._bn0, self._same(x)))
+        x = self._act(self._bn0(self._conv_stem(self._same(x))))
         for block in self._blocks:
             x = block(x)
-        x = self._act(conv_norm(self._conv_head, self._bn1, x))
+        x = self._act(self._bn1(self._conv_head(x)))
         return self._fc(self._dropout(self._avg_pooling(x).flatten(1)))

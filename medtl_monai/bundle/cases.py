@@ -41,9 +41,10 @@ class Parts:
     leakage: LeakageReport
 
     def of(self, part: str) -> list[dict[str, Any]]:
-        """The items of one part, each with its place ``index`` in it."""
+        """The items of one part, each with its place ``index`` in it; without ``box``, which is for training alone."""
         chosen = (item for item, name in zip(self.items, self.names, strict=True) if name == part)
-        return [{**item, "index": i} for i, item in enumerate(chosen)]
+        unused = () if part == "train" else ("box",)
+        return [{**{k: v for k, v in item.items() if k not in unused}, "index": i} for i, item in enumerate(chosen)]
 
 
 def read_parts(

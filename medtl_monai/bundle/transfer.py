@@ -110,6 +110,7 @@ def transfer(
     heads = any("source_head" in part.needs for part in parts)
     head = source_head(network, origin, head=where.head) if heads else None
     labels, weight, domain, boxes = (_column(items, key) for key in ("label", "weight", "domain", "box"))
+    boxes = boxes if any(len(box) for box in boxes) else []
     context = Context(labels, classes, target, head, task, source, weight, domain, boxes)
     if cache_features is not None:
         context = replace(context, extract=lambda network, images: images.features(network, cache_features))

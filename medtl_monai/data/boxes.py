@@ -16,13 +16,24 @@ from torch import Tensor
 from ..utils import UserError
 from .cases import Cases
 
-__all__ = ["BOX_COLUMNS", "MarkLesiond", "check_inside", "draw_boxes", "marked", "read_box", "with_boxes"]
+__all__ = [
+    "BOX_COLUMNS",
+    "MarkLesiond",
+    "check_inside",
+    "draw_boxes",
+    "gather_boxes",
+    "marked",
+    "read_box",
+    "with_boxes",
+    "without_boxes",
+]
 
 CORNER = ("x", "y", "width", "height")
 BOX_COLUMNS = {CORNER: "xywh", ("box_xc", "box_yc", "box_w", "box_h"): "ccwh"}
 """Columns that are taken for boxes, and MONAI's name of their order: the top left corner first, or the centre."""
 
 _MODES = ("xywh", "ccwh", "xyxy")
+_GATHERED = "box rows"
 
 
 def read_box(
@@ -55,34 +66,56 @@ def read_box(
     return box
 
 
+def gather_boxes(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows with these columns, where there are any, in one entry: all rows' of the same image, each once."""
+    if not any(name in row for row in rows[:1] for name in columns):
+        return list(rows)
+    texts = [{name: row[name] for name in columns if name in row} for row in rows]
+    found: dict[str, list[dict[str, str]]] = {row["image"]: [] for row in rows}
+    for row, text in zip(rows, texts, strict=True):
+        if text not in found[row["image"]]:
+            found[row["image"]].append(text)
+    bare = ({key: value for key, value in row.items() if key not in columns} for row in rows)
+    return [{**row, _GATHERED: found[row["image"]]} for row in bare]
+
+
 def with_boxes(cases: Cases, columns: str | Sequence[str], mode: str) -> Cases:
-    """The cases with ``box``, see :func:`read_box`, in place of the four columns that their items kept.
+    """The cases with ``box``, a list of :func:`read_box`, in place of what :func:`gather_boxes` made of the columns.
 
     Args:
-        cases: of a table; those of a layout that has boxes of its own stay as they are.
+        cases: of a table; those of a layout, or a datalist, that has boxes of its own stay as they are.
         columns: names, or ``auto``: the first of :data:`BOX_COLUMNS` that are there, if any.
         mode: of the columns named; those of :data:`BOX_COLUMNS` bring their own.
 
     Raises:
         UserError: another mode, not four columns, or a column or a row's number is missing.
     """
-    if columns != "auto" and (isinstance(columns, str) or len(columns) != 4 or mode not in _MODES):
+    named = columns != "auto"
+    if (named and (isinstance(columns, str) or len(columns) != 4)) or mode not in (_MODES if named else _MODES[:1]):
         raise UserError(
-            f"box_columns takes auto, null or a list of four columns, and box_mode {', '.join(_MODES)}: got "
-            f"{columns!r} and {mode!r}."
+            f"box_columns takes auto, null or a list of four columns, and with such a list box_mode "
+            f"{', '.join(_MODES)}: got {columns!r} and {mode!r}."
         )
-    if cases.items and "box" in cases.items[0]:
+    if "box" in cases.items[0]:
         return cases
-    known = BOX_COLUMNS if columns == "auto" else {tuple(columns): mode}
-    there = [names for names in known if all(name in item for name in names for item in cases.items[:1])]
-    if not there and columns != "auto":
+    known = {tuple(columns): mode} if named else BOX_COLUMNS
+    first = cases.items[0].get(_GATHERED, [{}])[0]
+    there = next((names for names in known if set(names) <= set(first)), None)
+    if there is None and named:
         raise UserError(f"box_columns: the table does not have the four columns {', '.join(columns)}: check the names.")
-    others = {name for names in known for name in names}
-    items = []
-    for item in cases.items:
-        bare = {key: value for key, value in item.items() if key not in others}
-        items.append({**bare, "box": read_box(item, there[0], known[there[0]])} if there else bare)
+    items = [{key: value for key, value in item.items() if key != _GATHERED} for item in cases.items]
+    if there is not None:
+        read = [
+            [read_box({**item, **row}, there, known[there]) for row in whole[_GATHERED]]
+            for item, whole in zip(items, cases.items, strict=True)
+        ]
+        items = [{**item, "box": [box for box in boxes if box]} for item, boxes in zip(items, read, strict=True)]
     return replace(cases, items=items)
+
+
+def without_boxes(cases: Cases) -> Cases:
+    """The cases without ``box``."""
+    return replace(cases, items=[{key: value for key, value in item.items() if key != "box"} for item in cases.items])
 
 
 class MarkLesiond(MapTransform):
@@ -93,23 +126,28 @@ class MarkLesiond(MapTransform):
 
     Args:
         keys: of the upright image ``(C, H, W)``; follows :class:`medtl_monai.data.ToSliced`.
+        draw: whether there is to be a map; without, the boxes are only taken out.
 
     Raises:
         UserError: a box lies outside its image.
     """
 
+    def __init__(self, keys: Sequence[Hashable] | Hashable, draw: bool = True) -> None:
+        super().__init__(keys)  # type: ignore[arg-type]
+        self.draw = draw
+
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """The same items, with the map."""
         result = dict(data)
-        if "box" in result:
-            image = result[self.keys[0]]
-            box = marked(result.pop("box"))
-            box = box[(box[:, 2:] > 0).all(1)]
-            if box.numel() and box.max() <= 1:
-                box = box * torch.tensor([image.shape[-1], image.shape[-2]] * 2)
-            check_inside(box, image)
-            result["lesion"] = draw_boxes(box, image.shape[-2:])
-        return result
+        box = result.pop("box", None)
+        if box is None or not self.draw:
+            return result
+        image, box = result[self.keys[0]], marked(box)
+        box = box[(box[:, 2:] > 0).all(1)]
+        if box.numel() and box.max() <= 1:
+            box = box * torch.tensor([image.shape[-1], image.shape[-2]] * 2)
+        check_inside(box, image)
+        return {**result, "lesion": draw_boxes(box, image.shape[-2:])}
 
 
 def draw_boxes(box: Tensor, shape: Sequence[int], value: int = 1) -> Tensor:

@@ -114,7 +114,7 @@ class MapLesiond(MapTransform):
 class RandCropLesiond(MapTransform, RandomizableTrait):
     """A square around a random place of an image's lesion, or of the breast where no lesion is marked.
 
-    Follows :class:`FaceBreastd`, whose ``box`` it takes out of the items, and
+    Follows :class:`FaceBreastd`, whose ``box`` becomes fractions of the square, and
     :class:`medtl_monai.data.ScalePercentilesd`. Its draws come from torch's default generator.
 
     Args:
@@ -137,15 +137,19 @@ class RandCropLesiond(MapTransform, RandomizableTrait):
         self.size = size
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """The same items, cropped, without ``box``."""
+        """The same items, cropped."""
         result = dict(data)
-        box, image = result.pop("box", None), result[self.keys[0]]
+        box, image = result.get("box"), result[self.keys[0]]
         rows, columns = (
             _low(n, self.size, centre * n)
             for n, centre in zip(image.shape[-2:], _place(torch.as_tensor(image[0]), box), strict=True)
         )
         for key in self.key_iterator(result):
             result[key] = result[key][..., rows : rows + self.size, columns : columns + self.size]
+        if box is not None:
+            pixels = torch.as_tensor(box).reshape(-1, 4) * torch.tensor([image.shape[-1], image.shape[-2]] * 2)
+            window = slice(rows, rows + self.size), slice(columns, columns + self.size)
+            result["box"] = _within(pixels, window, False)
         return result
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..utils import UserError
 from .arrays import stored_in
-from .boxes import BOX_COLUMNS, with_boxes
+from .boxes import BOX_COLUMNS, gather_boxes, with_boxes, without_boxes
 from .cases import PARTS, Cases, check_exist, read_datalist, select
 from .layouts import LAYOUTS, read_layout
 from .layouts.common import delimiter
@@ -72,8 +72,8 @@ def load_cases(
         layout_options: of a public data set's layout, such as ``{"uncertain": "ones"}`` for CheXpert.
         keep: further columns of a table or datalist that the items keep, as text, where they are there.
         box_columns: four columns that tell where each image's lesion lies, empty where there is none: items get
-            ``box``, x and y of its top left, width and height, in pixels or as fractions of the image. ``auto``: those
-            of the layout, or the first of :data:`medtl_monai.data.BOX_COLUMNS`, if any.
+            ``box``, for each of their rows x and y of the top left, width and height, in pixels or as fractions of the
+            image. ``auto``: those of the layout, or the first of :data:`medtl_monai.data.BOX_COLUMNS`, if any.
         box_mode: what the columns named are: ``xywh``, ``ccwh`` (centre first) or ``xyxy``.
 
     Raises:
@@ -88,18 +88,18 @@ def load_cases(
     columns = {"image": image_column, "split": split_column, "domain": domain_column}
     columns |= {f"label {name}": name for name in findings} if findings else {"label": label_column}  # type: ignore[dict-item]
     usual = all(key == name for key, name in columns.items()) and patient_column in ("auto", None)
-    named = [] if box_columns is None else chain(*BOX_COLUMNS) if box_columns == "auto" else box_columns
+    named = () if box_columns is None else chain(*BOX_COLUMNS) if box_columns == "auto" else box_columns
     cases = None
     if layout in LAYOUTS or (layout == "auto" and usual and table in ("index.csv", None)):
         cases = read_layout(root, layout, layout_options, boxes=box_columns == "auto")
     cases = (
         select(cases, classes)
         if cases
-        else _load(root, table, columns, patient_column, classes, layout, (*_KEPT, *keep, *named))
+        else _load(root, table, columns, patient_column, classes, layout, (*_KEPT, *keep), tuple(named))
     )
     if task not in (None, cases.task):
         raise UserError(f"the labels in {root} are for {cases.task}, not for {task}: check label_column.")
-    return cases if box_columns is None else with_boxes(cases, box_columns, box_mode)
+    return without_boxes(cases) if box_columns is None else with_boxes(cases, box_columns, box_mode)
 
 
 def _load(
@@ -110,15 +110,16 @@ def _load(
     classes: Sequence[str] | None,
     wanted: str,
     kept: Sequence[str],
+    boxes: Sequence[str],
 ) -> Cases:
     listed = table if table is not None and table.endswith(".json") else "dataset.json"
     if wanted in ("auto", "table") and table not in (None, listed) and (root / table).is_file():
-        layout, rows = "table", _table_rows(root / table, columns, patient_column, kept)
+        layout, rows = "table", _table_rows(root / table, columns, patient_column, (*kept, *boxes))
     elif wanted in ("auto", "datalist") and (root / listed).is_file():
         written = read_datalist(root / listed)
         if written is not None:
             return select(written, classes)
-        layout, rows = "datalist", _datalist_rows(root / listed, columns, patient_column, kept)
+        layout, rows = "datalist", _datalist_rows(root / listed, columns, patient_column, (*kept, *boxes))
     elif wanted in ("table", "datalist") or table not in (None, "index.csv"):
         table = listed if wanted == "datalist" else table
         tables = sorted(path.name for path in root.iterdir() if path.suffix in (".csv", ".tsv", ".json"))
@@ -127,7 +128,7 @@ def _load(
         layout, rows = "folders", _folder_rows(root, patient_column)
     rows = [{**row, "image": str((root / row["image"]).resolve())} for row in rows]
     _check_images(rows, root)
-    rows = _without_duplicates(rows)
+    rows = _without_duplicates(gather_boxes(rows, boxes))
     if "label" in columns and _is_mask(root / rows[0]["label"]):
         rows = [{**row, "label": str((root / row["label"]).resolve())} for row in rows]
         check_exist(rows, root, "segmentation")

@@ -202,9 +202,9 @@ def _with_boxes(items: Sequence[Item], side: str | None) -> list[dict[str, Any]]
     most = max(map(len, found), default=0)
     if not most:
         raise UserError(
-            "crop_size and lesion_map need to know where lesions are: no image has a box; give the table the columns "
-            f"{', '.join(CORNER)} (in pixels from the top left, empty where there is no lesion), or BCS-DBT its table "
-            "of boxes, or leave them out."
+            "crop_size, lesion_map and localization need to know where lesions are: no image has a box; give the table "
+            f"the columns {', '.join(CORNER)} (in pixels from the top left, empty where there is none), or BCS-DBT its "
+            "table of boxes, or leave them out."
         )
     sides = [{side: item["laterality"]} if side else {} for item in items]
     filled = [boxes + [[math.nan] * 4] * (most - len(boxes)) for boxes in found]

@@ -200,7 +200,7 @@ class PrepareBatch:
     Args:
         mean: subtracted from each channel, in units of the images (``[0, 1]``).
         std: divides each channel.
-        augment: a module for a batch of images, or ``None``.
+        augment: a module for a batch of images, and with masks or a map ``lesion`` for both, or ``None``.
         mix: a module for a batch of images and labels, such as :class:`~medtl_monai.transforms.MixBatch`, or ``None``.
 
     Called with ``(batch, device, non_blocking)``, it returns ``(image, label)``; the label is ``None`` where the batch

@@ -154,7 +154,6 @@ def test_settings_backbone_and_folds_from_the_shell(cli, tmp_path):
     assert trained == "3,843"  # 1280 x 3 weights and 3 biases
 
 
-@pytest.mark.slow
 def test_boxes_in_the_table_are_learnt_from_and_not_needed_to_predict(cli, cohort, tmp_path):
     boxed = tmp_path / "boxed"
     shutil.copytree(cohort, boxed)
@@ -185,6 +184,7 @@ def test_boxes_in_the_table_are_learnt_from_and_not_needed_to_predict(cli, cohor
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_domain_specific_normalization_from_training_to_inference(cli, cohort, tmp_path):
     cli.train(tmp_path / "out", "--variant::norm", "domain", "--strategy", "finetune")
     best = tmp_path / "out" / "checkpoints" / "best.pt"

@@ -51,7 +51,7 @@ def read_layout(
 ) -> Cases | None:
     """The cases of a known data set; ``None`` if ``layout`` is ``auto`` and the folder looks like none.
 
-    ``boxes`` sets the option of this name where a layout has it.
+    With ``boxes`` those layouts that can give each item ``box``, a list of x, y, width and height in pixels.
 
     Raises:
         UserError: an unknown layout or option, or a folder that does not hold what the layout asks for.
@@ -63,9 +63,10 @@ def read_layout(
     elif not LAYOUTS[layout].matches(root):
         purpose = (LAYOUTS[layout].matches.__doc__ or "").removeprefix("Whether ").rstrip(".")
         raise UserError(f"{root} does not look like {layout}: expected that {purpose}.")
-    known = [name for name in inspect.signature(LAYOUTS[layout].read).parameters if name != "root"]
+    known = [name for name in inspect.signature(LAYOUTS[layout].read).parameters if name not in ("root", "boxes")]
     unknown = [name for name in options or {} if name not in known]
     if unknown:
         raise UserError(f"the layout {layout} has no option {unknown[0]}: it has {', '.join(known) or 'none'}.")
-    chosen = {"boxes": True} if boxes and "boxes" in known else {}
-    return LAYOUTS[layout].read(root, **{**chosen, **(options or {})})
+    read = LAYOUTS[layout].read
+    asked = {"boxes": boxes} if "boxes" in inspect.signature(read).parameters else {}
+    return read(root, **asked, **(options or {}))

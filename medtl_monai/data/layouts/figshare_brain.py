@@ -28,7 +28,7 @@ def read(root: Path, *, task: str = "classification", boxes: bool = False) -> Ca
     Args:
         root: the folder.
         task: ``classification`` by the kind of tumour, or ``segmentation`` of the tumour (``cjdata/tumorMask``).
-        boxes: for classification: give each item ``box``, around its tumour: x, y, width and height in pixels.
+        boxes: for classification: give each item ``box``, that around its tumour: x, y, width and height in pixels.
     """
     try:
         import h5py
@@ -54,13 +54,13 @@ def read(root: Path, *, task: str = "classification", boxes: bool = False) -> Ca
     return found(root, "figshare_brain", items, ["tumour"], task)
 
 
-def _around(mask: np.ndarray) -> list[float]:
-    """The box around a mask whose columns come first, as MATLAB's do; nothing around nothing."""
+def _around(mask: np.ndarray) -> list[list[int]]:
+    """The box around a mask whose columns come first, as MATLAB's do; none around nothing."""
     places = np.argwhere(mask)
     if not len(places):
         return []
     low = places.min(0)
-    return [*low.tolist(), *(places.max(0) + 1 - low).tolist()]
+    return [[*low.tolist(), *(places.max(0) + 1 - low).tolist()]]
 
 
 def _files(root: Path) -> list[Path]:
