@@ -63,7 +63,8 @@ def run(bundle: str, data: Path, result: Path, args: tuple) -> dict:
     values = {key: val["metrics"][key]["value"] for key in METRICS}
     intervals = {f"{key}_interval": val["metrics"][key]["interval"] for key in ("accuracy", "auc")}
     counts = {"images": val["images"], "patients": val["patients"]}
-    machine = f"{len(os.sched_getaffinity(0))} cores of an {cpu()}"  # runs may be renewed elsewhere
+    cores = len(os.sched_getaffinity(0))
+    machine = f"{cores} core{'s' * (cores > 1)} of an {cpu()}"  # runs may be renewed elsewhere
     return {"command": command, "seconds": round(seconds, 1), **values, **intervals, **counts, "machine": machine}
 
 

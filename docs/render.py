@@ -109,7 +109,7 @@ def results(folder: str) -> str:
         ]
         lines.append(f"| {start} | {seed} | {' | '.join(cells)} | {run['seconds'] / 60:.1f} |")
     for start, mean in summary["mean"].items():
-        n = sum(name.startswith(start) for name in summary["runs"])
+        n = sum(name.startswith(f"{start}-seed") for name in summary["runs"])
         if n > 1:
             values = f"**{mean['accuracy']:.3f}** | **{mean['auc']:.3f}** | {mean['seconds'] / 60:.1f}"
             lines.append(f"| **{start}** | mean of {n} | {values} |")
