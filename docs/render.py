@@ -3,7 +3,9 @@
 import ast
 import inspect
 import json
+import math
 import re
+import statistics
 from pathlib import Path
 
 from torch import nn
@@ -115,6 +117,20 @@ def results(folder: str) -> str:
             lines.append(f"| **{start}** | mean of {n} | {values} |")
     machines = " or ".join(dict.fromkeys(run["machine"] for run in summary["runs"].values()))
     return "\n".join(lines) + f"\n\nMeasured on {machines}.\n"
+
+
+def peer() -> str:
+    """The README's table of the brain bundle against a plain loop, over the clock."""
+    found = json.loads((ROOT / "benchmarks" / "results" / "brain_mri" / "peer.json").read_text())
+    lines = ["| after | bundle: accuracy, AUC | plain loop: accuracy, AUC |", "|---|---|---|"]
+    for seconds in (60, 90, 120, 150, 180, 240, 300, math.inf):
+        cells = []
+        for way in ("bundle", "peer"):
+            at = [[epoch for epoch in run[way] if epoch["seconds"] <= seconds][-1:] for run in found["runs"].values()]
+            means = [statistics.mean(epoch[f"val_{key}"] for (epoch,) in at) for key in ("accuracy", "auc") if all(at)]
+            cells.append(", ".join(f"{mean:.3f}" for mean in means) or "no epoch yet")
+        lines.append(f"| {f'{seconds} s' if seconds < math.inf else 'end'} | {' | '.join(cells)} |")
+    return "\n".join(lines) + f"\n\nMeans of {len(found['runs'])} splits, measured on {_cores(found['machine'])}.\n"
 
 
 def dicom_frames() -> str:
@@ -389,6 +405,7 @@ def pages() -> dict[Path, str]:
     chest = ROOT / "bundles" / "chest_xray_classification" / "docs" / "README.md"
     for name, table in (
         ("results", results("brain_mri")),
+        ("peer", peer()),
         ("chest", results("chest_xray")),
         ("cardiac", cardiac()),
         ("breast", breast()),

@@ -10,16 +10,14 @@ epochs it takes is chance as much as method.
 """
 
 import os
-import re
-import signal
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-WANTED, TURN = 0.93, 10.0  # accuracy; seconds
+from turns import Run
+
+WANTED = 0.93  # accuracy
+CONFIG = "bundles/brain_mri_classification/configs/train.json"
 PLAIN = "{'_target_':'Dataset','data':\"$@parts.of('%s')\",'transform':'@%s::preprocessing'}"
 REFERENCE = (
     "--transforms", "monai", "--train::dataset", PLAIN % ("train", "train"),
@@ -28,59 +26,32 @@ REFERENCE = (
 
 
 def measure(repeats: int) -> dict:
+    data = os.environ.get("MEDTL_BENCH_DATA")
+    given = ("--dataset_dir", data, "--patient_column", "block", "--seed", "2") if data else ()
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", CONFIG, "--box_columns", "null",
+               "--epochs", "13", *given]  # fmt: skip
+    runs: list[Run] = []
     with tempfile.TemporaryDirectory() as folder:
-        runs: list[Run] = []
         try:
-            runs += [Run(Path(folder) / "ours", ())]
-            runs += [Run(Path(folder) / "reference", REFERENCE)]
-            while going := [run for run in runs if not run.epochs]:
+            for name, args in {"ours": (), "reference": REFERENCE}.items():
+                output = Path(folder) / name
+                runs.append(Run([*command, *args, "--output_dir", str(output)], output.with_suffix(".log")))
+            while going := [run for run in runs if not reached(run)]:
                 for run in going:
-                    run.turn()
+                    run.turn(WANTED)
         finally:
             for run in runs:
-                run.signal(signal.SIGKILL)
-                run.process.wait()
+                run.stop()
     ours, reference = runs
     ratio = round(reference.seconds / ours.seconds, 2)
     times = {"ours_ms": round(1e3 * ours.seconds), "reference_ms": round(1e3 * reference.seconds)}
-    case = f"to {WANTED} accuracy, after {ours.epochs} epochs against {reference.epochs}"
+    case = f"to {WANTED} accuracy, after {len(ours.epochs)} epochs against {len(reference.epochs)}"
     return {case: {**times, "ratio": ratio, "spread": [ratio, ratio], "bar": 2.0, "repeats": 1}}
 
 
-class Run:
-    """A training that is halted but in its turns.
-
-    Attributes:
-        seconds: of its turns, until the accuracy was reached.
-        epochs: after which it was reached; 0 before.
-    """
-
-    def __init__(self, folder: Path, args: tuple[str, ...]) -> None:
-        data = os.environ.get("MEDTL_BENCH_DATA")
-        given = ("--dataset_dir", data, "--patient_column", "block", "--seed", "2") if data else ()
-        config = "bundles/brain_mri_classification/configs/train.json"
-        same = ("--box_columns", "null", "--epochs", "13")
-        command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", config, *same, *given, *args]
-        self.seconds, self.epochs, self.log = 0.0, 0, folder.with_suffix(".log")
-        with self.log.open("w") as out:
-            self.process = subprocess.Popen(
-                [*command, "--output_dir", str(folder)], cwd=ROOT, stdout=out, stderr=out, start_new_session=True
-            )
-        self.signal(signal.SIGSTOP)
-
-    def signal(self, number: int) -> None:
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, number)
-
-    def turn(self) -> None:
-        """Let it run for a while, at most until it has reached the accuracy."""
-        self.signal(signal.SIGCONT)
-        began = time.perf_counter()
-        while time.perf_counter() < began + TURN and not self.epochs:
-            time.sleep(0.1)
-            found = re.findall(r"epoch (\d+)/\d+: .*val_accuracy (\d\.\d+)", self.log.read_text())
-            self.epochs = next((int(epoch) for epoch, accuracy in found if float(accuracy) >= WANTED), 0)
-            if self.process.poll() is not None and not self.epochs:
-                raise SystemExit(f"no epoch reached {WANTED}; the log ends: {self.log.read_text()[-500:]}")
-        self.seconds += time.perf_counter() - began
-        self.signal(signal.SIGSTOP)
+def reached(run: Run) -> bool:
+    """Whether the last epoch had the accuracy; an end without it is an error."""
+    found = bool(run.epochs) and run.epochs[-1]["val_accuracy"] >= WANTED
+    if run.done and not found:
+        raise SystemExit(f"no epoch reached {WANTED}; the log ends: {run.log.read_text()[-500:]}")
+    return found
