@@ -127,6 +127,8 @@ def check_values(config: Mapping[str, Any], switches: Sequence[str] = ()) -> Non
         value = config.get(key, False)
         if not isinstance(value, bool) and not str(value).startswith(("$", "@")):
             raise UserError(f"{key} must be true or false, got {value!r}.")
+    if config.get("lesion_map") is True and config.get("mix") is not None:
+        raise UserError("lesion_map and mix exclude each other, label maps cannot be mixed: leave one of them out.")
     device = config.get("device")
     if isinstance(device, str) and not device.startswith(("$", "@")):
         try:

@@ -163,6 +163,10 @@ BAD = [
     (("--normal_share", 2), "normal_share must be above 0"),
     (("--crop_size", 300), "crop_size must lie between 2 and image_size"),
     (("--crop_size", 16, "--lesion_map", "true"), "crop_size and lesion_map exclude each other"),
+    (
+        ("--lesion_map", "true", "--mix", "{'_target_': 'medtl_monai.transforms.MixBatch', 'classes': 2}"),
+        "lesion_map and mix exclude each other",
+    ),
     (("--groups", "{'normal':['healthy'],'tumour':['lump']}"), "no label of normal|training part has no image"),
     (("--epoch", 1), r"no key 'epoch': did you mean --epochs\?"),
     (("--dataset_dir", "no boxes"), "has the marks|expected a single 1"),
