@@ -251,6 +251,7 @@ def test_runs_from_the_repository_and_into_the_bundles_own_folder(cli, tmp_path)
     shutil.rmtree(cli.bundle / "runs")
 
 
+@pytest.mark.slow
 def test_snapshots_of_a_cyclic_training_vote(cli, cohort, tmp_path):
     done = cli("train+snapshots", "--output_dir", tmp_path / "out", "--epochs", 2, "--cycles", 2, "--image_size", 32,
                "--batch_size", 8)  # fmt: skip

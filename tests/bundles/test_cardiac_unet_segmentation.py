@@ -114,6 +114,7 @@ def test_evaluate_and_inference_agree_with_the_training(cli, run, hearts, tmp_pa
         np.testing.assert_array_equal(*(np.asarray(nib.load(row["mask"]).dataobj) for row in (one, both)))
 
 
+@pytest.mark.slow
 def test_one_structure_of_pictures_by_slice_from_another_runs_weights(cli, run, hearts, tmp_path):
     folder = tmp_path / "pictures"
     folder.mkdir()

@@ -76,7 +76,7 @@ def test_the_official_test_list_is_the_test_part(runs, cohorts):
     assert metrics["test"]["images"] == len(listed)
 
 
-@pytest.mark.parametrize("layout", ["table", "chestxray14"])
+@pytest.mark.parametrize("layout", ["table", pytest.param("chestxray14", marks=pytest.mark.slow)])
 def test_evaluate_and_inference_give_the_trainings_probabilities(cli, runs, cohorts, layout, tmp_path):
     trained = read_predictions(runs / layout / "predictions.csv")
     want = dict(zip(trained.images, trained.probabilities, strict=True))
@@ -105,6 +105,7 @@ def test_unknown_findings_are_left_out(cli, cohorts, tmp_path):
     assert not np.isnan(predictions.labels[:, 0]).any()
 
 
+@pytest.mark.slow
 def test_images_are_weighted_by_the_table_and_towards_a_target(cli, cohorts, tmp_path):
     dataset = shutil.copytree(cohorts["table"], tmp_path / "data")
     header, *rows = (dataset / "index.csv").read_text().splitlines()
