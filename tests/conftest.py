@@ -140,9 +140,12 @@ class Cli:
         command = self.command("train", *quick, *args)
         process = subprocess.Popen(command, env=self.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         last, deadline = output / "checkpoints" / "last.pt", time.monotonic() + 120
+        # held while its checkpoint is read: on a busy machine it would be over meanwhile
         while not (last.exists() and states(last)["trainer"]["epoch"] >= epochs) and time.monotonic() < deadline:
-            assert process.poll() is None, "the run ended before it could be killed"
+            process.send_signal(signal.SIGCONT)
             time.sleep(0.02)
+            process.send_signal(signal.SIGSTOP)
+            assert process.poll() is None, "the run ended before it could be killed"
         process.send_signal(signal.SIGKILL)
         process.wait()
         return last
