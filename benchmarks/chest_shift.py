@@ -24,7 +24,9 @@ from bundle_runs import ROOT, copy_with_table, cpu, read_table, start
 from PIL import Image, ImageFilter, ImageOps
 
 RESULT = ROOT / "benchmarks" / "results" / "chest_xray" / "shift.json"
-SETTINGS = ("--image_size", "128", "--inferer::scales", "[1.0]", "--layout", "table")
+SETTINGS = (
+    "--image_size", "128", "--inferer::scales", "[1.0]", "--inferer::mirrors", "[[]]", "--layout", "table"
+)  # fmt: skip
 FLIPS = dict.fromkeys(("rotate", "zoom", "shift", "gamma", "contrast", "brightness", "noise"), 0)
 WAYS = {
     "default": (),
