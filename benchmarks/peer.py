@@ -1,9 +1,9 @@
 """A plain PyTorch loop over a folder of slices: MobileNetV2, one-cycle AdamW, affine augmentation of whole batches.
 
-    python benchmarks/peer.py DATA WEIGHTS [--seed 0] [--epochs 8]
+    python benchmarks/peer.py DATA WEIGHTS [--seed 0]
 
-What ``brain_peer.py`` compares the brain bundle with. ``WEIGHTS`` is torchvision's file of ImageNet weights, or
-``none``; the network is ours, which computes the same. All slices are read before the first epoch.
+What ``brain_peer.py`` compares the brain bundle with. ``WEIGHTS`` is torchvision's file of ImageNet weights;
+the network is ours, which computes the same. All slices are read before the first epoch.
 """
 
 import argparse
@@ -20,15 +20,14 @@ from torch.nn.functional import affine_grid, cross_entropy, grid_sample, one_hot
 from medtl_monai.backbones import MobileNetV2
 from medtl_monai.data import split_patients
 
-SIZE, BATCH, LR = 160, 32, 1e-3
+SIZE, BATCH, LR, EPOCHS = 160, 32, 1e-3, 8
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
-    parser.add_argument("weights")
+    parser.add_argument("weights", type=Path)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=int, default=8)
     args = parser.parse_args()
     torch.manual_seed(args.seed)
     rows = read_table(args.data)
@@ -42,13 +41,12 @@ def main() -> None:
     labels = torch.tensor([item["label"] for item in items])
     train, val = (torch.from_numpy(np.flatnonzero(parts == part)) for part in ("train", "val"))
     network = MobileNetV2(num_classes=len(classes))
-    if args.weights != "none":
-        state = torch.load(args.weights, weights_only=True)
-        network.load_state_dict({k: v for k, v in state.items() if not k.startswith("classifier")}, strict=False)
+    state = torch.load(args.weights, weights_only=True)
+    network.load_state_dict({k: v for k, v in state.items() if not k.startswith("classifier")}, strict=False)
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=0.01)
     steps = len(train) // BATCH
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, total_steps=args.epochs * steps)
-    for epoch in range(args.epochs):
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, total_steps=EPOCHS * steps)
+    for epoch in range(EPOCHS):
         network.train()
         for chosen in train[torch.randperm(len(train))].split(BATCH)[:steps]:
             loss = cross_entropy(network(normal(augmented(images[chosen]))), labels[chosen])
@@ -61,7 +59,7 @@ def main() -> None:
             scores = torch.cat([network(normal(images[chosen])).softmax(1) for chosen in val.split(BATCH)])
         accuracy = (scores.argmax(1) == labels[val]).float().mean()
         auc = compute_roc_auc(scores, one_hot(labels[val], len(classes)))
-        print(f"epoch {epoch + 1}/{args.epochs}: val_auc {auc:.4f}, val_accuracy {accuracy:.4f}", flush=True)
+        print(f"epoch {epoch + 1}/{EPOCHS}: val_auc {auc:.4f}, val_accuracy {accuracy:.4f}", flush=True)
 
 
 def read(path: str) -> torch.Tensor:
