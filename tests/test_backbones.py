@@ -13,8 +13,8 @@ from torch import nn
 
 from medtl_monai import strategies
 from medtl_monai.backbones import BACKBONES, SpatialPyramidPool, anatomy, build
-from medtl_monai.backbones.efficientnet_lite import _SamePadded
-from medtl_monai.backbones.layers import conv_norm
+from medtl_monai.backbones.efficientnet_lite import _evened, _padding
+from medtl_monai.backbones.layers import conv_norm, cut
 from medtl_monai.strategies import STRATEGIES
 from medtl_monai.utils import UserError, is_under
 
@@ -300,13 +300,17 @@ def test_stochastic_depth_leaves_out_whole_images_and_keeps_the_mean():
     torch.testing.assert_close(got[~left_out], kept.expand_as(got[~left_out]), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("size", [7, 8, 9, 10])
+@pytest.mark.parametrize("size", [1, 7, 8, 9, 10])
 @pytest.mark.parametrize("kernel_size", [3, 5])
-def test_same_padding_gives_half_the_size_rounded_up_and_puts_the_odd_pixel_last(size, kernel_size):
-    padded = _SamePadded(kernel_size, 2)(torch.ones(1, 1, size))[0, 0]
-    assert len(nn.Conv1d(1, 1, kernel_size, 2)(padded[None, None])[0, 0]) == -(-size // 2)
-    before, after = int(padded.argmax()), int(padded.flip(0).argmax())
-    assert after - before == (1 - size % 2)
+def test_strided_convolutions_pad_as_tensorflow_does(size, kernel_size):
+    conv = nn.Conv1d(1, 1, kernel_size, 2, _padding(kernel_size))
+    x = torch.arange(1.0, size + 1)[None, None]
+    total = 2 * (-(-size // 2) - 1) + kernel_size - size  # half the size, rounded up, comes out; the odd zero goes last
+    padded = nn.functional.pad(x, (total // 2, total - total // 2))
+    expected = nn.functional.conv1d(padded, conv.weight, conv.bias, stride=2)
+    torch.testing.assert_close(cut(conv(_evened(x))), expected)
+    if kernel_size == 3:  # the stem's
+        assert torch.equal(_evened(x, 1), padded)
 
 
 @pytest.mark.parametrize("dims", [1, 2, 3])
@@ -328,6 +332,7 @@ def test_a_norm_with_given_statistics_folded_into_its_convolution_changes_nothin
     weights = [*conv.parameters(), *norm.parameters()]
     for a, b in zip(*(torch.autograd.grad(out.sin().sum(), weights) for out in (found, expected)), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(conv_norm(conv, norm, x, cuts=True), cut(expected), rtol=1e-5, atol=1e-5)
     heard = []
     handle = norm.register_forward_hook(lambda *call: heard.append(call[-1]))
     assert torch.equal(conv_norm(conv, norm, x), heard[0])

@@ -35,19 +35,19 @@ _STEM, _HEAD = 32, 1280  # not scaled in the Lite family
 _EPS = 1e-3
 
 
-class _SamePadded(nn.Module):
-    """TensorFlow's 'SAME' padding, before a strided convolution: the odd pixel goes to the end of each axis."""
+def _padding(kernel_size: int) -> int:
+    """Of a convolution of stride 2, at both ends of each axis, for TensorFlow's 'SAME' padding.
 
-    def __init__(self, kernel_size: int, stride: int) -> None:
-        super().__init__()
-        self.kernel_size, self.stride = kernel_size, stride
+    That puts the odd pixel of an even axis at the end. Padding so beforehand would copy the largest maps; instead the
+    convolution pads one place more at the start, and the first place of its output, which is smaller, is cut off.
+    """
+    return kernel_size // 2 + 1
 
-    def forward(self, x: Tensor) -> Tensor:
-        pads: list[int] = []
-        for size in reversed(x.shape[2:]):
-            total = max((math.ceil(size / self.stride) - 1) * self.stride + self.kernel_size - size, 0)
-            pads += [total // 2, total - total // 2]
-        return pad(x, pads)
+
+def _evened(x: Tensor, behind: int = 0) -> Tensor:
+    """With a zero before the axes of odd size, whose ends 'SAME' pads alike, and so many behind all."""
+    zeros = [n for size in reversed(x.shape[2:]) for n in (size % 2, behind)]
+    return pad(x, zeros) if any(zeros) else x
 
 
 class _MBConv(nn.Module):
@@ -61,19 +61,18 @@ class _MBConv(nn.Module):
         if expansion > 1:
             self._expand_conv = conv(inputs, hidden, 1, bias=False)
             self._bn0 = batch_norm(dims, hidden, _EPS)
-        self._same = _SamePadded(kernel_size, stride) if stride > 1 else nn.Identity()
-        self._depthwise_conv = conv(
-            hidden, hidden, kernel_size, stride, 0 if stride > 1 else kernel_size // 2, groups=hidden, bias=False
-        )
+        padding = _padding(kernel_size) if stride > 1 else kernel_size // 2
+        self._depthwise_conv = conv(hidden, hidden, kernel_size, stride, padding, groups=hidden, bias=False)
         self._bn1 = batch_norm(dims, hidden, _EPS)
         self._project_conv = conv(hidden, outputs, 1, bias=False)
         self._bn2 = batch_norm(dims, outputs, _EPS)
         self._act = nn.ReLU6(inplace=True)
         self.expands, self.adds, self.drop = expansion > 1, stride == 1 and inputs == outputs, drop
+        self.strides = stride > 1
 
     def forward(self, x: Tensor) -> Tensor:
         y = self._act(conv_norm(self._expand_conv, self._bn0, x)) if self.expands else x
-        y = self._act(conv_norm(self._depthwise_conv, self._bn1, self._same(y)))
+        y = self._act(conv_norm(self._depthwise_conv, self._bn1, _evened(y) if self.strides else y, self.strides))
         y = conv_norm(self._project_conv, self._bn2, y)
         if not self.adds:
             return y
@@ -124,7 +123,6 @@ class EfficientNetLite(nn.Module):
             raise ValueError(f"variant must be 0 to {len(VARIANTS) - 1}, got {variant}.")
         width, depth, _, own_dropout = VARIANTS[variant]
         conv, dims = Conv[Conv.CONV, spatial_dims], spatial_dims
-        self._same = _SamePadded(3, 2)
         self._conv_stem = conv(in_channels, _STEM, 3, 2, bias=False)
         self._bn0 = batch_norm(dims, _STEM, _EPS)
         # the first and the last stage are not repeated more often
@@ -157,7 +155,7 @@ class EfficientNetLite(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits."""
-        x = self._act(self._bn0(self._conv_stem(self._same(x))))
+        x = self._act(self._bn0(self._conv_stem(_evened(x, 1))))
         for block in self._blocks:
             x = block(x)
         x = self._act(self._bn1(self._conv_head(x)))

@@ -8,7 +8,17 @@ import torch
 from monai.networks.layers.factories import Conv, Norm, Pool
 from torch import Tensor, nn
 
-__all__ = ["average", "batch_norm", "conv_bn_act", "conv_norm", "drop_paths", "initialize", "round_to_8", "spread"]
+__all__ = [
+    "average",
+    "batch_norm",
+    "conv_bn_act",
+    "conv_norm",
+    "cut",
+    "drop_paths",
+    "initialize",
+    "round_to_8",
+    "spread",
+]
 
 
 def spread(size: int | tuple[int, int], dims: int) -> tuple[int, ...]:
@@ -60,19 +70,27 @@ def conv_bn_act(
 _PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
-def conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
+def cut(x: Tensor) -> Tensor:
+    """Without the first place of each spatial axis."""
+    return x[(..., *[slice(1, None)] * (x.ndim - 2))].contiguous()
+
+
+def conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor, cuts: bool = False) -> Tensor:
     """``norm(conv(x))``, in one pass over the map where ``norm`` is a batch norm with given statistics.
 
     Its scale and shift then go into the convolution's weights, for this call alone: frozen and scoring networks are
-    bound by memory. Gradients are the same; where something listens to one of the two, both are called.
+    bound by memory. Gradients are the same; where something listens to one of the two, both are called. With ``cuts``
+    what comes out of ``conv`` is :func:`cut`.
     """
     listeners = conv._forward_hooks, conv._forward_pre_hooks, norm._forward_hooks, norm._forward_pre_hooks
     if type(norm) not in _PLAIN or norm.training or norm.running_var is None or not norm.affine or any(listeners):
-        return norm(conv(x))
+        y = conv(x)
+        return norm(cut(y) if cuts else y)
     scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
     shift = norm.bias - norm.running_mean * scale
     bias = shift if conv.bias is None else shift + conv.bias * scale
-    return conv._conv_forward(x, conv.weight * scale.view(-1, *[1] * (x.ndim - 1)), bias)
+    y = conv._conv_forward(x, conv.weight * scale.view(-1, *[1] * (x.ndim - 1)), bias)
+    return cut(y) if cuts else y
 
 
 def drop_paths(x: Tensor, probability: float) -> Tensor:
