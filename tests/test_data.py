@@ -9,8 +9,10 @@ import numpy as np
 import pydicom
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from monai.data import MetaTensor
-from monai.transforms import Compose, LoadImaged, ScaleIntensityRangePercentilesd
+from monai.transforms import Compose, LoadImaged, ScaleIntensityRange, ScaleIntensityRangePercentilesd
 from PIL import Image
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
@@ -388,6 +390,15 @@ def test_scaling_between_percentiles_is_monais(values):
     assert found["label"] == 1
     torch.testing.assert_close(found["image"].as_tensor(), monais.as_tensor())
     assert torch.equal(found["image"].affine, image.affine)
+
+
+@given(st.integers(2, 400), st.floats(0, 50), st.floats(50.1, 100), st.integers(0, 2**32 - 1))
+def test_percentiles_are_numpys_to_the_last_bit(n, lower, upper, seed):
+    values = torch.from_numpy(np.random.default_rng(seed).normal(size=(1, n)).astype(np.float32))
+    scaled = ScalePercentilesd("image", lower, upper)({"image": MetaTensor(values)})["image"]
+    low, high = np.percentile(values.numpy(), [lower, upper]).tolist()
+    expected = ScaleIntensityRange(low, high, 0, 1, clip=True)(MetaTensor(values))
+    assert torch.equal(scaled.as_tensor(), expected.as_tensor())
 
 
 def test_a_table_tells_sides_views_and_phases(tmp_path):

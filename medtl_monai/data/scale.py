@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from monai.transforms import MapTransform, ScaleIntensityRange
+from numpy.typing import NDArray
 
 __all__ = ["ScalePercentilesd"]
 
@@ -16,7 +17,7 @@ class ScalePercentilesd(MapTransform):
     """Images so that two percentiles of their values become 0 and 1, and what lies outside is clipped.
 
     The values are those of MONAI's ``ScaleIntensityRangePercentilesd``, which sorts all pixels of a tensor for each
-    percentile; here they are only partitioned, which is quicker.
+    percentile; here they are only partitioned, at one place, which is quicker.
 
     Args:
         keys: of the images, tensors of any shape.
@@ -39,7 +40,19 @@ class ScalePercentilesd(MapTransform):
         """The same items, with scaled images."""
         result = dict(data)
         for key in self.key_iterator(result):
-            values = torch.as_tensor(result[key]).numpy()
-            low, high = np.percentile(values, self.percentiles).tolist()
+            values = torch.as_tensor(result[key]).numpy().reshape(-1)
+            low, high = (_percentile(values, percentile) for percentile in self.percentiles)
             result[key] = ScaleIntensityRange(low, high, 0, 1, clip=True)(result[key])
         return result
+
+
+def _percentile(values: NDArray[Any], percentile: float) -> float:
+    """``np.percentile`` to the last bit; that partitions twice, at both neighbours of the place."""
+    below = int(place := percentile / 100 * (len(values) - 1))
+    values = np.partition(values, below)
+    low, share = values[below], place - below
+    if share == 0:
+        return float(low)
+    high = values[below + 1 :].min()
+    step = float(high - low)
+    return float(high) - step * (1 - share) if share >= 0.5 else float(low) + step * share
