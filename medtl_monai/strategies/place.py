@@ -43,7 +43,7 @@ class Localization(FeatureStrategy):
     def prepare(self, network: nn.Module) -> nn.Module:
         """Listen to the last map."""
         assert self.context.source is not None, "bind comes first"
-        image = next(iter(self.context.source))
+        image = next(iter(self.context.source))[:1]
         module, channels = _last_map(network, image)
         self.where = nn.Parameter(torch.zeros(channels, device=image.device))  # all places alike
         self._tap = Tap(network, module, entering=False)
