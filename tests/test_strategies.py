@@ -327,6 +327,39 @@ def test_freeze_bn_holds_statistics_and_trains_scale_and_shift():
     assert not torch.equal(net.stem[1].weight, start.stem[1].weight)
 
 
+def test_ema_validates_the_average_and_trains_the_weights():
+    plain = trainer(bound(build("freeze")), toy(), 3)
+    passed = [copy.deepcopy(plain.network.state_dict())]
+    plain.add_event_handler(Events.ITERATION_COMPLETED, lambda e: passed.append(copy.deepcopy(e.network.state_dict())))
+    plain.run()
+    average, expected = passed[0], []
+    for step, state in enumerate(passed[1:], 1):
+        share = max(1 / 3, 9 / (9 + step))  # 1.5 epochs of 2 steps
+        average = {key: torch.lerp(average[key].double(), state[key].double(), share) for key in state}
+        expected.append(average)
+    chain = bound(build(["freeze", "ema"], {"ema": {"epochs": 1.5}}))
+    averaged, seen = trainer(chain, toy(), 3), []
+    averaged.add_event_handler(Events.EPOCH_COMPLETED, lambda e: seen.append(copy.deepcopy(e.network.state_dict())))
+    averaged.run()
+    for found, wanted in zip(seen, expected[1::2], strict=True):
+        for key in ("fc.weight", "fc.bias"):
+            torch.testing.assert_close(found[key].double(), wanted[key], rtol=1e-5, atol=1e-6)
+            assert not torch.equal(found[key], passed[-1][key])
+        assert torch.equal(found["stem.0.weight"], passed[0]["stem.0.weight"])  # frozen: not one bit
+    own = dict(chain.parts[1].average.named_buffers())
+    for key, value in plain.network.state_dict().items():
+        assert torch.equal(own[key.replace(".", "/")], value)
+
+
+def test_ema_over_no_epoch_is_finetune():
+    plain, averaged = (
+        fit(bound(build("finetune")), toy(), 2),
+        fit(bound(build("ema", {"ema": {"epochs": 0}})), toy(), 2),
+    )
+    for key, value in plain.state_dict().items():
+        assert torch.equal(averaged.state_dict()[key], value)
+
+
 def test_freeze_bn_refuses_a_network_without_batch_norm():
     with pytest.raises(UserError, match="has no batch norm"):
         build("freeze_bn").prepare(nn.Linear(2, 2))

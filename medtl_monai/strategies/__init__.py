@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from ..utils import UserError
+from .average import EMA
 from .base import Chain, Context, Step, Strategy, Target
 from .contrast import LinearDependency, SimCVD
 from .feature import AFN, CDAN, CORAL, DANN, JAN, MCC, MMD, AdaBN, MixStyle
@@ -51,6 +52,7 @@ __all__ = [
     "CORAL",
     "DANN",
     "DELTA",
+    "EMA",
     "FAMILIES",
     "JAN",
     "L1",
@@ -130,6 +132,7 @@ FAMILIES: dict[str, dict[str, type[Strategy]]] = {
         "bitfit": BitFit,
         "surgical": Surgical,
         "auto_rgn": AutoRGN,
+        "ema": EMA,
     },
     "feature": {
         "mmd": MMD,

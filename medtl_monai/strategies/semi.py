@@ -14,6 +14,7 @@ from torch.nn.functional import cross_entropy, kl_div
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..utils import UserError, unwrap
+from .average import follow
 from .base import Step, Strategy
 
 __all__ = ["VAT", "FixMatch", "MeanTeacher", "PseudoLabel", "ramp_up", "virtual_adversarial_loss"]
@@ -133,13 +134,9 @@ class MeanTeacher(Strategy):
         super().attach(engine)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._follow)
 
-    @torch.no_grad()
     def _follow(self, engine: Engine) -> None:
-        decay = min(self.decay, 1 - 1 / (engine.state.iteration + 1))  # quicker at first
-        for mine, its in zip(
-            self.teacher.state_dict().values(), unwrap(engine.network).state_dict().values(), strict=True
-        ):
-            mine.lerp_(its, 1 - decay) if mine.is_floating_point() else mine.copy_(its)
+        share = max(1 - self.decay, 1 / (engine.state.iteration + 1))  # quicker at first
+        follow(self.teacher.state_dict().values(), unwrap(engine.network).state_dict().values(), share)
 
     def loss(self, step: Step) -> Tensor | None:
         """Squared distance of the two softmax outputs."""
