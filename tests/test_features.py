@@ -96,6 +96,7 @@ def same(one, two, tolerance=0.0):
     [
         ("freeze", None, "resnet18", False, 1),
         (["partial_freeze", "l2_sp"], {"partial_freeze": {"blocks": 4}}, "resnet18", False, 1),
+        (["partial_freeze", "ema"], {"partial_freeze": {"blocks": 4}}, "resnet18", False, 1),
         ("partial_freeze", {"partial_freeze": {"blocks": 1}}, "resnet18", False, 1),  # what follows is in place
         ("lp_ft", {"lp_ft": {"probe_epochs": 2}}, "efficientnet_lite0", False, None),
         ("gradual_unfreeze", {"gradual_unfreeze": {"every": 2}}, "resnet18", False, None),

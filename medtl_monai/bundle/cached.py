@@ -9,6 +9,7 @@ from torch import nn
 
 from ..features import FeatureCache
 from ..strategies import (
+    EMA,
     L1,
     L2,
     L2SP,
@@ -31,7 +32,7 @@ __all__ = ["CacheFeatures"]
 
 _FREEZING = (Freeze, PartialFreeze, GradualUnfreeze, LPFT)
 _WEIGHTING = (ClassBalanced, Focal, SampleWeights, Importance, SourceSelection)
-_BESIDE = (L1, L2, L2SP, FreezeBN, *_WEIGHTING)  # in training they look at no image and at no frozen block
+_BESIDE = (EMA, L1, L2, L2SP, FreezeBN, *_WEIGHTING)  # in training they look at no image and at no frozen block
 
 _log = logging.getLogger("medtl_monai")
 
@@ -81,7 +82,7 @@ class CacheFeatures:
             found = " + ".join(others or [type(part).__name__ for part in parts])
             raise UserError(
                 f"cache_features needs a strategy that freezes the first blocks and looks at nothing in them (freeze, "
-                f"partial_freeze, gradual_unfreeze or lp_ft, with l1, l2, l2_sp, class_balanced, focal, "
+                f"partial_freeze, gradual_unfreeze or lp_ft, with ema, l1, l2, l2_sp, class_balanced, focal, "
                 f"sample_weights, importance or source_selection beside), got {found}: choose one of these, or leave "
                 "cache_features out."
             )

@@ -67,9 +67,10 @@ class EMA(Strategy):
     @torch.no_grad()
     def _exchange(self, engine: Engine) -> None:
         for mine, its in zip(self.average.buffers(), _state(engine), strict=True):
-            kept = mine.clone()
-            mine.copy_(its)
-            its.copy_(kept)
+            if not torch.equal(mine, its):  # what is frozen is not touched: cached features count on it
+                kept = mine.clone()
+                mine.copy_(its)
+                its.copy_(kept)
 
 
 @torch.no_grad()

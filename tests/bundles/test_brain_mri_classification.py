@@ -171,9 +171,9 @@ def test_boxes_in_the_table_are_learnt_from_and_leave_the_network_as_it_is(cli, 
     (boxed / "index.csv").write_text(text)
     more = ("--dataset_dir", boxed, "--mix", "{'_target_':'medtl_monai.transforms.MixBatch','classes':3}")
     learnt = cli.train(tmp_path / "learnt", *more)
-    assert "strategy PartialFreeze + Localization" in learnt.stdout
+    assert "strategy PartialFreeze + Localization + EMA:" in learnt.stdout
     without = cli.train(tmp_path / "without", *more, "--box_columns", "null")
-    assert "strategy PartialFreeze:" in without.stdout
+    assert "strategy PartialFreeze + EMA:" in without.stdout
     models = [tmp_path / name / "checkpoints" / "best.pt" for name in ("learnt", "without")]
     weights = [states(model)["model"] for model in models]
     assert list(weights[0]) == list(weights[1])
