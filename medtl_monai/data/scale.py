@@ -10,6 +10,8 @@ import torch
 from monai.transforms import MapTransform, ScaleIntensityRange
 from numpy.typing import NDArray
 
+from ..utils import UserError
+
 __all__ = ["ScalePercentilesd"]
 
 
@@ -24,6 +26,9 @@ class ScalePercentilesd(MapTransform):
         lower: percentile that becomes 0.
         upper: percentile that becomes 1.
         allow_missing_keys: pass over keys that an item lacks.
+
+    Raises:
+        UserError: not 0 <= lower < upper <= 100.
     """
 
     def __init__(
@@ -34,6 +39,8 @@ class ScalePercentilesd(MapTransform):
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)  # type: ignore[arg-type]
+        if not 0 <= lower < upper <= 100:
+            raise UserError(f"ScalePercentilesd: percentiles are 0 <= lower < upper <= 100, got {lower} and {upper}.")
         self.percentiles = [lower, upper]
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -47,7 +54,7 @@ class ScalePercentilesd(MapTransform):
 
 
 def _percentile(values: NDArray[Any], percentile: float) -> float:
-    """``np.percentile`` to the last bit; that partitions twice, at both neighbours of the place."""
+    """As ``np.percentile`` of a list, to the last bit; that partitions twice, at both neighbours of the place."""
     below = int(place := percentile / 100 * (len(values) - 1))
     values = np.partition(values, below)
     low, share = values[below], place - below
