@@ -81,6 +81,11 @@ def test_the_keys_of_the_contract_are_there_and_in_the_readme(bundle, name):
     assert [key for key in KEYS[name] if f"`{key}`" not in readme] == []
 
 
+def test_the_epochs_of_snapshots_are_whole_cycles(bundle):
+    settings = {**config(bundle, "train"), **config(bundle, "snapshots")}
+    assert settings["epochs"] % settings["cycles"] == 0
+
+
 def test_every_strategy_has_its_place_for_settings(bundle):
     assert set(config(bundle, "train")["strategy_settings"]) == set(STRATEGIES)
 
