@@ -25,7 +25,15 @@ if TYPE_CHECKING:
 __all__ = ["SPACE", "neighbour", "render_search", "run_bundle", "search", "suggest"]
 
 SPACE: dict[str, Any] = {
-    "strategy": ["finetune", "partial_freeze", "discriminative", "lp_ft", "l2_sp", ["discriminative", "freeze_bn"]],
+    "strategy": [
+        "finetune",
+        "partial_freeze",
+        "discriminative",
+        "lp_ft",
+        "l2_sp",
+        ["discriminative", "freeze_bn"],
+        ["partial_freeze", "ema"],
+    ],
     "lr": {"low": 1e-4, "high": 1e-2, "log": True},
     "weight_decay": {"low": 1e-4, "high": 0.1, "log": True},
     "variant::dropout": [0.0, 0.2, 0.5],
