@@ -406,8 +406,9 @@ def test_alignment_brings_the_domains_together():
     assert gap(5.0) < 0.8 * gap(0.0)
 
 
-def test_adabn_leaves_the_targets_statistics():
-    net = fit(bound(build("adabn", {"adabn": {"batches": 3}})), toy(), 1)
+@pytest.mark.parametrize("names", [["adabn"], ["adabn", "ema"], ["ema", "adabn"]])
+def test_adabn_leaves_the_targets_statistics(names):
+    net = fit(bound(build(names, {"adabn": {"batches": 3}})), toy(), 1)
     target = Images()
     batches = [net.stem[0](target.next("plain")[0]) for _ in range(3)]
     mean = torch.stack([x.mean((0, 2, 3)) for x in batches]).mean(0)

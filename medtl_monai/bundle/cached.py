@@ -32,7 +32,7 @@ __all__ = ["CacheFeatures"]
 
 _FREEZING = (Freeze, PartialFreeze, GradualUnfreeze, LPFT)
 _WEIGHTING = (ClassBalanced, Focal, SampleWeights, Importance, SourceSelection)
-_BESIDE = (EMA, L1, L2, L2SP, FreezeBN, *_WEIGHTING)  # in training they look at no image and at no frozen block
+_BESIDE = (EMA, L1, L2, L2SP, FreezeBN, *_WEIGHTING)  # in training they look at no image and move no frozen block
 
 _log = logging.getLogger("medtl_monai")
 

@@ -27,8 +27,7 @@ class EMA(Strategy):
       differ less, of which the best is chosen more surely.
     - **Cost**: a copy of the weights; almost no time.
     - **Settings**: ``epochs`` in [0, inf): over about how many it averages; 0 is ``finetune``.
-    - **What it cannot do**: improve the end of a training whose rate has gone to zero: its last weights are alike. In a
-      chain ``adabn`` stands after it, to measure the average's statistics.
+    - **What it cannot do**: improve the end of a training whose rate has gone to zero: its last weights are alike.
 
     References:
         Polyak, Juditsky. Acceleration of stochastic approximation by averaging. SIAM J. Control Optim. 30, 1992.
@@ -41,32 +40,37 @@ class EMA(Strategy):
         if epochs < 0:
             raise UserError(f"ema: epochs must be 0 or more, got {epochs}.")
         self.epochs = epochs
-        self.average = nn.Module()
+        self.average = nn.Module()  # between epochs the weights, while the network holds their average
+        self.register_buffer("exchanged", torch.tensor(False))
 
     def prepare(self, network: nn.Module) -> nn.Module:
         """Copy the weights."""
-        for name, value in unwrap(network).state_dict().items():
-            self.average.register_buffer(name.replace(".", "/"), value.clone())
+        for name, value in _state(network).items():
+            self.average.register_buffer(name.replace(".", "/"), value.detach().clone())
         return network
 
     def attach(self, engine: Engine) -> None:
         """Follow the weights after every step; exchange them for the average between epochs."""
         super().attach(engine)
-        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.EPOCH_STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._follow)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._exchange)
-        engine.add_event_handler(Events.EPOCH_STARTED, self._exchange)
 
     def _start(self, engine: Engine) -> None:
-        follow(self.average.buffers(), _state(engine), 1.0)  # a resumed run loads its own afterwards
+        if self.exchanged:  # the last epoch's end, of this run or of the one it resumes
+            self._exchange(engine)
+        elif engine.state.iteration == 0:  # the network may have been given other weights since it was prepared
+            follow(self.average.buffers(), _state(engine.network).values(), 1.0)
 
     def _follow(self, engine: Engine) -> None:
         step, steps = engine.state.iteration, max(1.0, self.epochs * engine.state.epoch_length)
-        follow(self.average.buffers(), _state(engine), max(1 / steps, 9 / (9 + step)))
+        share = max(1 / steps, 9 / (9 + step))
+        follow(self.average.buffers(), _state(engine.network).values(), share)
 
     @torch.no_grad()
     def _exchange(self, engine: Engine) -> None:
-        for mine, its in zip(self.average.buffers(), _state(engine), strict=True):
+        self.exchanged.logical_not_()
+        for mine, its in zip(self.average.buffers(), _state(engine.network).values(), strict=True):
             if not torch.equal(mine, its):  # what is frozen is not touched: cached features count on it
                 kept = mine.clone()
                 mine.copy_(its)
@@ -80,5 +84,7 @@ def follow(average: Iterable[Tensor], weights: Iterable[Tensor], share: float) -
         mine.lerp_(its, share) if mine.is_floating_point() else mine.copy_(its)
 
 
-def _state(engine: Engine) -> Iterable[Tensor]:
-    return unwrap(engine.network).state_dict().values()
+def _state(network: nn.Module) -> dict[str, Tensor]:
+    """Every parameter and buffer once: ``state_dict`` would exchange those with two names twice."""
+    network = unwrap(network)
+    return {**dict(network.named_parameters()), **dict(network.named_buffers())}

@@ -98,6 +98,8 @@ class Strategy(nn.Module):
     """What the strategy needs of :class:`Context`."""
     tasks: ClassVar[tuple[str, ...]] = ("classification", "multilabel", "segmentation")
     """The tasks that the strategy makes sense for."""
+    measures: ClassVar[bool] = False
+    """Whether the strategy measures what an epoch leaves: in a chain it does so after the other parts."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -236,7 +238,7 @@ class Chain(Strategy):
 
     def attach(self, engine: Engine) -> None:
         """Attach every part."""
-        for part in self:
+        for part in sorted(self, key=lambda part: part.measures):
             part.attach(engine)
 
 

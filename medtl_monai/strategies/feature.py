@@ -296,6 +296,7 @@ class AdaBN(Strategy):
     """
 
     needs = ("target",)
+    measures = True
 
     def __init__(self, batches: int = 10) -> None:
         super().__init__()
