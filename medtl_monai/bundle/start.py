@@ -21,6 +21,7 @@ import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 
 from ..utils import UserError, write_json
+from .memory import keep_freed_memory
 
 __all__ = [
     "SETTINGS",
@@ -66,6 +67,7 @@ def start(bundle_root: str, workflow: str) -> None:
     running = _running()
     if running is None:
         return
+    keep_freed_memory()
     known: dict[str, Any] = {}
     for name in (workflow, f"multi_gpu_{workflow}"):
         path = Path(bundle_root) / "configs" / f"{name}.json"
