@@ -14,7 +14,7 @@ from monai.data import CacheDataset, Dataset, PersistentDataset
 from monai.utils import convert_to_tensor
 from torch import Tensor
 
-from ..utils import UserError
+from ..utils import UserError, one_thread
 from .arrays import stored_in
 
 __all__ = ["cached_dataset", "digest", "stamped"]
@@ -40,7 +40,8 @@ def cached_dataset(
         progress: show a bar.
     """
     if cache_dir is None:
-        return CacheDataset(data, transform, num_workers=num_workers, progress=progress)
+        with one_thread():  # of torch in each thread, which would only wait for another's
+            return CacheDataset(data, transform, num_workers=num_workers, progress=progress)
     folder = Path(cache_dir) / digest(transform)[:20]
     return _Kept(data, transform, folder, hash_func=_name)
 
