@@ -7,6 +7,7 @@ from .domains import Domains, named_domains, tell_domains
 from .handlers import Checkpoints, EpochSeed, History, Resume, SavePredictions, as_handler
 from .levels import score_patients, suspicion
 from .members import Member, cycle_length, ensemble_members
+from .processes import leave_processes
 from .rank import rank_weights, render_rank, slice_preprocessing
 from .report import Predicted, Report, open_output, predict
 from .scores import accuracy, log_loss, mean_auc
@@ -44,6 +45,7 @@ __all__ = [
     "find_root",
     "image_statistics",
     "images_of",
+    "leave_processes",
     "load_model",
     "log_loss",
     "mean_auc",

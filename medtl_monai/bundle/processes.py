@@ -1,0 +1,19 @@
+"""The end of a training in several processes."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+__all__ = ["leave_processes"]
+
+
+def leave_processes(network: DistributedDataParallel) -> None:
+    """Destroy the process group once Gloo's threads are done; ``network`` cannot be trained afterwards.
+
+    These threads let go of a finished exchange's tensors a little after the main thread went on, and abort the process
+    if the interpreter is ending by then (https://github.com/pytorch/pytorch/issues/190489). Destroying the group waits
+    for them, but only where nothing else holds the group, as ``network`` does.
+    """
+    network.reducer = network.logger = network.process_group = None
+    torch.distributed.destroy_process_group()
