@@ -28,7 +28,7 @@ PREPARE = """
 import json, sys, time
 from pathlib import Path
 from monai.transforms import Compose, LoadImaged, Resized
-from medtl_monai.data import READERS, FaceBreastd, ScalePercentilesd, ToSliced, header
+from medtl_monai.data import AnyReader, FaceBreastd, ScalePercentilesd, ToSliced, header
 
 def peak():  # of this process alone: ru_maxrss begins with the parent's
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
@@ -36,7 +36,7 @@ def peak():  # of this process alone: ru_maxrss begins with the parent's
 before = peak()
 began = time.perf_counter()
 prepare = Compose([
-    LoadImaged("image", READERS, image_only=True), ToSliced("image"), FaceBreastd("image"),
+    LoadImaged("image", AnyReader, image_only=True), ToSliced("image"), FaceBreastd("image"),
     Resized("image", (224, 224)), ScalePercentilesd("image", upper=99.9),
 ])
 items = [{"image": f"{path}#{header(path).frames // 2}"} for path in sorted(Path(sys.argv[1]).glob("*.dcm"))]

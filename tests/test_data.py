@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from monai.data import MetaTensor
 from monai.transforms import Compose, LoadImaged, ScaleIntensityRangePercentilesd
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 from medtl_monai.data import (
-    READERS,
+    AnyReader,
     ScalePercentilesd,
     ToSliced,
     check_readable,
@@ -247,7 +247,7 @@ def write(kind, path):
         nib.save(nib.Nifti1Image(np.ascontiguousarray(voxels), affine), path)
 
 
-LOAD = Compose([LoadImaged("image", READERS, image_only=True), ToSliced("image")])
+LOAD = Compose([LoadImaged("image", AnyReader, image_only=True), ToSliced("image")])
 KINDS = ["png", "jpg", "rgb.png", "rgba.png", "dcm", "inverted.dcm", "ras.nii.gz", "lps.nii.gz", "coronal.nii.gz"]
 
 
@@ -262,9 +262,23 @@ def test_every_format_gives_the_same_upright_slice(kind, tmp_path):
     np.testing.assert_allclose(read_grey(path), PICTURE, atol=6 if kind == "jpg" else 1e-3)
 
 
+@pytest.mark.parametrize(("kind", "name"), [("png", "x.tif"), ("dcm", "x"), ("dcm", "x.png")])
+def test_what_a_file_holds_counts_where_its_name_does_not_tell(kind, name, tmp_path):
+    write(kind, tmp_path / name)
+    np.testing.assert_array_equal(LOAD({"image": str(tmp_path / name)})["image"][0], PICTURE)
+
+
+@pytest.mark.filterwarnings("ignore")  # ITK's of its own modules
+def test_a_file_that_no_reader_takes_is_refused_by_the_one_its_name_asks_for(tmp_path):
+    path = tmp_path / "x.png"
+    path.write_bytes(b"not a picture")
+    with pytest.raises(UnidentifiedImageError):
+        AnyReader().read(str(path))
+
+
 def test_three_channels_on_request(tmp_path):
     write("png", tmp_path / "x.png")
-    got = Compose([LoadImaged("image", READERS, image_only=True), ToSliced("image", 3)])(
+    got = Compose([LoadImaged("image", AnyReader, image_only=True), ToSliced("image", 3)])(
         {"image": str(tmp_path / "x.png")}
     )
     assert got["image"].shape == (3, *PICTURE.shape)
@@ -295,7 +309,7 @@ def test_colour_becomes_luminance(tmp_path):
 def test_pictures_whose_numbers_are_no_brightness_are_refused(mode, tmp_path):
     path = tmp_path / "x.tif"
     Image.fromarray(PICTURE).convert("RGB").convert(mode).save(path)
-    loaded = LoadImaged("image", READERS, image_only=True)({"image": str(path)})
+    loaded = LoadImaged("image", AnyReader, image_only=True)({"image": str(path)})
     for read in (lambda: ToSliced("image")(loaded), lambda: read_grey(path)):
         with pytest.raises(UserError, match=f"x.tif stores its colours as {mode} .*: expected grey or RGB"):
             read()

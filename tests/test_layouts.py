@@ -11,7 +11,16 @@ import torch
 from monai.transforms import Compose, LoadImaged
 from PIL import Image
 
-from medtl_monai.data import LAYOUTS, READERS, MarkLesiond, ToSliced, load_cases, read_array, read_stack, write_datalist
+from medtl_monai.data import (
+    LAYOUTS,
+    AnyReader,
+    MarkLesiond,
+    ToSliced,
+    load_cases,
+    read_array,
+    read_stack,
+    write_datalist,
+)
 from medtl_monai.utils import UserError
 
 
@@ -376,7 +385,7 @@ def test_boxes_around_figshare_tumours_are_where_their_masks_are(tmp_path):
         file["cjdata/tumorMask"], file["cjdata/image"] = mask.T, mask.T  # as MATLAB stores them
     item = load_cases(tmp_path, box_columns="auto").items[0]
     assert item["box"] == [[1, 2, 2, 3]]
-    load = Compose([LoadImaged("image", reader=READERS, image_only=True), ToSliced("image"), MarkLesiond("image")])
+    load = Compose([LoadImaged("image", reader=AnyReader, image_only=True), ToSliced("image"), MarkLesiond("image")])
     found = load(item)
     assert torch.equal(found["lesion"].float(), found["image"].as_tensor())
     assert "box" not in load_cases(tmp_path).items[0]
@@ -395,7 +404,7 @@ def test_arrays_in_a_file_are_read_upright_by_their_names(tmp_path):
     np.savez(tmp_path / "a.npz", grey=grey, colour=np.stack([grey] * 3, -1))
     with h5py.File(tmp_path / "b.mat", "w") as file:
         file["cj/image"] = grey[1].T  # as MATLAB stores its columns
-    load = Compose([LoadImaged("image", reader=READERS, image_only=True), ToSliced("image")])
+    load = Compose([LoadImaged("image", reader=AnyReader, image_only=True), ToSliced("image")])
     for name in ("a.npz#grey/1", "a.npz#colour/1", "b.mat#cj/image"):
         found = load({"image": f"{tmp_path}/{name}"})["image"]
         np.testing.assert_array_equal(found, grey[1:], err_msg=name)

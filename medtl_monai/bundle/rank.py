@@ -11,7 +11,7 @@ from monai.transforms import Compose, LoadImaged, Resized
 from numpy.typing import NDArray
 
 from ..backbones import anatomy, build
-from ..data import READERS, Cases, ScalePercentilesd, ToSliced, check_readable, fold_patients
+from ..data import AnyReader, Cases, ScalePercentilesd, ToSliced, check_readable, fold_patients
 from ..features import extract_features
 from ..transferability import assess
 from ..transforms import PrepareBatch
@@ -35,7 +35,7 @@ def slice_preprocessing(channels: int, image_size: int) -> Compose:
     """From a file to a square image ``(channels, image_size, image_size)``, as the bundles of 2D images prepare it."""
     return Compose(
         [
-            LoadImaged("image", image_only=True, reader=list(READERS)),
+            LoadImaged("image", image_only=True, reader=AnyReader),
             ToSliced("image", channels=channels),
             ScalePercentilesd("image", upper=99.9),
             Resized("image", spatial_size=[image_size] * 2),

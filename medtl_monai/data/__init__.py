@@ -23,7 +23,7 @@ from .phantoms import (
     make_chest_cohort,
     make_dbt_cohort,
 )
-from .readers import READERS, ToSliced, check_readable, read_grey
+from .readers import AnyReader, ToSliced, check_readable, read_grey
 from .scale import ScalePercentilesd
 from .spacing import CheckSpacingd, suspicious_spacing
 from .split import fold_patients, split_patients, write_split_csv
@@ -44,8 +44,8 @@ __all__ = [
     "EXTENSIONS",
     "GROUPS",
     "LAYOUTS",
-    "READERS",
     "AlwaysPresentd",
+    "AnyReader",
     "ArrayReader",
     "Cases",
     "CentreSquared",

@@ -9,28 +9,57 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.data import MetaTensor
+from monai.data import ImageReader, ITKReader, MetaTensor, PILReader
 from monai.transforms import LoadImage, MapTransform
 from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
 from ..utils import UserError
+from .arrays import ArrayReader
+from .dicom import DicomReader
 from .leakage import perceptual_hash
+from .nifti import NiftiReader
 
-__all__ = ["READERS", "ToSliced", "check_readable", "read_grey"]
-
-READERS = (
-    "ITKReader",
-    "medtl_monai.data.NiftiReader",
-    "PILReader",
-    "medtl_monai.data.DicomReader",
-    "medtl_monai.data.ArrayReader",
-)
-"""Readers, the last tried first (``LoadImaged``'s ``reader``): ours for NIfTI, DICOM and arrays, otherwise MONAI's."""
+__all__ = ["AnyReader", "ToSliced", "check_readable", "read_grey"]
 
 _PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 _RED, _BLUE = 0.299, 0.114  # luminance by ITU-R BT.601; green has the rest
+
+
+class AnyReader(ImageReader):
+    """MONAI's reader interface for every format that the bundles take, for ``LoadImaged``'s ``reader``.
+
+    Ours for arrays, DICOM and NIfTI, MONAI's for pictures, ITK for everything else. A reader that knows the name is
+    tried before the others: MONAI itself tries a list of readers one after the other, and failures take time.
+    """
+
+    def __init__(self) -> None:
+        self.readers = (ArrayReader(), DicomReader(), PILReader(), NiftiReader())
+        self.other = ITKReader()
+
+    def verify_suffix(self, filename: Sequence[str | Path] | str | Path) -> bool:
+        """Always: what no other reader takes is ITK's."""
+        return True
+
+    def read(self, data: Sequence[str | Path] | str | Path, **_: Any) -> tuple[ImageReader, Any]:
+        """The reader that could, and what it read.
+
+        Raises:
+            Exception: the first reader's, if none can.
+        """
+        errors: list[Exception] = []
+        for reader in (*sorted(self.readers, key=lambda reader: not reader.verify_suffix(data)), self.other):
+            try:
+                return reader, reader.read(data)
+            except Exception as error:  # every reader has its own kinds
+                errors.append(error)
+        raise errors[0]
+
+    def get_data(self, img: tuple[ImageReader, Any]) -> tuple[NDArray[Any], dict[str, Any]]:
+        """The array and its metadata."""
+        reader, content = img
+        return reader.get_data(content)
 
 
 class ToSliced(MapTransform):
@@ -113,7 +142,7 @@ def read_grey(path: str | Path) -> NDArray[np.float32]:
 
 @cache
 def _loader() -> LoadImage:
-    return LoadImage(READERS, image_only=True)
+    return LoadImage(AnyReader, image_only=True)
 
 
 def _upright(image: Tensor, channels: int) -> Tensor:

@@ -20,7 +20,7 @@ from .arrays import read_array, split_array
 from .cached import cached_dataset
 from .contours import is_contour, read_contour
 from .nifti import NiftiReader
-from .readers import READERS
+from .readers import AnyReader
 
 __all__ = [
     "AlwaysPresentd",
@@ -238,7 +238,7 @@ def _load(path: str) -> MetaTensor:
 
 @cache
 def _loader() -> LoadImage:
-    return LoadImage(READERS, image_only=True)
+    return LoadImage(AnyReader, image_only=True)
 
 
 def _read_hdf5(path: str | Path, key: str) -> NDArray[Any]:
