@@ -123,7 +123,7 @@ def peer() -> str:
     """The README's table of the brain bundle against a plain loop, over the clock."""
     found = json.loads((ROOT / "benchmarks" / "results" / "brain_mri" / "peer.json").read_text())
     lines = ["| after | bundle: accuracy, AUC | plain loop: accuracy, AUC |", "|---|---|---|"]
-    for seconds in (25, 28, 30, 45, 60, 75, 90, 120, math.inf):
+    for seconds in (20, 25, 30, 45, 60, 75, 90, 120, math.inf):
         cells = []
         for way in ("bundle", "peer"):
             at = [[epoch for epoch in run[way] if epoch["seconds"] <= seconds][-1:] for run in found["runs"].values()]
