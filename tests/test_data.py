@@ -268,7 +268,6 @@ def test_what_a_file_holds_counts_where_its_name_does_not_tell(kind, name, tmp_p
     np.testing.assert_array_equal(LOAD({"image": str(tmp_path / name)})["image"][0], PICTURE)
 
 
-@pytest.mark.filterwarnings("ignore")  # ITK's of its own modules
 def test_a_file_that_no_reader_takes_is_refused_by_the_one_its_name_asks_for(tmp_path):
     path = tmp_path / "x.png"
     path.write_bytes(b"not a picture")

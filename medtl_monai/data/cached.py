@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
 import pickle
@@ -30,7 +31,7 @@ def cached_dataset(
     """The items, transformed once: MONAI's ``CacheDataset``, or its ``PersistentDataset`` in a folder.
 
     In the folder an item is found again as long as its entries, the files that it names (their sizes and times) and the
-    transforms are the same; so later runs need not decode. Metadata is not kept there.
+    transforms are the same; so later runs need not decode. Tensors are plain ones: metadata is not kept.
 
     Args:
         data: MONAI datalist items.
@@ -41,9 +42,21 @@ def cached_dataset(
     """
     if cache_dir is None:
         with one_thread():  # of torch in each thread, which would only wait for another's
-            return CacheDataset(data, transform, num_workers=num_workers, progress=progress)
+            return _InMemory(data, transform, num_workers=num_workers, progress=progress)
     folder = Path(cache_dir) / digest(transform)[:20]
     return _Kept(data, transform, folder, hash_func=_name)
+
+
+class _InMemory(CacheDataset):
+    """Gives plain tensors that were copied last.
+
+    Left where a transform made it, amid what it used and freed, each result would keep glibc from using that memory
+    again: several times that of the results would be taken.
+    """
+
+    def _load_cache_item(self, idx: int) -> Any:
+        item = super()._load_cache_item(idx)
+        return copy.deepcopy(convert_to_tensor(item, track_meta=False, convert_numeric=False))
 
 
 class _Kept(PersistentDataset):
