@@ -13,6 +13,7 @@ from .distillation import (
     similarity_preserving,
 )
 from .segmentation import LOSSES, BalancedCrossEntropyLoss, segmentation_loss
+from .smoothing import smoothing_part
 
 __all__ = [
     "LOSSES",
@@ -36,5 +37,6 @@ __all__ = [
     "relational_distances",
     "segmentation_loss",
     "similarity_preserving",
+    "smoothing_part",
     "task_loss",
 ]
