@@ -65,7 +65,7 @@ class Whole(list):
 
 def on_features(
     items: Items,
-    way: tuple[Any, dict[str, Any]],
+    way: str,
     seed: int,
     *,
     target: Any = None,
@@ -79,7 +79,7 @@ def on_features(
     set_determinism(seed)
     classes = len({item["label"] for item in items})
     network = network or headed(nn.Identity(), len(items[0]["image"]), classes)
-    strategy = build(way[0], way[1])
+    strategy = build(way)
     context = {name: [item[key] for item in items if key in item] for name, key in _COLUMNS.items()}
     strategy.bind(Context(classes=classes, source=Whole(items), target=target, source_head=source_head, **context))
     strategy.prepare(network)
@@ -126,11 +126,11 @@ def covariate(folder: Path, scale: Scale) -> Study:
     """Importance weights."""
     how = ways(
         "finetune",
-        kmm=("importance", {"importance": {"method": "kmm"}}),
-        kliep=("importance", {"importance": {"method": "kliep"}}),
-        discriminator=("importance", {"importance": {"method": "discriminator"}}),
-        source_selection=("source_selection", {"source_selection": {"keep": 0.7}}),
-        true_weights=("sample_weights", {}),
+        kmm="importance(method=kmm)",
+        kliep="importance(method=kliep)",
+        discriminator="importance(method=discriminator)",
+        source_selection="source_selection(keep=0.7)",
+        true_weights="sample_weights",
     )
 
     def run(way: str, seed: int) -> dict[str, float]:
@@ -158,7 +158,7 @@ def covariate(folder: Path, scale: Scale) -> Study:
 
 def mixed(folder: Path, scale: Scale) -> Study:
     """Contradicting domains."""
-    how = ways("finetune", "tradaboost", own_images_alone=("finetune", {}))
+    how = ways("finetune", "tradaboost", own_images_alone="finetune")
 
     def run(way: str, seed: int) -> dict[str, float]:
         rng = np.random.default_rng(seed)
@@ -181,7 +181,7 @@ def mixed(folder: Path, scale: Scale) -> Study:
 
 def unlabelled(folder: Path, scale: Scale) -> Study:
     """Semi-supervision."""
-    smooth = ("vat", {"vat": {"epsilon": 0.5}})
+    smooth = "vat(epsilon=0.5)"
     how = ways("finetune", "pseudo_label", "fixmatch", "mean_teacher", vat=smooth, vat_own_images_alone=smooth)
 
     def run(way: str, seed: int) -> dict[str, float]:
@@ -233,7 +233,7 @@ def few(folder: Path, scale: Scale) -> Study:
         ((support, query),) = episodes(labels(items), [x["patient"] for x in items], shots=5, count=1, seed=seed)
         labelled, test = (indexed([items[i] for i in chosen]) for chosen in (support, query))
         if way == "finetune":
-            return scores(on_features(labelled, ("finetune", {}), seed, epochs=100, batch=15), test)
+            return scores(on_features(labelled, "finetune", seed, epochs=100, batch=15), test)
         seen, asked = (torch.stack([x["image"] for x in part]).numpy() for part in (labelled, test))
         if way == "prototypes":
             found = prototype_probabilities(asked, class_prototypes(seen, labels(labelled), 3))
@@ -260,7 +260,7 @@ def ensembles(folder: Path, scale: Scale) -> Study:
         own, other = (shares(vectors(folder, scale, 64, device), (0.45, 0.05, 0.5), seed) for device in (0, 1))
         source = hidden(other[0], seed)
         tuned = [
-            on_features(own[1], ("finetune", {}), 100 * seed + k, network=copy.deepcopy(source), **GENTLY)
+            on_features(own[1], "finetune", 100 * seed + k, network=copy.deepcopy(source), **GENTLY)
             for k in range(5 if way in ("vote", "soup") else 1)
         ]
         states = [network.state_dict() for network in tuned]
@@ -290,7 +290,7 @@ def hidden(items: Items, seed: int) -> nn.Sequential:
     width = len(items[0]["image"])
     body = nn.Sequential(nn.Linear(width, 64), nn.ReLU())
     network = headed(body, 64, len({item["label"] for item in items}))
-    on_features(items, ("finetune", {}), seed, network=network, lr=0.01)
+    on_features(items, "finetune", seed, network=network, lr=0.01)
     return network
 
 

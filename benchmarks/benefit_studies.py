@@ -38,7 +38,7 @@ class Study:
         setting: the data, in a sentence.
         metrics: names of the scores, higher is better, with what they mean.
         baseline: the way that the others are compared with.
-        ways: name to the strategy and its settings.
+        ways: name to the strategy as text.
         run: ``(way, seed) -> scores``.
         seeds: how many, unless the command line says which.
     """
@@ -47,14 +47,14 @@ class Study:
     setting: str
     metrics: dict[str, str]
     baseline: str
-    ways: dict[str, tuple[Any, dict[str, Any]]]
+    ways: dict[str, str]
     run: Callable[[str, int], dict[str, float]] = field(repr=False)
     seeds: int = 5
 
 
-def ways(*names: str, **more: tuple[Any, dict[str, Any]]) -> dict[str, tuple[Any, dict[str, Any]]]:
+def ways(*names: str, **more: str) -> dict[str, str]:
     """Strategies by their own names with their default settings, and others."""
-    return {**{name: (name, {}) for name in names}, **more}
+    return {**{name: name for name in names}, **more}
 
 
 # ---------------------------------------------------------------- images
@@ -122,7 +122,7 @@ def prepare_batches() -> tuple[PrepareBatch, PrepareBatch]:
 
 def train(
     items: Items,
-    way: tuple[Any, dict[str, Any]],
+    way: str,
     seed: int,
     *,
     classes: int,
@@ -135,7 +135,7 @@ def train(
     """Fine-tune EfficientNet-Lite0 by MONAI's trainer; the network of the last epoch, and the strategy."""
     plain, augmented = prepare_batches()
     set_determinism(seed)
-    strategy = build(way[0], way[1])
+    strategy = build(way)
     target = None
     if unlabelled is not None:
         bare = [{"image": item["image"]} for item in unlabelled]
@@ -238,7 +238,7 @@ def scarcity(folder: Path, scale: Scale) -> Study:
     how = ways(
         "finetune", "scratch", "freeze", "l2_sp", "delta", "bss", "co_tuning", "rkd", "mean_teacher", "pseudo_label",
         "fixmatch",
-        vat=("vat", {"vat": {"epsilon": 1.0}}),
+        vat="vat(epsilon=1.0)",
     )  # fmt: skip
 
     def run(way: str, seed: int) -> dict[str, float]:
@@ -294,9 +294,9 @@ def forgetting(folder: Path, scale: Scale) -> Study:
     """A second task after a first."""
     how = ways(
         "finetune", "freeze", "freeze_bn", "l2_sp", "delta", "lwf",
-        lwf_freeze_bn=(["lwf", "freeze_bn"], {}),
-        alpha_beta_lwf=(["alpha_beta", "freeze_bn"], {"alpha_beta": {"alpha": 3.0, "keep": "lwf"}}),
-        alpha_beta_l2_sp=(["alpha_beta", "freeze_bn"], {"alpha_beta": {"alpha": 1.0, "keep": "l2_sp"}}),
+        lwf_freeze_bn="lwf + freeze_bn",
+        alpha_beta_lwf="alpha_beta(alpha=3.0, keep=lwf) + freeze_bn",
+        alpha_beta_l2_sp="alpha_beta(alpha=1.0, keep=l2_sp) + freeze_bn",
     )  # fmt: skip
 
     def parts(seed: int) -> list[Items]:
@@ -304,7 +304,7 @@ def forgetting(folder: Path, scale: Scale) -> Study:
 
     @cache
     def first_task(seed: int) -> str:
-        network, _ = train(parts(seed)[0], ("finetune", {}), seed, classes=3, epochs=scale.epochs)
+        network, _ = train(parts(seed)[0], "finetune", seed, classes=3, epochs=scale.epochs)
         path = str(Path(tempfile.mkdtemp()) / "first.pt")
         save_weights(network.state_dict(), path)
         return path

@@ -140,7 +140,7 @@ def test_every_strategy_works_on_every_family(name, dims):
         strategy.on_epoch(net, 1)
         strategy.close()
     net.requires_grad_(True)
-    strategy = strategies.build("partial_freeze", {"partial_freeze": {"blocks": -1}})
+    strategy = strategies.build("partial_freeze(blocks=-1)")
     strategy.prepare(net)
     parts, before = anatomy(net), {key: value.clone() for key, value in net.state_dict().items()}
     nn.functional.cross_entropy(net.train()(x), y).backward()

@@ -40,7 +40,6 @@ def train(
     epochs=3,
     masks=False,
     augment=None,
-    settings=None,
     validate=True,
     options=None,
     **cache,
@@ -48,7 +47,7 @@ def train(
     """A training with or without a cache: the weights at its end, and how many images the stem has seen."""
     set_determinism(0)
     network = build(backbone, in_channels=1, num_classes=2, **(SMALL if backbone == "resnet18" else options or {}))
-    strategy = build_strategy(strategy, settings)
+    strategy = build_strategy(strategy)
     network = strategy.prepare(network.to(memory_format=torch.channels_last))
     seen, parts = [0], anatomy(network)
     stem = network.get_submodule(parts.blocks[0].prefixes[0])
@@ -92,19 +91,19 @@ def same(one, two, tolerance=0.0):
 
 
 @pytest.mark.parametrize(
-    ("strategy", "settings", "backbone", "masks", "places"),
+    ("strategy", "backbone", "masks", "places"),
     [
-        ("freeze", None, "resnet18", False, 1),
-        (["partial_freeze", "l2_sp"], {"partial_freeze": {"blocks": 4}}, "resnet18", False, 1),
-        (["partial_freeze", "ema"], {"partial_freeze": {"blocks": 4}}, "resnet18", False, 1),
-        ("partial_freeze", {"partial_freeze": {"blocks": 1}}, "resnet18", False, 1),  # what follows is in place
-        ("lp_ft", {"lp_ft": {"probe_epochs": 2}}, "efficientnet_lite0", False, None),
-        ("gradual_unfreeze", {"gradual_unfreeze": {"every": 2}}, "resnet18", False, None),
-        ("partial_freeze", {"partial_freeze": {"blocks": 8}}, "unet_efficientnet_lite0", True, None),  # several skips
+        ("freeze", "resnet18", False, 1),
+        ("partial_freeze(blocks=4) + l2_sp", "resnet18", False, 1),
+        ("partial_freeze(blocks=4) + ema", "resnet18", False, 1),
+        ("partial_freeze(blocks=1)", "resnet18", False, 1),  # what follows is in place
+        ("lp_ft(probe_epochs=2)", "efficientnet_lite0", False, None),
+        ("gradual_unfreeze(every=2)", "resnet18", False, None),
+        ("partial_freeze(blocks=8)", "unet_efficientnet_lite0", True, None),  # several skips
     ],
 )
-def test_the_training_is_the_uncached_one_bit_by_bit(strategy, settings, backbone, masks, places):
-    options = {"backbone": backbone, "masks": masks, "settings": settings}
+def test_the_training_is_the_uncached_one_bit_by_bit(strategy, backbone, masks, places):
+    options = {"backbone": backbone, "masks": masks}
     plain, many = train(None, strategy, **options)
     cached, few = train("memory", strategy, **options)
     same(plain, cached)

@@ -151,7 +151,7 @@ def test_contrast_rank_and_divergence_against_references():
 
 def test_linear_dependency_by_its_parts():
     net = toy().eval()
-    strategy = bound(build("linear_dependency", {"linear_dependency": {"weight": 2.0, "divergence": 0.5, "codes": 6}}))
+    strategy = bound(build("linear_dependency(weight=2.0, divergence=0.5, codes=6)"))
     strategy.prepare(net)
     image, label = batch()
     s = step(net, image, label)
@@ -171,7 +171,7 @@ def test_linear_dependency_by_its_parts():
 def test_simcvd_by_its_parts():
     torch.manual_seed(0)
     net, (image, _) = Places().eval(), batch()
-    strategy = build("simcvd", {"simcvd": {"contrast": 2.0, "structure": 3.0, "consistency": 5.0}})
+    strategy = build("simcvd(contrast=2.0, structure=3.0, consistency=5.0)")
     strategy.bind(Context(task="segmentation"))
     strategy.prepare(net)
     label = (image[:, 0] > 0).long()
@@ -211,7 +211,7 @@ class Shifted:
 def test_importance_finds_the_images_that_are_like_the_targets(method):
     net = toy()
     before = copy.deepcopy(net.state_dict())
-    strategy = build("importance", {"importance": {"method": method}})
+    strategy = build(f"importance(method={method})")
     strategy.bind(Context(source=Shifted.source, target=Shifted.target))
     strategy.prepare(net)
     assert net.training
@@ -219,7 +219,7 @@ def test_importance_finds_the_images_that_are_like_the_targets(method):
     assert not net.fc._forward_pre_hooks
     assert strategy.table.mean().item() == pytest.approx(1, rel=1e-5)
     assert strategy.table[12:].sum() > 4 * strategy.table[:12].sum()
-    chosen = build("source_selection", {"source_selection": {"keep": 0.25, "method": method}})
+    chosen = build(f"source_selection(keep=0.25, method={method})")
     chosen.bind(Context(source=Shifted.source, target=Shifted.target, labels=[0, 1] * 12))
     chosen.prepare(net)
     assert (chosen.table[:12] == 0).all()
@@ -263,7 +263,7 @@ def test_tradaboost_by_hand():
 
 def test_tradaboost_follows_the_errors_of_each_epoch():
     net, (image, label) = toy().eval(), batch(4)
-    strategy = build("tradaboost", {"tradaboost": {"rounds": 4}})
+    strategy = build("tradaboost(rounds=4)")
     strategy.bind(Context(domains=["a", "target", "a", "target"]))
     strategy.prepare(net)
     strategy.on_epoch(net, 1)
@@ -281,7 +281,7 @@ def test_tradaboost_follows_the_errors_of_each_epoch():
 
 
 def test_alpha_beta_keeps_the_sources_predictions_from_a_run():
-    strategy = build("alpha_beta", {"alpha_beta": {"keep": "lwf"}})
+    strategy = build("alpha_beta(keep=lwf)")
     network = build_network({"backbone": "efficientnet_lite0", "channels": 1, "classes": ["a", "b"], "variant": {}})
     made = transfer(network, strategy, "efficientnet_lite0_imagenet", device="cpu", classes=2)
     assert strategy.keep.source_head.weight.shape == (1000, 1280)
@@ -318,7 +318,7 @@ def test_what_keeps_the_source_is_zero_at_first_and_grows_as_the_network_moves(n
 def test_alpha_beta_moves_pretrained_weights_by_both_gradients_and_new_ones_by_betas():
     image, label = batch()
     net = toy().eval()
-    strategy = bound(build("alpha_beta", {"alpha_beta": {"alpha": 0.3, "beta": 0.5}}))
+    strategy = bound(build("alpha_beta(alpha=0.3, beta=0.5)"))
     strategy.prepare(net)
     with torch.no_grad():
         net.stem[0].weight += 0.1
@@ -386,7 +386,7 @@ def test_dann_trains_its_discriminator_to_tell_and_the_network_not_to():
 @pytest.mark.parametrize("moving", [True, False])
 def test_the_target_moves_batch_norm_only_where_it_may(moving):
     net = toy().train()
-    strategy = bound(build("coral", {"coral": {"target_statistics": moving}}))
+    strategy = bound(build(f"coral(target_statistics={moving})"))
     strategy.prepare(net)
     s = step(net, *batch())
     before = net.stem[1].running_mean.clone()
@@ -397,7 +397,7 @@ def test_the_target_moves_batch_norm_only_where_it_may(moving):
 
 def test_alignment_brings_the_domains_together():
     def gap(weight):
-        net = fit(bound(build("mmd", {"mmd": {"weight": weight}})), toy(), 8).eval()
+        net = fit(bound(build(f"mmd(weight={weight})")), toy(), 8).eval()
         image = torch.cat([b["image"] for b in loader()])
         other = torch.cat(Images().next("plain"))
         with torch.no_grad():
@@ -406,9 +406,9 @@ def test_alignment_brings_the_domains_together():
     assert gap(5.0) < 0.8 * gap(0.0)
 
 
-@pytest.mark.parametrize("names", [["adabn"], ["adabn", "ema"], ["ema", "adabn"]])
-def test_adabn_leaves_the_targets_statistics(names):
-    net = fit(bound(build(names, {"adabn": {"batches": 3}})), toy(), 1)
+@pytest.mark.parametrize("spec", ["adabn(batches=3)", "adabn(batches=3) + ema", "ema + adabn(batches=3)"])
+def test_adabn_leaves_the_targets_statistics(spec):
+    net = fit(bound(build(spec)), toy(), 1)
     target = Images()
     batches = [net.stem[0](target.next("plain")[0]) for _ in range(3)]
     mean = torch.stack([x.mean((0, 2, 3)) for x in batches]).mean(0)
@@ -427,7 +427,7 @@ def test_mixstyle_exchanges_mean_and_deviation_and_nothing_else():
 def test_surgical_bitfit_and_auto_rgn_move_what_they_say():
     for part, moved in (("first", {"stem", "fc"}), ("last", {"body", "fc"})):
         net = toy()
-        bound(build("surgical", {"surgical": {"part": part}})).prepare(net)
+        bound(build(f"surgical(part={part})")).prepare(net)
         assert {name.split(".")[0] for name, p in net.named_parameters() if p.requires_grad} == moved
     net = toy()
     build("bitfit").prepare(net)
@@ -449,7 +449,7 @@ def test_instance_weights_by_hand():
     label = torch.tensor([0, 1, 1, 0])
     each = nn.functional.cross_entropy(pred, label, reduction="none")
     s = Step(net, image, label, pred, 0.0, {"index": torch.tensor([3, 0, 1, 2])})
-    balanced = build("class_balanced", {"class_balanced": {"beta": 0.5}})
+    balanced = build("class_balanced(beta=0.5)")
     balanced.bind(Context(labels=[0, 0, 0, 1]))
     balanced.prepare(net)
     w = torch.tensor([0.842105, 1.473684, 1.473684, 0.842105])
@@ -481,16 +481,16 @@ def test_the_adversarial_change_hurts_more_than_a_random_one():
 def test_fixmatch_learns_only_from_what_is_sure():
     net = toy().eval()
     image, label = batch()
-    sure = bound(build("fixmatch", {"fixmatch": {"threshold": 0.0}}))
+    sure = bound(build("fixmatch(threshold=0.0)"))
     easy, hard = Images().next("plain", "augmented")
     expected = nn.functional.cross_entropy(net(hard), net(easy).argmax(1))
     assert sure.loss(step(net, image, label)).item() == pytest.approx(expected.item(), rel=1e-4)
-    never = bound(build("fixmatch", {"fixmatch": {"threshold": 0.999}}))
+    never = bound(build("fixmatch(threshold=0.999)"))
     assert never.loss(step(net, image, label)).item() == 0
 
 
 def test_the_mean_teacher_is_the_moving_average():
-    strategy = bound(build("mean_teacher", {"mean_teacher": {"decay": 0.5, "weight": 0.0}}))
+    strategy = bound(build("mean_teacher(decay=0.5, weight=0.0)"))
     engine = trainer(strategy, toy(), 1, train_data_loader=loader(n=8))
     start = copy.deepcopy(engine.network.state_dict())
     engine.run()
@@ -508,7 +508,7 @@ def test_what_is_needed_is_asked_for_before_training(name):
 def test_mixout_mixes_in_the_forward_pass_and_moves_the_trained_weights():
     torch.manual_seed(0)
     net, image, label = toy(), *batch()
-    strategy = build("mixout", {"mixout": {"p": 0.4}})
+    strategy = build("mixout(p=0.4)")
     strategy.prepare(net)
     source = net.body[0].weight.detach().clone()
     with torch.no_grad():
@@ -530,6 +530,6 @@ def test_mixout_mixes_in_the_forward_pass_and_moves_the_trained_weights():
 
 
 def test_mixout_without_mixing_is_fine_tuning():
-    nets = [fit(build(spec, s), toy(), 2) for spec, s in (("mixout", {"mixout": {"p": 0.0}}), ("finetune", {}))]
+    nets = [fit(build(spec), toy(), 2) for spec in ("mixout(p=0.0)", "finetune")]
     for one, two in zip(*(net.parameters() for net in nets), strict=True):
         assert torch.equal(one, two)

@@ -43,7 +43,7 @@ def prepared(way: str) -> tuple[nn.Module, list[nn.Parameter]]:
     network = build("resnet18", in_channels=1, num_classes=2)
     if way.startswith("cached"):
         network = network.to(memory_format=torch.channels_last)
-        strategy = build_strategy("partial_freeze", {"partial_freeze": {"blocks": 4 if way == "cached3" else -1}})
+        strategy = build_strategy(f"partial_freeze(blocks={4 if way == 'cached3' else -1})")
         network = strategy.prepare(network)
         return network, strategy.param_groups(network, lr=1e-3)
     trained = {"frozen": ("fc",), "frozen3": ("layer4", "fc"), "finetune": ("",)}[way]

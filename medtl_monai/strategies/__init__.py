@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from ..utils import UserError
 from .average import EMA
@@ -44,6 +44,7 @@ from .relation import AttentionTransfer, CoTuning, RelationalDistillation, Simil
 from .semi import VAT, FixMatch, MeanTeacher, PseudoLabel
 from .source import BSS, DELTA, L1SP, AlphaBeta, AutoRGN, BitFit, LwF, Mixout, Surgical
 from .tap import extract
+from .text import parse, render
 
 __all__ = [
     "AFN",
@@ -101,6 +102,8 @@ __all__ = [
     "Target",
     "TrAdaBoost",
     "build",
+    "check",
+    "describe",
     "discriminator_weights",
     "extract",
     "kernel_mean_matching",
@@ -175,56 +178,117 @@ STRATEGIES: dict[str, type[Strategy]] = {name: cls for family in FAMILIES.values
 """Every strategy by name."""
 
 
-def build(spec: str | Strategy | Sequence[Any], settings: Mapping[str, Mapping[str, Any]] | None = None) -> Strategy:
+def build(spec: str | Strategy | Sequence[str | Strategy]) -> Strategy:
     """Turn what stands in a configuration or on the command line into a strategy.
 
     Args:
-        spec: a name of :data:`STRATEGIES`, a strategy, or a list of these, applied in order.
-        settings: constructor arguments by strategy name.
+        spec: text, such as ``"l2_sp(alpha=0.5) + freeze_bn"``, with names of :data:`STRATEGIES`; a strategy; or a list
+            of these, applied in order. :func:`medtl_monai.strategies.text.parse` tells how text is read.
 
     Raises:
-        UserError: an unknown name or setting, settings for a strategy that is not used, or parts that clash.
+        UserError: text that cannot be read, an unknown name or argument, a value that does not fit, the same name
+            twice, or parts that clash.
 
     Example:
-        >>> build("l2_sp", {"l2_sp": {"alpha": 0.5}}).alpha
+        >>> build("l2_sp(alpha=0.5)").alpha
         0.5
+        >>> [type(part).__name__ for part in build("l2_sp(alpha=0.5) + freeze_bn")]
+        ['L2SP', 'FreezeBN']
         >>> build("l2sp")
         Traceback (most recent call last):
         ...
         medtl_monai.utils.UserError: there is no strategy 'l2sp': did you mean 'l2_sp'?
     """
-    settings = settings or {}
     specs = list(spec) if isinstance(spec, Sequence) and not isinstance(spec, str) else [spec]
     if not specs:
-        raise UserError(f"the list of strategies is empty: give at least one of {', '.join(STRATEGIES)}.")
-    for name in settings:
-        _check_name(name)
-        if settings[name] and name not in specs:
-            raise UserError(
-                f"settings are given for {name!r}, but the strategy is {spec!r}: they would have no effect."
-            )
-    parts = [_build_one(one, settings) for one in specs]
+        raise UserError("the list of strategies is empty: give at least one, such as 'finetune'.")
+    parts = [part for one in specs for part in _parts(one)]
+    names = [part.asked[0] for part in parts if part.asked]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"the strategy {name} is given {names.count(name)} times: leave out all but one.")
     return parts[0] if len(parts) == 1 else Chain(*parts)
 
 
-def _build_one(spec: Any, settings: Mapping[str, Mapping[str, Any]]) -> Strategy:
+def check(spec: str | Strategy | Sequence[str | Strategy]) -> None:
+    """Raise what :func:`build` would raise: cheap, and possible before any image is read.
+
+    Example:
+        >>> check("discriminative + freeze_bn")
+        >>> check("partial_freeze(block=4)")
+        Traceback (most recent call last):
+        ...
+        medtl_monai.utils.UserError: partial_freeze takes blocks, not 'block': did you mean 'blocks'?
+    """
+    build(spec)
+
+
+def describe(spec: str | Strategy | Sequence[str | Strategy]) -> str:
+    """The text of a strategy as it was asked for: names, with the arguments that were given.
+
+    :func:`build` makes the same strategy of it, unless a part was given as an object, which stands with its class.
+
+    Example:
+        >>> describe(["l2_sp( alpha = 0.5 )", "freeze_bn", L2(weight=1.0)])
+        'l2_sp(alpha=0.5) + freeze_bn + L2'
+    """
+    strategy = spec if isinstance(spec, Strategy) else build(spec)
+    if isinstance(strategy, Chain):
+        return " + ".join(map(describe, strategy))
+    return render([strategy.asked]) if strategy.asked else strategy.name
+
+
+def _parts(spec: Any) -> list[Strategy]:
     if isinstance(spec, Strategy):
-        return spec
+        return list(spec) if isinstance(spec, Chain) else [spec]
     if not isinstance(spec, str):
-        raise UserError(f"a strategy is a name, an object or a list of these, got {spec!r}.")
-    _check_name(spec)
-    given = settings.get(spec, {})
-    known = list(inspect.signature(STRATEGIES[spec]).parameters)
-    for key in given:
-        if key not in known:
-            raise UserError(f"{spec} has no setting {key!r}: it has {', '.join(known) or 'none'}{_meant(key, known)}.")
-    return STRATEGIES[spec](**given)
+        raise UserError(f"a strategy is text, an object or a list of these, got {spec!r}.")
+    known = {name: list(inspect.signature(cls).parameters) for name, cls in STRATEGIES.items()}
+    return [_made(name, given) for name, given in parse(spec, arguments=known)]
 
 
-def _check_name(name: str) -> None:
+def _made(name: str, given: dict[str, Any]) -> Strategy:
+    """The strategy ``name``, of arguments as text holds them."""
     if name not in STRATEGIES:
-        meant = _meant(name, list(STRATEGIES))
-        raise UserError(f"there is no strategy {name!r}{meant or ': choose from ' + ', '.join(STRATEGIES) + '.'}")
+        meant = _meant(name, list(STRATEGIES)) or f": choose from {', '.join(STRATEGIES)}."
+        raise UserError(f"there is no strategy {name!r}{meant}")
+    known = get_type_hints(STRATEGIES[name].__init__)
+    known.pop("return", None)
+    for key, value in given.items():
+        if key not in known:
+            raise UserError(f"{name} takes {', '.join(known) or 'no arguments'}, not {key!r}{_meant(key, list(known))}")
+        if not _fits(value, known[key]):
+            raise UserError(f"{name}: {key} must be {_wanted(known[key])}, got {value!r}.")
+    try:
+        made = STRATEGIES[name](**given)
+    except UserError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{render([(name, given)])} cannot be made: {error}.") from error
+    made.asked = (name, given)
+    return made
+
+
+_KINDS: dict[Any, tuple[str, tuple[type, ...]]] = {
+    bool: ("true or false", (bool,)),
+    int: ("a whole number", (int,)),
+    float: ("a number", (int, float)),
+    str: ("text", (str,)),
+    type(None): ("none", (type(None),)),
+}
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether ``value`` is of a kind that is annotated; for Python, true and false are numbers, here they are not."""
+    if get_args(kind):
+        return any(_fits(value, one) for one in get_args(kind))
+    if isinstance(value, bool) and kind in (int, float):
+        return False
+    return kind not in _KINDS or isinstance(value, _KINDS[kind][1])
+
+
+def _wanted(kind: Any) -> str:
+    return " or ".join(_KINDS[one][0] for one in get_args(kind) or (kind,))
 
 
 def _meant(word: str, options: list[str]) -> str:

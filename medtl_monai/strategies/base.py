@@ -101,9 +101,17 @@ class Strategy(nn.Module):
     measures: ClassVar[bool] = False
     """Whether the strategy measures what an epoch leaves: in a chain it does so after the other parts."""
 
+    asked: tuple[str, dict[str, Any]] | None = None
+    """The name and the arguments that it was asked for by; none if it was made as an object."""
+
     def __init__(self) -> None:
         super().__init__()
         self._context = Context()
+
+    @property
+    def name(self) -> str:
+        """What it was asked for by, or else its class."""
+        return self.asked[0] if self.asked else type(self).__name__
 
     @property
     def context(self) -> Context:
@@ -153,12 +161,17 @@ class Strategy(nn.Module):
         """Take everything off the network again that ``prepare`` put there (hooks)."""
 
     def attach(self, engine: Engine) -> None:
-        """Make ``engine`` (a MONAI trainer) follow this strategy; called by MONAI as for any handler."""
+        """Make ``engine`` (a MONAI trainer) follow this strategy; called by MONAI as for any handler.
+
+        In each iteration ``engine.state.output["loss_parts"]`` then holds, without gradients, the loss that the trainer
+        computed under ``task`` and what each strategy added under its name; in this order they sum up to ``loss``.
+        """
+        name = _free_name(engine, self.name)
         if self.context.target is not None:
             engine.add_event_handler(Events.EPOCH_STARTED, lambda _: self.context.target.restart())
         engine.add_event_handler(Events.EPOCH_STARTED, lambda e: self.on_epoch(unwrap(e.network), e.state.epoch))
         engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, lambda _: self.on_forward())
-        engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self._add_loss)
+        engine.add_event_handler(IterationEvents.LOSS_COMPLETED, lambda e: self._add_loss(e, name))
         engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, lambda _: self._average_gradients())
         engine.add_event_handler(Events.COMPLETED, lambda _: self.close())
 
@@ -169,15 +182,17 @@ class Strategy(nn.Module):
         for gradient in gradients if processes > 1 else ():
             gradient.div_(processes)
 
-    def _add_loss(self, engine: Engine) -> None:
+    def _add_loss(self, engine: Engine, name: str) -> None:
         out, state = engine.state.output, engine.state
         progress = (state.iteration - 1) / (state.max_epochs * state.epoch_length)
         batch = state.batch if isinstance(state.batch, Mapping) else {}
         task_loss = out.setdefault("task_loss", out["loss"])
+        parts = out.setdefault("loss_parts", {"task": task_loss.detach()})
         step = Step(unwrap(engine.network), out["image"], out["label"], out["pred"], progress, batch, task_loss)
         extra = self.loss(step)
         if extra is not None:
             out["loss"] = out["loss"] + extra
+            parts[name] = extra.detach()
 
 
 class Chain(Strategy):
@@ -252,6 +267,14 @@ _NEEDED = {
     "boxes": "boxes around lesions: give the table the columns x, y, width and height, in pixels from the top left.",
     "source_head": "the source's own classes, which these weights do not carry: choose weights with a head.",
 }
+
+
+def _free_name(engine: Engine, name: str) -> str:
+    """``name``, or with a number if a strategy of ``engine`` has it: parts of the loss must not hide each other."""
+    taken = getattr(engine, "loss_names", ["task"])
+    free = next(one for one in (name, *(f"{name} {i}" for i in range(2, len(taken) + 3))) if one not in taken)
+    engine.loss_names = [*taken, free]  # type: ignore[attr-defined]
+    return free
 
 
 def _names(parts: list[Strategy]) -> str:

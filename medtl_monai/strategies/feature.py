@@ -169,6 +169,8 @@ class DANN(FeatureStrategy):
 
     def __init__(self, weight: float = 1.0, hidden: int = 256, target_statistics: bool = True) -> None:
         super().__init__(weight, target_statistics)
+        if hidden < 1:
+            raise UserError(f"{type(self).__name__}: hidden must be 1 or more, got {hidden}.")
         self.hidden = hidden
         self.discriminator: nn.Module = nn.Identity()
 
@@ -272,6 +274,8 @@ class AFN(FeatureStrategy):
 
     def __init__(self, weight: float = 0.05, step: float = 1.0, target_statistics: bool = True) -> None:
         super().__init__(weight, target_statistics)
+        if step <= 0:
+            raise UserError(f"afn: step must be above 0, got {step}.")
         self.step = step
 
     def loss(self, step: Step) -> Tensor | None:

@@ -301,7 +301,7 @@ class TrAdaBoost(_PerImage):
 
     needs = ("domains",)
 
-    def __init__(self, domain: str = "target", rounds: int = 10) -> None:
+    def __init__(self, domain: str | int | float = "target", rounds: int = 10) -> None:
         super().__init__()
         if rounds < 1:
             raise UserError(f"tradaboost: rounds must be 1 or more, got {rounds}.")

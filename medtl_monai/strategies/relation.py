@@ -88,6 +88,8 @@ class RelationalDistillation(_Teaching):
 
     def __init__(self, weight: float = 1.0, angles: float = 2.0) -> None:
         super().__init__(weight)
+        if angles < 0:
+            raise UserError(f"rkd: angles must be 0 or more, got {angles}.")
         self.angles = angles
 
     def distance(self, student: Tensor, teacher: Tensor) -> Tensor:
