@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import subprocess
 import sys
 import time
@@ -17,12 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .strategies.text import parse, render
 from .utils import UserError, write_json
 
 if TYPE_CHECKING:
     import optuna
 
 __all__ = ["SPACE", "neighbour", "render_search", "run_bundle", "search", "suggest"]
+
+_BETWEEN = "::"
 
 SPACE: dict[str, Any] = {
     "strategy": [
@@ -31,18 +35,19 @@ SPACE: dict[str, Any] = {
         "discriminative",
         "lp_ft",
         "l2_sp",
-        ["discriminative", "freeze_bn"],
-        ["partial_freeze", "ema"],
+        "discriminative + freeze_bn",
+        "partial_freeze + ema",
     ],
     "lr": {"low": 1e-4, "high": 1e-2, "log": True},
     "weight_decay": {"low": 1e-4, "high": 0.1, "log": True},
     "variant::dropout": [0.0, 0.2, 0.5],
-    "strategy_settings::l2_sp::alpha": {"low": 1e-3, "high": 1.0, "log": True},
-    "strategy_settings::discriminative::decay": {"low": 0.3, "high": 0.95},
+    "strategy::l2_sp::alpha": {"low": 1e-3, "high": 1.0, "log": True},
+    "strategy::discriminative::decay": {"low": 0.3, "high": 0.95},
 }
 """What is searched by default: a list of choices, or the range of a number (whole if both ends are), by key.
 
-Settings of a strategy are chosen where that strategy is.
+``strategy::l2_sp::alpha`` is the argument ``alpha`` of ``l2_sp``: it is chosen where the strategy has that part and
+does not set it itself, and becomes part of its text.
 """
 
 
@@ -115,10 +120,24 @@ def _check(space: Mapping[str, Any], sampler: str, population: int, local: int) 
         raise UserError(f"sampler must be memetic or tpe, got {sampler!r}.")
     if population < 2 or not 0 <= local <= population:
         raise UserError(f"population must be 2 or more, local from 0 to it; got {population}, {local}.")
+    _check_strategies(space)
     for key, choice in space.items():
         ranged = isinstance(choice, Mapping) and {"low", "high"} <= set(choice) <= {"low", "high", "log"}
         if not (ranged and choice["low"] < choice["high"]) and not (isinstance(choice, list) and choice):
             raise UserError(f"the space of {key!r} must be a list of choices, or low and high (and log), got {choice}.")
+
+
+def _check_strategies(space: Mapping[str, Any]) -> None:
+    """Mistakes that would show in single trials only, or in none."""
+    choices = space.get("strategy", [])
+    if not isinstance(choices, list) or not all(isinstance(one, str) for one in choices):
+        raise UserError(f"the space of 'strategy' must be a list of texts such as 'l2_sp + freeze_bn', got {choices}.")
+    names = {name for one in choices for name, _ in parse(one)}
+    for key in filter(_is_argument, space):
+        of = key.split(_BETWEEN)
+        if len(of) != 3 or of[1] not in names:
+            known = ", ".join(sorted(names)) or "none"
+            raise UserError(f"{key!r} must be strategy::NAME::ARGUMENT, NAME one of the space's strategies: {known}.")
 
 
 def _open(folder: Path, sampler: str, population: int, seed: int) -> optuna.Study:
@@ -146,9 +165,9 @@ def _open(folder: Path, sampler: str, population: int, seed: int) -> optuna.Stud
 def suggest(trial: optuna.Trial, space: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a trial, by the bundle's keys."""
     chosen: dict[str, Any] = {}
-    for key, choice in space.items():
-        owner = key.split("::")[1] if key.startswith("strategy_settings::") else None
-        if owner is not None and owner not in np.ravel(chosen.get("strategy", [])).tolist():
+    for key in sorted(space, key=_is_argument):  # the strategy before its arguments
+        choice = space[key]
+        if _is_argument(key) and not _takes(chosen["strategy"], key):
             continue
         if isinstance(choice, list):
             chosen[key] = json.loads(trial.suggest_categorical(key, [json.dumps(one) for one in choice]))
@@ -156,7 +175,30 @@ def suggest(trial: optuna.Trial, space: Mapping[str, Any]) -> dict[str, Any]:
             chosen[key] = trial.suggest_int(key, choice["low"], choice["high"], log=choice.get("log", False))
         else:
             chosen[key] = trial.suggest_float(key, choice["low"], choice["high"], log=choice.get("log", False))
-    return chosen
+    return _composed(chosen)
+
+
+def _is_argument(key: str) -> bool:
+    return key.startswith(f"strategy{_BETWEEN}")
+
+
+def _takes(strategy: str, key: str) -> bool:
+    """Whether the text has the part that ``key`` is an argument of, and leaves that argument open."""
+    _, name, argument = key.split(_BETWEEN)
+    return any(name == part and argument not in given for part, given in parse(strategy))
+
+
+def _composed(chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """What was chosen, with the strategy's arguments in its text."""
+    settings = {key: value for key, value in chosen.items() if not _is_argument(key)}
+    arguments = {key: value for key, value in chosen.items() if _is_argument(key)}
+    if arguments:
+        parts = parse(settings["strategy"])
+        for key, value in arguments.items():
+            _, name, argument = key.split(_BETWEEN)
+            parts = [(part, {**given, argument: value} if part == name else given) for part, given in parts]
+        settings["strategy"] = render(parts)
+    return settings
 
 
 def neighbour(params: Mapping[str, Any], space: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
@@ -214,7 +256,9 @@ def _result(study: optuna.Study, space: Mapping[str, Any], sampler: str) -> dict
         {
             "trial": trial.number,
             "value": trial.value if trial.state.name == "COMPLETE" else None,
-            "settings": {k: json.loads(v) if isinstance(space[k], list) else v for k, v in trial.params.items()},
+            "settings": _composed(
+                {k: json.loads(v) if isinstance(space[k], list) else v for k, v in trial.params.items()}
+            ),
             "local": bool(trial.user_attrs.get("local", False)),
             "seconds": trial.user_attrs.get("seconds"),
             "error": trial.user_attrs.get("error", "" if trial.state.name == "COMPLETE" else "interrupted"),
@@ -233,6 +277,12 @@ def render_search(result: Mapping[str, Any]) -> str:
     lines = [f"{'trial':>5}  {'value':>7}  settings"]
     for row in rows:
         value = "failed" if row["value"] is None else f"{row['value']:.4f}"
-        chosen = ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in row["settings"].items())
+        chosen = ", ".join(f"{k} {_rounded(v)}" for k, v in row["settings"].items())
         lines.append(f"{row['trial']:>5}  {value:>7}  {chosen}{'  (' + row['error'] + ')' if row['error'] else ''}")
     return "\n".join(lines)
+
+
+def _rounded(value: Any) -> str:
+    """With numbers to three digits, within text as well."""
+    text = str(value)
+    return re.sub(r"\d+\.\d+(e-?\d+)?", lambda match: f"{float(match[0]):.3g}", text)

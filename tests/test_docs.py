@@ -26,11 +26,10 @@ LAYERS = [  # bottom to top; modules of one layer do not import each other
         "inference",
         "fewshot",
         "predictions",
-        "search",
         "data",
     },
     {"strategies", "figures", "features", "runtime", "transferability"},
-    {"bundle"},
+    {"bundle", "search"},
     {"cli"},
     {"__main__"},
 ]

@@ -112,7 +112,7 @@ def test_the_smoothing_of_a_cross_entropy_is_the_formula():
     ("make", "shape", "label"),
     [
         (lambda s: MaskedBCEWithLogitsLoss([2.0, 1.0], s), (2, 2), [[1.0, 0.0], [math.nan, 1.0]]),
-        (lambda s: BalancedCrossEntropyLoss(s), (1, 2, 1, 4), [[[[0, 0, 1, UNKNOWN]]]]),
+        (BalancedCrossEntropyLoss, (1, 2, 1, 4), [[[[0, 0, 1, UNKNOWN]]]]),
         (lambda s: task_loss("classification", [0, 1], s), (2, 3), [0, 2]),
         (lambda s: segmentation_loss(classes=CLASSES, options={"label_smoothing": s}), (1, 3, 1, 2), [[[[0, 2]]]]),
     ],

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 
@@ -11,23 +12,27 @@ import pytest
 from conftest import ROOT
 from test_cli import run
 
-from medtl_monai.search import SPACE, neighbour, render_search, search
+from medtl_monai.search import SPACE, neighbour, render_search, search, suggest
+from medtl_monai.strategies import build, check
+from medtl_monai.strategies.text import parse
 from medtl_monai.utils import UserError
 
 HILL = {
-    "strategy": ["finetune", "l2_sp", ["discriminative", "freeze_bn"]],
+    "strategy": ["finetune", "l2_sp + ema", "discriminative + freeze_bn", "l2_sp(alpha=1.0)"],
     "lr": {"low": 1e-5, "high": 1e-1, "log": True},
     "epochs": {"low": 1, "high": 20},
-    "strategy_settings::l2_sp::alpha": {"low": 0.0, "high": 1.0},
+    "strategy::l2_sp::alpha": {"low": 0.0, "high": 1.0},
 }
 
 
 def hill(number, settings):
     """Best with l2_sp, a rate of 0.001, 10 epochs and an alpha of 0.5: there it is 1."""
-    if settings["strategy"] == ["discriminative", "freeze_bn"]:
+    assert set(settings) == {"strategy", "lr", "epochs"}
+    parts = dict(parse(settings["strategy"]))
+    if "discriminative" in parts:
         raise RuntimeError("it does not converge")
-    alpha = settings.get("strategy_settings::l2_sp::alpha")
-    assert (alpha is not None) == (settings["strategy"] == "l2_sp")
+    alpha = parts["l2_sp"]["alpha"] if "l2_sp" in parts else None
+    assert alpha == 1.0 or list(parts) in (["finetune"], ["l2_sp", "ema"])
     far = abs(math.log10(settings["lr"]) + 3) / 4 + abs(settings["epochs"] - 10) / 20
     return 1 - far - (0.3 if alpha is None else abs(alpha - 0.5))
 
@@ -41,7 +46,9 @@ def test_the_search_climbs_goes_on_and_tells_failures(sampler, tmp_path):
     assert last["trials"][:12] == first["trials"]
     assert asked == list(range(12, 60))
     assert last["best"]["value"] > 0.8
-    assert last["best"]["settings"]["strategy"] == "l2_sp"
+    best = last["best"]["settings"]
+    assert hill(0, best) == last["best"]["value"]
+    assert re.fullmatch(r"l2_sp\(alpha=[\d.e-]+\) \+ ema", best["strategy"])
     assert json.loads((tmp_path / "a" / "search.json").read_text()) == last
     failed = [row for row in last["trials"] if row["value"] is None]
     assert failed
@@ -55,7 +62,7 @@ def test_the_search_climbs_goes_on_and_tells_failures(sampler, tmp_path):
 
 def test_a_neighbour_differs_in_one_setting_and_stays_inside():
     rng = np.random.default_rng(0)
-    start = {"strategy": '"l2_sp"', "lr": 1e-3, "epochs": 10, "strategy_settings::l2_sp::alpha": 0.5}
+    start = {"strategy": '"l2_sp + ema"', "lr": 1e-3, "epochs": 10, "strategy::l2_sp::alpha": 0.5}
     moves = {"lr": [], "epochs": []}
     for _ in range(400):
         other = neighbour(start, HILL, rng)
@@ -70,6 +77,39 @@ def test_a_neighbour_differs_in_one_setting_and_stays_inside():
     assert neighbour({"lr": 1e-1}, HILL, rng)["lr"] <= 1e-1
 
 
+class Drawn:
+    """A trial that takes the last choice and the middle of each range."""
+
+    def suggest_categorical(self, key, choices):
+        return choices[-1]
+
+    def suggest_float(self, key, low, high, log):
+        return (low + high) / 2
+
+
+def test_arguments_join_the_text_of_the_strategies_that_leave_them_open():
+    arguments = {"strategy::l2_sp::alpha": {"low": 0.0, "high": 1.0}, "strategy::alpha_beta::keep": ["lwf", "delta"]}
+
+    def chosen(strategy, more=arguments):
+        return suggest(Drawn(), {**more, "strategy": [strategy]})  # their order in the space is free
+
+    assert chosen("finetune") == {"strategy": "finetune"}
+    assert chosen("l2_sp + ema") == {"strategy": "l2_sp(alpha=0.5) + ema"}
+    assert chosen("l2_sp(alpha=2, beta=0)") == {"strategy": "l2_sp(alpha=2, beta=0)"}
+    assert chosen("l2_sp(beta=0) + alpha_beta") == {"strategy": "l2_sp(beta=0, alpha=0.5) + alpha_beta(keep=delta)"}
+    assert suggest(Drawn(), {"variant::dropout": [0.1]}) == {"variant::dropout": 0.1}
+
+
+def test_the_default_space_is_of_strategies_that_can_be_made():
+    names = set()
+    for strategy in SPACE["strategy"]:
+        check(strategy)
+        names |= set(dict(parse(strategy)))
+    for key in SPACE:
+        of = key.split("::")
+        assert of[0] != "strategy" or len(of) == 1 or (of[1] in names and build(f"{of[1]}({of[2]}=0.5)"))
+
+
 @pytest.mark.parametrize(
     ("space", "settings", "message"),
     [
@@ -78,7 +118,13 @@ def test_a_neighbour_differs_in_one_setting_and_stays_inside():
         ({"lr": []}, {}, "a list of choices"),
         ({"lr": [1]}, {"sampler": "random"}, "memetic or tpe"),
         ({"lr": [1]}, {"population": 1}, "2 or more"),
-        ({"strategy": [["discriminative", "freeze_bn"]]}, {"trials": 2}, "none of 2 trials succeeded"),
+        ({**HILL, "strategy": ["discriminative + l2_sp"]}, {"trials": 2}, "none of 2 trials succeeded"),
+        ({"strategy": [["l2_sp", "ema"]]}, {}, "must be a list of texts"),
+        ({"strategy": {"low": 0, "high": 1}}, {}, "must be a list of texts"),
+        ({"strategy": ["l2_sp("]}, {}, "bracket of l2_sp is not closed"),
+        ({"strategy::l2_sp::alpha": [1]}, {}, "must be strategy::NAME::ARGUMENT.*: none"),
+        ({"strategy": ["l2_sp"], "strategy::l2::weight": [1]}, {}, "one of the space's strategies: l2_sp"),
+        ({"strategy": ["l2_sp"], "strategy::l2_sp": [1]}, {}, "must be strategy::NAME::ARGUMENT"),
     ],
 )
 def test_bad_input_says_what_to_do(space, settings, message, tmp_path):

@@ -46,11 +46,14 @@ def test_white_space_is_free():
 
 @given(text=st.text("l2_sp(alph=0.5)+,'[]{}: -\"\\", max_size=24) | st.text(max_size=12))
 def test_any_text_is_read_or_refused_in_one_sentence(text):
+    told, parts = "", []
     try:
         parts = parse(text)
     except UserError as error:
-        assert str(error).startswith("the strategy ")
-        assert "\n" not in str(error)
+        told = str(error)
+    if told:
+        assert told.startswith("the strategy ")
+        assert "\n" not in told
     else:
         assert of_a_kind(parse(render(parts))) == of_a_kind(parts)
 
@@ -58,9 +61,10 @@ def test_any_text_is_read_or_refused_in_one_sentence(text):
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        ("3", 3), ("-3", -3), ("0.5", 0.5), (".5", 0.5), ("1e-3", 1e-3), ("-1E+3", -1000.0), ("true", True), ("False", False),
-        ("None", None), ("null", None), ("'a, b'", "a, b"), ('"it\'s"', "it's"), ("site-A.1", "site-A.1"),
-        ("007", "007"), ("3T", "3T"), ("[1, -2., x]", [1, -2.0, "x"]), ("(1, 2)", [1, 2]), ("{a: 1, 'b': {2: []}}", {"a": 1, "b": {2: []}}),
+        ("3", 3), ("-3", -3), ("0.5", 0.5), (".5", 0.5), ("1e-3", 1e-3), ("-1E+3", -1000.0),
+        ("true", True), ("False", False), ("None", None), ("null", None),
+        ("'a, b'", "a, b"), ('"it\'s"', "it's"), ("site-A.1", "site-A.1"), ("007", "007"), ("3T", "3T"),
+        ("[1, -2., x]", [1, -2.0, "x"]), ("(1, 2)", [1, 2]), ("{a: 1, 'b': {2: []}}", {"a": 1, "b": {2: []}}),
     ],
 )  # fmt: skip
 def test_a_value_is_read_as_it_looks(text, value):
