@@ -12,7 +12,7 @@ from torch import nn
 
 from medtl_monai.backbones import build
 from medtl_monai.cli import network_rows
-from medtl_monai.strategies import FAMILIES
+from medtl_monai.strategies import FAMILIES, STRATEGIES
 from medtl_monai.weights import SOURCES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,7 +32,21 @@ def strategies() -> str:
     lines = [
         "# Strategies",
         "",
-        "How a network learns, by name for `--strategy`. Rendered from the code by `make docs`.",
+        "How a network learns, for `--strategy`. Rendered from the code by `make docs`.",
+        "",
+        "A strategy is text: a name, its settings in brackets where the defaults do not fit, and `+` between several:",
+        "",
+        "```sh",
+        "--strategy finetune",
+        '--strategy "l2_sp(alpha=0.5) + freeze_bn"',
+        "```",
+        "",
+        "Settings are numbers, `true`, `false`, `none` or text. Only one strategy of several may decide what is",
+        "trained, and only one may set learning rates. A mistake is told in one sentence. In Python",
+        '`medtl_monai.strategies.build("l2_sp(alpha=0.5) + freeze_bn")` makes the same; lists and objects do, too.',
+        "",
+        "What strategies add to the loss is not hidden in it: in the trainer's output, `loss_parts` holds the task's",
+        "own loss under `task`, and what each strategy added under its name.",
         "",
         "| name | family | in short |",
         "|---|---|---|",
@@ -206,7 +220,7 @@ def regularization() -> str:
             "frozen layers",
             "`--strategy partial_freeze`, `freeze`",
             "`blocks`",
-            lambda c: re.search(r"else '(\w+)'", c["strategy"])[1],
+            lambda c: next(name for name in re.findall(r"\w+", c["strategy"]) if name in set(STRATEGIES) - {"scratch"}),
         ),
         ("dropout", "`--variant::dropout`", "a rate, or name and settings", _dropout),
         ("Mixout", "`--strategy mixout`", "`p`", _off),
