@@ -27,7 +27,8 @@ from monai.data import DataLoader, Dataset
 from monai.utils import set_determinism
 from torch import Tensor, nn
 
-from medtl_monai.bundle import SourceImages, TargetImages, build_network, transfer
+from medtl_monai.backbones import build as build_network
+from medtl_monai.bundle import SourceImages, TargetImages, transfer
 from medtl_monai.ensemble import soup, wise_ft
 from medtl_monai.fewshot import class_prototypes, episodes, linear_probe, nearest_neighbours, prototype_probabilities
 from medtl_monai.strategies import Context, build, extract
@@ -41,7 +42,7 @@ def frozen_features(folder: Path, scale: Scale, count: int) -> tuple[np.ndarray,
     """Principal components of ImageNet features of the images, of the same from another device, and the items."""
     items = kermany(folder, scale.size, scale.images)
     set_determinism(0)
-    network = build_network({"backbone": "efficientnet_lite0", "channels": 1, "classes": [0, 1], "variant": {}})
+    network = build_network("efficientnet_lite0", in_channels=1)
     network = transfer(network, build("finetune"), IMAGENET, device="cpu").network
     plain = prepare_batches()[0]
     found = [

@@ -12,15 +12,16 @@ import torch
 from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedTrainer
 from monai.handlers import LrScheduleHandler
-from monai.inferers import SimpleInferer
 from monai.metrics import compute_roc_auc
 from monai.utils import set_determinism
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
-from medtl_monai.bundle import EpochSeed, SourceImages, TargetImages, build_network, image_statistics, predict, transfer
+from medtl_monai.backbones import build as build_network
+from medtl_monai.bundle import EpochSeed, SourceImages, TargetImages, image_statistics, predict, transfer
 from medtl_monai.data import load_cases, make_brain_cohort
+from medtl_monai.model import Model
 from medtl_monai.strategies import Strategy, build, extract
 from medtl_monai.transforms import AugmentBatch, PrepareBatch
 from medtl_monai.weights import save_weights, source_head
@@ -141,9 +142,7 @@ def train(
         bare = [{"image": item["image"]} for item in unlabelled]
         loader = DataLoader(Dataset(bare), batch_size=min(batch, len(bare)), shuffle=True, drop_last=True)
         target = TargetImages(loader, {"plain": plain, "augmented": augmented}, "cpu")
-    network = build_network(
-        {"backbone": "efficientnet_lite0", "channels": 1, "classes": list(range(classes)), "variant": {}}
-    )
+    network = build_network("efficientnet_lite0", in_channels=1, num_classes=classes)
     source = SourceImages(items, transform=None, prepare=plain, batch_size=32, device="cpu")
     made = transfer(
         network, strategy, weights, device="cpu", items=items, classes=classes, source=source, target=target
@@ -185,7 +184,10 @@ def fit(
 def scores(network: nn.Module, items: Items) -> dict[str, float]:
     """AUC (mean over the classes) and balanced accuracy."""
     loader = DataLoader(Dataset(items), batch_size=64)
-    return rates(predict(network, loader, prepare_batches()[0], SimpleInferer(), device="cpu"), labels(items))
+    classes = sorted(set(map(str, labels(items))))
+    about = {"backbone": "efficientnet_lite0", "image_size": items[0]["image"].shape[-1]}
+    model = Model(task="classification", classes=classes, **about, **image_statistics(IMAGENET, 1))
+    return rates(predict(network, loader, model, device="cpu"), labels(items))
 
 
 def rates(probabilities: np.ndarray, truth: np.ndarray) -> dict[str, float]:

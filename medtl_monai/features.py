@@ -18,12 +18,11 @@ from monai.transforms import Compose, RandomizableTrait
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.hooks import RemovableHandle
-from tqdm import tqdm
 
 from . import __version__
 from .backbones import anatomy
 from .data import digest, stamped
-from .utils import UserError, unwrap, write_json
+from .utils import UserError, unwrap, with_bar, write_json
 
 __all__ = ["FeatureCache", "extract_features", "frozen_modules"]
 
@@ -282,7 +281,7 @@ def extract_features(
     cache.refresh()
     try:
         with torch.no_grad():
-            for batch in tqdm(cache.loader, desc="features", disable=not progress, leave=False):
+            for batch in with_bar(cache.loader, "features", progress):
                 image, label = cache.prepare_batch(batch, device)
                 network(image)
                 features = entered[-1]

@@ -39,6 +39,11 @@ class AmpInferer(Inferer):
             raise UserError(f"amp must be true or false, got {enabled!r}.")
         self.inferer, self.enabled, self.dtype = inferer, enabled, dtype
 
+    @property
+    def scales_gradients(self) -> bool:
+        """Whether gradients must be scaled for the range of float16, as MONAI's trainer does with ``amp``."""
+        return self.enabled and self.dtype == "float16"
+
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """What ``inferer`` gives, in 32 bits."""
         if not self.enabled:

@@ -13,20 +13,33 @@ from numpy.typing import ArrayLike, NDArray
 
 from .utils import UserError, atomic_path
 
-__all__ = ["Predictions", "class_name", "read_predictions", "write_predictions"]
+__all__ = ["Predictions", "class_name", "read_predictions", "relative", "write_predictions"]
 
 Array = NDArray[Any]
 
-CASE_COLUMNS = ["image", "patient", "label"]
+CASE_COLUMNS = ["image", "patient", "part", "label", "predicted"]
 NO_FINDING = "No Finding"
 
 
 class Predictions(NamedTuple):
-    """The content of a ``predictions.csv``: labels as they were written and probabilities ``(N, C)``."""
+    """The content of a ``predictions.csv``.
+
+    Attributes:
+        images: N names, relative to the folder of the data.
+        patients: N names; empty where they are not known.
+        parts: of the split; empty for images without labels.
+        labels: ``(N,)`` integers, -1 for an unlabelled image; or, of findings that may stand together, ``(N, C)`` with
+            1, 0 and NaN for unknown.
+        predicted: the class, or the findings, that the probabilities say.
+        probabilities: ``(N, C)``.
+        classes: C names.
+    """
 
     images: list[str]
     patients: list[str]
+    parts: list[str]
     labels: Array
+    predicted: list[str]
     probabilities: Array
     classes: list[str]
 
@@ -35,21 +48,23 @@ def write_predictions(
     path: str | os.PathLike[str],
     images: Sequence[str],
     patients: Sequence[str],
+    parts: Sequence[str],
     labels: ArrayLike,
+    predicted: Sequence[str],
     probabilities: ArrayLike,
     classes: Sequence[str],
 ) -> None:
-    """Write ``predictions.csv``, whole or not at all: image, patient, label, then one probability column per class.
+    """Write ``predictions.csv``, whole or not at all: :class:`Predictions`, one row an image, one column a class.
 
     Args:
         path: the file.
-        images: N names.
-        patients: N names.
-        labels: ``(N,)`` integers, -1 for an unlabelled image, whose label stays empty; or, of findings that may stand
-            together, ``(N, C)`` with 1, 0 and NaN for unknown: written as ``Mass|Effusion?``, the second unknown, or as
-            ``No Finding``.
-        probabilities: ``(N, C)``, written with ten significant digits.
-        classes: C names, which are the names of the columns.
+        images: see :class:`Predictions`; so are the others.
+        patients: there.
+        parts: there.
+        labels: there; findings are written as ``Mass|Effusion?``, the second unknown, or as ``No Finding``.
+        predicted: there.
+        probabilities: there; written with ten significant digits.
+        classes: there; they are the names of the columns.
 
     Raises:
         UserError: a class is called like one of the other columns.
@@ -58,7 +73,7 @@ def write_predictions(
     if clash:
         raise UserError(f"Expected class names other than {', '.join(CASE_COLUMNS)}, found '{clash[0]}': rename it.")
     names = [class_name(label, classes) for label in np.asarray(labels)]
-    columns = zip(images, patients, names, np.asarray(probabilities), strict=True)
+    columns = zip(images, patients, parts, names, predicted, np.asarray(probabilities), strict=True)
     with atomic_path(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow([*CASE_COLUMNS, *classes])
@@ -76,22 +91,37 @@ def read_predictions(path: str | os.PathLike[str]) -> Predictions:
         raise UserError(f"Expected a table of predictions, found no file {path}: check the path.")
     with path.open(newline="", encoding="utf-8") as file:
         header, *rows = list(csv.reader(file)) or [[]]
-    classes = header[3:]
-    if header[:3] != CASE_COLUMNS or not classes:
+    n, at = len(CASE_COLUMNS), CASE_COLUMNS.index("label")
+    classes = header[n:]
+    if header[:n] != CASE_COLUMNS or not classes:
         raise UserError(f"Expected columns {', '.join(CASE_COLUMNS)} and one per class in {path}, found {header}.")
-    single = all(row[2] in ["", *classes] for row in rows if len(row) > 2)
-    parts = {part.removesuffix("?") for row in rows if len(row) > 2 for part in row[2].split("|")}
-    if any(len(row) != len(header) for row in rows) or not (single or parts <= {NO_FINDING, *classes}):
+    said = [row[at] for row in rows if len(row) > at]
+    single = all(name in ["", *classes] for name in said)
+    found = {finding.removesuffix("?") for name in said for finding in name.split("|")}
+    if any(len(row) != len(header) for row in rows) or not (single or found <= {NO_FINDING, *classes}):
         raise UserError(f"Expected {len(header)} columns and labels among {classes} in every row of {path}.")
     try:
-        probabilities = np.array([row[3:] for row in rows], dtype=float).reshape(len(rows), len(classes))
+        probabilities = np.array([row[n:] for row in rows], dtype=float).reshape(len(rows), len(classes))
     except ValueError as error:
         raise UserError(f"Expected numbers as probabilities in {path}: {error}.") from error
     if single:
-        labels = np.array([classes.index(row[2]) if row[2] else -1 for row in rows], dtype=int)
+        labels = np.array([classes.index(name) if name else -1 for name in said], dtype=int)
     else:
-        labels = np.array([_values(row[2].split("|"), classes) for row in rows], dtype=float)
-    return Predictions([row[0] for row in rows], [row[1] for row in rows], labels, probabilities, classes)
+        labels = np.array([_values(name.split("|"), classes) for name in said], dtype=float)
+    images, patients, parts, _, predicted = ([row[i] for row in rows] for i in range(n))
+    return Predictions(images, patients, parts, labels, predicted, probabilities, classes)
+
+
+def relative(image: str, root: str | os.PathLike[str]) -> str:
+    """An image's name in the folder of the data, so that tables say the same on every machine; else as it is.
+
+    Example:
+        >>> relative("/data/brain/a/1.png", "/data/brain"), relative("/elsewhere/1.png", "/data/brain")
+        ('a/1.png', '/elsewhere/1.png')
+    """
+    folder = Path(root).expanduser().resolve()
+    folder = folder.parent if folder.is_file() else folder
+    return str(Path(image).relative_to(folder)) if Path(image).is_relative_to(folder) else str(image)
 
 
 def class_name(label: ArrayLike, classes: Sequence[str]) -> str:

@@ -23,6 +23,7 @@ __all__ = [
     "one_thread",
     "sum_over_processes",
     "unwrap",
+    "with_bar",
     "write_json",
 ]
 
@@ -68,6 +69,13 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def with_bar(items: Any, name: str, shown: bool = True, **more: Any) -> Any:
+    """``items`` with a bar where a person looks on: on a terminal, of the first process; else none."""
+    from tqdm import tqdm
+
+    return tqdm(items, desc=name, leave=False, disable=None if shown and first_process() else True, **more)
 
 
 def is_under(name: str, prefixes: Iterable[str]) -> bool:

@@ -4,6 +4,9 @@ from ignite.engine import Engine
 from torch import nn
 
 from medtl_monai.bundle import Checkpoints
+from medtl_monai.model import Model
+
+MODEL = Model(task="classification", classes=["a", "b"], backbone="resnet18", image_size=32, mean=[0.5], std=[0.5])
 
 
 @pytest.mark.parametrize(
@@ -24,7 +27,7 @@ def test_the_best_checkpoint_is_that_of_the_highest_validation_or_the_newest_bef
             validator.state.metrics["auc"] = values[engine.state.epoch]
 
     trainer.add_event_handler("EPOCH_COMPLETED", validate)
-    Checkpoints(str(tmp_path), {"model": network}, {}, validator, "auc").attach(trainer)
+    Checkpoints(str(tmp_path), {"model": network}, MODEL, validator, "auc").attach(trainer)
     validator.state.metrics, trainer.state.rank = {}, 0
     trainer.run([0], max_epochs=3)
     kept = torch.load(tmp_path / "best.pt", weights_only=True)

@@ -5,7 +5,8 @@ import torch
 from monai.data import MetaTensor
 
 from medtl_monai.backbones import build
-from medtl_monai.bundle import load_model
+from medtl_monai.bundle import load_network
+from medtl_monai.model import Model
 from medtl_monai.runtime import RUNTIMES, Exported
 from medtl_monai.utils import UserError
 from medtl_monai.variants import apply
@@ -49,14 +50,16 @@ def test_what_an_image_knows_of_its_space_stays_with_the_output():
 
 
 def test_a_runtime_that_is_not_installed_or_not_known_is_named(monkeypatch, tmp_path):
-    network = random_network("efficientnet_lite0")
-    torch.save({"model": network.state_dict()}, tmp_path / "m.pt")
+    model = Model(
+        task="classification", classes=["a", "b"], backbone="efficientnet_lite0", image_size=64, mean=[0.5], std=[0.5]
+    )
+    torch.save({"model": model.network().state_dict()}, tmp_path / "m.pt")
     for runtime, device in (("tensorrt", "cpu"), ("openvino", "cuda")):
         with pytest.raises(UserError, match=f"runtime must be torch, or on the CPU .* got '{runtime}' on {device}"):
-            load_model(network, str(tmp_path / "m.pt"), device=device, runtime=runtime)
+            load_network(model, str(tmp_path / "m.pt"), device=device, runtime=runtime)
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(UserError, match=r"needs openvino: pip install 'medtl_monai\[openvino\]'"):
-        load_model(network, str(tmp_path / "m.pt"), device="cpu", runtime="openvino")
+        load_network(model, str(tmp_path / "m.pt"), device="cpu", runtime="openvino")
 
 
 def test_networks_that_cannot_be_exported_are_refused():

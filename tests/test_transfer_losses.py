@@ -18,7 +18,8 @@ from torch import nn
 from torch.distributions import Normal, kl_divergence
 
 from medtl_monai.backbones import anatomy
-from medtl_monai.bundle import SourceImages, TargetImages, build_network, transfer
+from medtl_monai.backbones import build as build_network
+from medtl_monai.bundle import SourceImages, TargetImages, transfer
 from medtl_monai.losses import (
     attention_transfer,
     batch_spectral_shrinkage,
@@ -282,7 +283,7 @@ def test_tradaboost_follows_the_errors_of_each_epoch():
 
 def test_alpha_beta_keeps_the_sources_predictions_from_a_run():
     strategy = build("alpha_beta(keep=lwf)")
-    network = build_network({"backbone": "efficientnet_lite0", "channels": 1, "classes": ["a", "b"], "variant": {}})
+    network = build_network("efficientnet_lite0", in_channels=1)
     made = transfer(network, strategy, "efficientnet_lite0_imagenet", device="cpu", classes=2)
     assert strategy.keep.source_head.weight.shape == (1000, 1280)
     x = torch.randn(2, 1, 32, 32)

@@ -8,10 +8,10 @@ from conftest import context
 from torch import nn
 
 from medtl_monai.backbones import UNETS, TransferUNet, anatomy, build
-from medtl_monai.bundle import build_network
 from medtl_monai.strategies import STRATEGIES
 from medtl_monai.strategies import build as build_strategy
 from medtl_monai.utils import UserError, is_under
+from medtl_monai.variants import apply
 from medtl_monai.weights import load_weights
 
 SMALL = ["unet_efficientnet_lite0", "unet_mobilenet_v2", "unet_resnet18", "unet_densenet121", "unet", "basicunet",
@@ -132,7 +132,7 @@ def test_a_network_whose_maps_do_not_halve_is_no_encoder():
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_every_strategy_prepares_and_groups_a_unet(name):
-    net = build_network({"backbone": "unet_mobilenet_v2", "channels": 1, "classes": "01", "variant": {"dropout": 0.1}})
+    net = apply(build("unet_mobilenet_v2", in_channels=1), {"dropout": 0.1}, blocks=["encoder.features.1"])
     strategy = build_strategy(name)
     task = "segmentation" if "segmentation" in strategy.tasks else "classification"
     strategy.bind(context(anatomy(net).features, task=task, size=(64, 64)))

@@ -3,29 +3,46 @@
 from .cached import CacheFeatures
 from .calibrate import Calibration
 from .cases import Parts, read_parts
+from .choose import box_columns, choose_strategy, scoring_loaders, training_items, training_loader, wants_boxes
+from .describe import new_model, read_model, scoring_inferer, training_preparation
 from .domains import Domains, named_domains, tell_domains
-from .handlers import Checkpoints, EpochSeed, History, Resume, SavePredictions, as_handler
+from .handlers import Checkpoints, EpochSeed, History, Patience, Resume, SavePredictions, as_handler
+from .keys import check_keys, check_nested, check_values, given_keys
 from .levels import score_patients, suspicion
-from .members import Member, cycle_length, ensemble_members
+from .members import Ensemble, Member, cycle_length
+from .origin import follow, image_statistics, read_backbone
 from .processes import leave_processes
-from .rank import rank_weights, render_rank, slice_preprocessing
-from .report import Predicted, Report, open_output, predict
+from .rank import rank_weights, render_rank
+from .record import close_record, open_output, write_config
+from .report import Predicted, Report, data_format, install_model, predict
 from .scores import accuracy, log_loss, mean_auc
 from .segmentation import SaveMasks, SegmentationReport, middle_share, read_stacks, segment, structure_values, unmasked
-from .start import check_keys, check_values, find_root, new_output_dir, quieten_monai, start, write_config
+from .start import (
+    default_amp,
+    default_amp_dtype,
+    default_device,
+    find_root,
+    models_folder,
+    new_output_dir,
+    quieten_monai,
+    settle,
+    start,
+)
 from .synthetic import images_of, write_synthetic
 from .target import SourceImages, TargetImages, target_images
-from .transfer import Transfer, build_network, image_statistics, load_model, model_settings, transfer
+from .transfer import Transfer, fill, load_network, transfer
 
 __all__ = [
     "CacheFeatures",
     "Calibration",
     "Checkpoints",
     "Domains",
+    "Ensemble",
     "EpochSeed",
     "History",
     "Member",
     "Parts",
+    "Patience",
     "Predicted",
     "Report",
     "Resume",
@@ -37,39 +54,58 @@ __all__ = [
     "Transfer",
     "accuracy",
     "as_handler",
-    "build_network",
+    "box_columns",
     "check_keys",
+    "check_nested",
     "check_values",
+    "choose_strategy",
+    "close_record",
     "cycle_length",
-    "ensemble_members",
+    "data_format",
+    "default_amp",
+    "default_amp_dtype",
+    "default_device",
+    "fill",
     "find_root",
+    "follow",
+    "given_keys",
     "image_statistics",
     "images_of",
+    "install_model",
     "leave_processes",
-    "load_model",
+    "load_network",
     "log_loss",
     "mean_auc",
     "middle_share",
-    "model_settings",
+    "models_folder",
     "named_domains",
+    "new_model",
     "new_output_dir",
     "open_output",
     "predict",
     "quieten_monai",
     "rank_weights",
+    "read_backbone",
+    "read_model",
     "read_parts",
     "read_stacks",
     "render_rank",
     "score_patients",
+    "scoring_inferer",
+    "scoring_loaders",
     "segment",
-    "slice_preprocessing",
+    "settle",
     "start",
     "structure_values",
     "suspicion",
     "target_images",
     "tell_domains",
+    "training_items",
+    "training_loader",
+    "training_preparation",
     "transfer",
     "unmasked",
+    "wants_boxes",
     "write_config",
     "write_synthetic",
 ]

@@ -8,6 +8,7 @@ from ignite.engine import Engine, Events
 from torch import nn
 
 from ..features import FeatureCache
+from ..model import Model
 from ..strategies import (
     EMA,
     L1,
@@ -45,10 +46,10 @@ class CacheFeatures:
 
     Args:
         place: ``memory``, a folder, or ``None`` for no cache.
-        network: the one that is trained.
+        model: that is trained.
+        network: its network.
         strategy: it must freeze the first blocks.
-        validator: the evaluator that scores every epoch; ``None`` if it is not to be cached, as where its inferer
-            divides the images.
+        validator: the evaluator that scores every epoch; it is not cached where its inferer divides the images.
         views: how many augmented views of a training image are kept; 0 without augmentation.
         dtype: ``float16`` for half the memory.
         resume: the checkpoint that the run goes on from.
@@ -62,15 +63,17 @@ class CacheFeatures:
         self,
         place: str | None,
         *,
+        model: Model,
         network: nn.Module,
         strategy: Strategy,
-        validator: Engine | None,
+        validator: Engine,
         views: int = 0,
         dtype: str | None = None,
         resume: str | None = None,
         compiled: bool = False,
     ) -> None:
-        self.place, self.network, self.validator = place, network, validator
+        self.place, self.network = place, network
+        self.validator = None if model.lesion_map and model.compare_sides else validator
         self.views, self.dtype = views, dtype
         if place is None:
             if views or dtype:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from monai.data import DataLoader
-from torch import nn
 
 from ..backbones import anatomy
 from ..calibration import fit_calibration, fold_into_head
-from ..utils import atomic_path, first_process, unwrap
+from ..model import Model, read_checkpoint
+from ..utils import UserError, atomic_path, first_process
 from .report import predict
-from .transfer import load_model, read_checkpoint
+from .transfer import load_network
 
 __all__ = ["Calibration"]
 
@@ -25,40 +24,48 @@ _log = logging.getLogger("medtl_monai")
 class Calibration:
     """Fit scale and offset of the logits on the validation patients and write them into the checkpoint's head.
 
-    See :func:`medtl_monai.calibration.fit_calibration`. The checkpoint keeps them under ``calibration``.
+    See :func:`medtl_monai.calibration.fit_calibration`. The model in the checkpoint keeps them as ``calibration``.
 
     Args:
-        network: of the architecture that ``checkpoint`` holds.
+        model: that is trained.
         checkpoint: the best model of the training, which is replaced by its calibrated self.
-        settings: of the model: its ``task`` is used.
-        loader: of the validation part, unshuffled and without augmentation.
-        prepare_batch: moves and normalizes a batch.
-        inferer: the one that the model will be used with.
+        loaders: by part, unshuffled and without augmentation; that of ``val`` is used.
         device: where the network runs.
+        wanted: whether to do it.
+
+    Raises:
+        UserError: the head does not give the logits of an image, so that nothing can be folded into it.
     """
 
     def __init__(
-        self, network: nn.Module, checkpoint: str, settings: Mapping[str, Any], loader: DataLoader,
-        prepare_batch: Callable[..., Any], inferer: Callable[..., Any], *, device: torch.device | str,
-    ) -> None:  # fmt: skip
-        self.network, self.checkpoint, self.task = network, checkpoint, settings.get("task", "classification")
-        self.loader, self.prepare_batch, self.inferer, self.device = loader, prepare_batch, inferer, device
+        self,
+        model: Model,
+        checkpoint: str,
+        loaders: Mapping[str, DataLoader],
+        *,
+        device: torch.device | str,
+        wanted: bool = True,
+    ) -> None:
+        if wanted and (model.compare_sides or model.lesion_map or model.crop_size is not None):
+            raise UserError("calibrate is for models that judge an image as a whole: leave it out.")
+        self.model, self.checkpoint, self.loaders, self.device = model, checkpoint, loaders, device
+        self.wanted = wanted
 
     def run(self) -> None:
         """Calibrate, once: a checkpoint that is calibrated already is left alone."""
-        if not first_process():
+        if not self.wanted or not first_process():
             return
         content = read_checkpoint(self.checkpoint)
-        if "calibration" in content:
+        if Model.from_dict(content["about"]).calibration is not None:
             return
-        network = load_model(unwrap(self.network), self.checkpoint, device=self.device)
-        how = {"device": self.device, "task": self.task, "name": "val"}
-        probabilities = predict(network, self.loader, self.prepare_batch, self.inferer, **how)
-        labels = np.array([item["label"] for item in self.loader.dataset.data])
-        scale, offset = fit_calibration(probabilities, labels, self.task)
+        network = load_network(self.model, self.checkpoint, device=self.device)
+        loader = self.loaders["val"]
+        probabilities = predict(network, loader, self.model, device=self.device, name="val")
+        labels = np.array([item["label"] for item in loader.dataset.data])
+        scale, offset = fit_calibration(probabilities, labels, self.model.task)
         fold_into_head(network.get_submodule(anatomy(network).head), scale, offset)
         content["model"] = network.state_dict()
-        content["calibration"] = {"scale": scale.tolist(), "offset": offset.tolist()}
+        content["about"]["calibration"] = {"scale": scale.tolist(), "offset": offset.tolist()}
         with atomic_path(self.checkpoint) as part:
             torch.save(content, part)
         numbers = ", ".join(f"{s:.2f} z {o:+.2f}" for s, o in zip(scale, offset, strict=True))

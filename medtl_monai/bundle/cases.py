@@ -40,6 +40,10 @@ class Parts:
     names: list[str]
     leakage: LeakageReport
 
+    def labels(self, part: str) -> list[Any]:
+        """The labels of one part."""
+        return [item["label"] for item, name in zip(self.items, self.names, strict=True) if name == part]
+
     def of(self, part: str) -> list[dict[str, Any]]:
         """The items of one part, each with its place ``index`` in it; without ``box``, which is for training alone."""
         chosen = (item for item, name in zip(self.items, self.names, strict=True) if name == part)

@@ -73,23 +73,25 @@ class Domains:
     """Tell a network the domains of every batch of its trainer or evaluator, for the norm ``domain``.
 
     Args:
-        network: any network; wrappers are seen through.
+        network: any network, or several; wrappers are seen through.
         domain: of all images whose case does not say it.
 
     Raises:
         UserError: the network knows no such domain.
     """
 
-    def __init__(self, network: nn.Module, domain: str | None = None) -> None:
-        known = domains_of(unwrap(network))
-        if domain is not None and domain not in known:
-            has = f"knows {', '.join(known)}" if known else "has no norm domain"
-            raise UserError(f"domain: the model {has}, got {domain!r}: give one that it knows, or leave it out.")
-        self.network, self.domain = network, domain
+    def __init__(self, network: nn.Module | Sequence[nn.Module], domain: str | None = None) -> None:
+        self.networks, self.domain = [network] if isinstance(network, nn.Module) else list(network), domain
+        for one in self.networks if domain is not None else ():
+            known = domains_of(unwrap(one))
+            if domain not in known:
+                has = f"knows {', '.join(known)}" if known else "has no norm domain"
+                raise UserError(f"domain: the model {has}, got {domain!r}: give one that it knows, or leave it out.")
 
     def attach(self, engine: Engine) -> None:
         """Speak before every iteration."""
         engine.add_event_handler(Events.ITERATION_STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
-        tell_domains(self.network, engine.state.batch.get("domain", self.domain))
+        for network in self.networks:
+            tell_domains(network, engine.state.batch.get("domain", self.domain))

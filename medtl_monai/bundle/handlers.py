@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,16 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from ..predictions import write_predictions
-from ..utils import UserError, atomic_path, unwrap
-from .transfer import read_checkpoint
+from ..losses import smoothing_part
+from ..model import Model, read_checkpoint
+from ..predictions import relative, write_predictions
+from ..utils import UserError, atomic_path, unwrap, with_bar
 
 __all__ = [
     "Checkpoints",
     "EpochSeed",
     "History",
+    "Patience",
     "Resume",
     "SavePredictions",
     "as_handler",
@@ -58,14 +60,20 @@ class History:
     """A progress bar over an epoch's steps; one line in the log, one row in ``rows`` and the same
     scalars in TensorBoard for every epoch.
 
+    The training's loss is told with its parts: the task's own, what label smoothing adds to it, and what each strategy
+    adds, so that it can be compared with the validation's, which has none of these. What is not defined, such as the
+    AUC of a class that no image has, is ``None``.
+
     Args:
         validator: the evaluator whose metrics are recorded.
         log_dir: TensorBoard's folder; the first process writes.
+        loss: the task's, of logits and labels.
     """
 
-    def __init__(self, validator: Engine, log_dir: str) -> None:
-        self.validator, self.log_dir = validator, log_dir
-        self.rows: list[dict[str, float]] = []
+    def __init__(self, validator: Engine, log_dir: str, loss: Callable[..., Tensor] | None = None) -> None:
+        self.validator, self.log_dir, self.loss = validator, log_dir, loss
+        self._parts: dict[str, float] = {}
+        self.rows: list[dict[str, Any]] = []
         self._losses: list[float] = []
         self._started = 0.0
         self._writer: SummaryWriter | None = None
@@ -92,13 +100,15 @@ class History:
             self._writer = SummaryWriter(self.log_dir)
 
     def _epoch_started(self, engine: Engine) -> None:
-        self._losses, self._started = [], time.perf_counter()
+        self._losses, self._parts, self._started = [], {}, time.perf_counter()
         name = f"epoch {engine.state.epoch}/{engine.state.max_epochs}"
-        self._bar = tqdm(total=engine.state.epoch_length, desc=name, leave=False, disable=engine.state.rank > 0)
+        self._bar = with_bar(None, name, total=engine.state.epoch_length)
 
     def _iteration(self, engine: Engine) -> None:
         output = engine.state.output
         self._losses.append(output["loss"].item())
+        for name, value in self._parts_of(output).items():
+            self._parts[name] = self._parts.get(name, 0.0) + float(value)
         self._bar.set_postfix(loss=f"{self._losses[-1]:.3f}", refresh=False)
         self._bar.update()
         first = (engine.state.iteration - 1) % engine.state.epoch_length == 0
@@ -110,25 +120,45 @@ class History:
                 "train/as_the_network_sees_them", (image - low) / (high - low + 1e-6), engine.state.epoch
             )
 
+    def _parts_of(self, output: Mapping[str, Any]) -> dict[str, Tensor]:
+        """The loss of an iteration by what made it: empty where it is the task's alone."""
+        parts = dict(output.get("loss_parts", {}))
+        task = parts.pop("task", output["loss"].detach())
+        smoothing = None
+        if self.loss is not None and not output["image"].is_meta:
+            smoothing = smoothing_part(self.loss, output["pred"], output["label"])
+        if smoothing is not None:
+            parts = {"smoothing": smoothing.mean(), **parts}
+            task = task - parts["smoothing"]
+        return {"task": task, **parts} if parts else {}
+
     def _epoch_completed(self, engine: Engine) -> None:
         self._bar.close()
         state, network = engine.state, unwrap(engine.network)
+        count = len(self._losses)
         row = {
             "epoch": state.epoch,
-            "train_loss": sum(self._losses) / len(self._losses),
-            **{name: float(value) for name, value in self.validator.state.metrics.items()},
+            "train_loss": sum(self._losses) / count,
+            **{f"train_loss_{name.replace(' ', '_')}": value / count for name, value in self._parts.items()},
+            **{name: _defined(value) for name, value in self.validator.state.metrics.items()},
             "lr": max(group["lr"] for group in engine.optimizer.param_groups),
             "trainable": sum(p.numel() for p in network.parameters() if p.requires_grad),
             "seconds": time.perf_counter() - self._started,
         }
         self.rows.append(row)
-        metrics = ", ".join(f"{name} {row[name]:.3f}" for name in row if name.startswith(("train_", "val_")))
         if state.rank == 0:
-            _log.info(f"epoch {state.epoch}/{state.max_epochs}: {metrics} ({row['seconds']:.0f} s)")
+            _log.info(f"epoch {state.epoch}/{state.max_epochs}: {self._said(row)} ({row['seconds']:.0f} s)")
         if self._writer is not None:
             for name, value in row.items():
-                self._writer.add_scalar(name.replace("_", "/", 1), value, state.epoch)
+                if value is not None:
+                    self._writer.add_scalar(name.replace("_", "/", 1), value, state.epoch)
             self._writer.flush()
+
+    def _said(self, row: Mapping[str, Any]) -> str:
+        parts = " + ".join(f"{name} {row[f'train_loss_{name.replace(chr(32), chr(95))}']:.3f}" for name in self._parts)
+        loss = f"train_loss {row['train_loss']:.3f}" + (f" ({parts})" if parts else "")
+        scores = [f"{name} {'-' if row[name] is None else f'{row[name]:.3f}'}" for name in row if name[:4] == "val_"]
+        return ", ".join([loss, *scores])
 
     def _close(self, engine: Engine) -> None:
         if self._writer is not None:
@@ -140,13 +170,13 @@ class Checkpoints:
     """Write ``last.pt`` after every epoch and ``best.pt`` whenever the key metric is higher than ever.
 
     ``last.pt`` holds everything a run needs to go on. ``best.pt`` holds what a model needs to be used: its weights and
-    its settings (architecture, classes, input size and scale). Both are written beside and renamed, so that a killed
+    what it is (:class:`medtl_monai.model.Model`). Both are written beside and renamed, so that a killed
     run leaves whole files. MONAI's ``CheckpointSaver`` does neither fixed names an epoch nor atomic writes.
 
     Args:
         folder: where the files go.
         state: what a run goes on from: name to object with ``state_dict``; ``model`` is the network.
-        settings: stored beside the weights under their names; numbers, text and lists of these.
+        model: what the network is, stored beside its weights.
         validator: the evaluator that has the key metric.
         key_metric: its name among the evaluator's metrics; higher is better.
         snapshot_every: also keep the model of every so many epochs, as ``snapshot1.pt``, ``snapshot2.pt`` and so on.
@@ -156,15 +186,15 @@ class Checkpoints:
         self,
         folder: str,
         state: Mapping[str, Any],
-        settings: Mapping[str, Any],
+        model: Model,
         validator: Engine,
         key_metric: str,
         snapshot_every: int | None = None,
     ) -> None:
         self.snapshot_every = snapshot_every
-        self.folder, self.state, self.settings = Path(folder), dict(state), dict(settings)
+        self.folder, self.state, self.about = Path(folder), dict(state), model.to_dict()
         self.validator, self.key_metric = validator, key_metric
-        self.best: dict[str, float] = {}
+        self.best: dict[str, Any] = {}
 
     def attach(self, engine: Engine) -> None:
         """Follow a trainer; attach it last."""
@@ -179,20 +209,20 @@ class Checkpoints:
         self.best = dict(state)
 
     def __call__(self, engine: Engine) -> None:
-        value = float(self.validator.state.metrics.get(self.key_metric, float("nan")))
-        highest = self.best.get("value", float("nan"))
-        if math.isnan(highest) or value > highest:  # before the first validation: the newest
+        value = _defined(self.validator.state.metrics.get(self.key_metric))
+        highest = self.best.get("value")
+        if highest is None or (value is not None and value > highest):  # before the first validation: the newest
             self.best = {"epoch": engine.state.epoch, "value": value}
         if engine.state.rank > 0:
             return
         model = {"model": unwrap(self.state["model"]).state_dict(), "epoch": engine.state.epoch}
-        model |= {"settings": self.settings, self.key_metric: value}
+        model |= {"about": self.about, "key_metric": {"name": self.key_metric, "value": value}}
         if self.best["epoch"] == engine.state.epoch:
             _save(model, self.folder / "best.pt")
         if self.snapshot_every and engine.state.epoch % self.snapshot_every == 0:
             _save(model, self.folder / f"snapshot{engine.state.epoch // self.snapshot_every}.pt")
         states = {name: unwrap(x).state_dict() if name == "model" else x.state_dict() for name, x in self.state.items()}
-        own = {"checkpoints": self.state_dict(), "settings": self.settings}
+        own = {"checkpoints": self.state_dict(), "about": self.about}
         at = {key: getattr(engine.state, key) for key in ("epoch", "iteration", "epoch_length", "max_epochs")}
         _save({**states, **own, "trainer": at}, self.folder / "last.pt")
 
@@ -221,11 +251,11 @@ class Resume:
     def __call__(self, engine: Engine) -> None:
         content = read_checkpoint(self.path)
         targets = {**self.checkpoints.state, "checkpoints": self.checkpoints}
-        missing = [name for name in (*targets, "trainer", "settings") if name not in content]
+        missing = [name for name in (*targets, "trainer", "about") if name not in content]
         if missing:
             raise UserError(f"resume: {self.path} has no {', '.join(missing)}: give checkpoints/last.pt of a run.")
-        if content["settings"] != self.checkpoints.settings:
-            differ = [key for key, value in self.checkpoints.settings.items() if content["settings"].get(key) != value]
+        if content["about"] != self.checkpoints.about:
+            differ = [key for key, value in self.checkpoints.about.items() if content["about"].get(key) != value]
             raise UserError(
                 f"resume: {self.path} was trained with other settings ({', '.join(differ)}): give the same."
             )
@@ -251,16 +281,40 @@ class Resume:
         _log.info(f"going on after epoch {engine.state.epoch} of {epochs}, from {self.path}")
 
 
+class Patience:
+    """Stop a training after some epochs in a row without a better validation.
+
+    Args:
+        epochs: how many; ``None``: never.
+        checkpoints: which know the best epoch; attach it after them.
+    """
+
+    def __init__(self, epochs: int | None, checkpoints: Checkpoints) -> None:
+        self.epochs, self.checkpoints = epochs, checkpoints
+
+    def attach(self, engine: Engine) -> None:
+        """Look after every epoch."""
+        if self.epochs is not None:
+            engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        if engine.state.epoch - self.checkpoints.best["epoch"] >= self.epochs:
+            if engine.state.rank == 0:
+                _log.info(f"stopped: {self.epochs} epochs in a row were no better")
+            engine.terminate()
+
+
 class SavePredictions:
     """Write the probabilities of an evaluator's images to ``predictions.csv`` when it is done.
 
     Args:
         path: the file.
-        classes: names of the probability columns.
+        model: whose classes name the columns.
+        root: folder of the images.
     """
 
-    def __init__(self, path: str, classes: Sequence[str]) -> None:
-        self.path, self.classes = path, list(classes)
+    def __init__(self, path: str, model: Model, root: str) -> None:
+        self.path, self.model, self.root = path, model, root
         self._images: list[str] = []
         self._rows: list[Tensor] = []
         self._bar: tqdm[Any] = tqdm(disable=True)
@@ -272,7 +326,7 @@ class SavePredictions:
         engine.add_event_handler(Events.COMPLETED, self._write)
 
     def _start(self, engine: Engine) -> None:
-        self._bar = tqdm(total=engine.state.epoch_length, desc="predicting", leave=False)
+        self._bar = with_bar(None, "predicting", total=engine.state.epoch_length)
 
     def _collect(self, engine: Engine) -> None:
         self._images += [str(case["image"].meta["filename_or_obj"]) for case in engine.state.batch]
@@ -281,10 +335,17 @@ class SavePredictions:
 
     def _write(self, engine: Engine) -> None:
         self._bar.close()
-        probabilities = torch.stack(self._rows).numpy()
-        unlabelled = [-1] * len(self._images)
-        write_predictions(self.path, self._images, [""] * len(self._images), unlabelled, probabilities, self.classes)
+        probabilities, empty = torch.stack(self._rows).numpy(), [""] * len(self._images)
+        names, said = [relative(image, self.root) for image in self._images], self.model.predicted(probabilities)
+        unlabelled, classes = [-1] * len(names), self.model.classes
+        write_predictions(self.path, names, empty, empty, unlabelled, said, probabilities, classes)
         _log.info(f"{len(self._images)} predictions: {self.path}")
+
+
+def _defined(value: Any) -> float | None:
+    """A metric as a number that JSON can hold; ``None`` where it is not defined, or not there yet."""
+    number = float("nan") if value is None else float(value)
+    return number if math.isfinite(number) else None
 
 
 def _save(content: Mapping[str, Any], path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 from collections import defaultdict
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..data import header, is_dicom, split_frame
 from ..metrics import part_metrics, render_metrics
+from ..model import Model
 from ..predictions import Predictions, read_predictions, write_predictions
 from ..utils import first_process, write_json
 
@@ -37,16 +37,17 @@ def suspicion(probabilities: NDArray[np.float64], share: float = 0.1) -> NDArray
     return probabilities[order[: max(1, round(share * len(order)))]].mean(0)
 
 
-def score_patients(output_dir: str, *, share: float = 0.1, seed: int = 0) -> None:
+def score_patients(output_dir: str, model: Model, root: str, *, seed: int = 0) -> None:
     """Write ``views.csv`` and ``patients.csv`` beside ``predictions.csv``, and their metrics into ``metrics.json``.
 
-    A view (a file) has the mean probabilities of the most suspicious ``share`` of its slices (:func:`suspicion`), a
+    A view (a file) has the mean probabilities of the most suspicious share of its slices (:func:`suspicion`), a
     patient those of the most suspicious view; the label is the highest among the slices. The metrics stand under
     ``levels``, by part.
 
     Args:
         output_dir: of a finished run.
-        share: of a view's slices.
+        model: which says what share of a view's slices counts.
+        root: folder of the images.
         seed: of the bootstrap.
     """
     if not first_process():
@@ -54,15 +55,15 @@ def score_patients(output_dir: str, *, share: float = 0.1, seed: int = 0) -> Non
     folder = Path(output_dir)
     slices = read_predictions(folder / "predictions.csv")
     files = [split_frame(image)[0] for image in slices.images]
-    patients = [name or _patient(file) for name, file in zip(slices.patients, files, strict=True)]
-    views = _merge(slices._replace(images=files, patients=patients), files, share)
-    wholes = _merge(views, views.patients, 0.0)
+    patients = [name or _patient(file, root) for name, file in zip(slices.patients, files, strict=True)]
+    views = _merge(slices._replace(images=files, patients=patients), files, model, model.slice_share)
+    wholes = _merge(views, views.patients, model, 0.0)
     wholes = wholes._replace(images=wholes.patients)
     for name, found in (("views", views), ("patients", wholes)):
         write_predictions(folder / f"{name}.csv", *found)
     if (folder / "metrics.json").is_file():
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        metrics["levels"] = _metrics(folder, views, wholes, seed)
+        metrics["levels"] = _metrics(views, wholes, seed)
         write_json(folder / "metrics.json", metrics)
         scored = [(part, both) for part, both in metrics["levels"].items() if part != "train"]
         if scored:
@@ -71,31 +72,34 @@ def score_patients(output_dir: str, *, share: float = 0.1, seed: int = 0) -> Non
     _log.info(f"scored {len(views.images)} views and {len(wholes.images)} patients: {folder / 'patients.csv'}")
 
 
-def _merge(parts: Predictions, keys: Sequence[str], share: float) -> Predictions:
+def _merge(parts: Predictions, keys: Sequence[str], model: Model, share: float) -> Predictions:
     groups: dict[str, list[int]] = defaultdict(list)
     for index, key in enumerate(keys):
         groups[key].append(index)
     first = [group[0] for group in groups.values()]
+    probabilities = np.stack([suspicion(parts.probabilities[group], share) for group in groups.values()])
     return Predictions(
         [parts.images[i] for i in first],
         [parts.patients[i] for i in first],
+        [parts.parts[i] for i in first],
         np.array([parts.labels[group].max() for group in groups.values()]),
-        np.stack([suspicion(parts.probabilities[group], share) for group in groups.values()]),
+        model.predicted(probabilities),
+        probabilities,
         parts.classes,
     )
 
 
-def _metrics(folder: Path, views: Predictions, patients: Predictions, seed: int) -> dict[str, dict[str, dict]]:
-    with (folder / "split.csv").open(newline="", encoding="utf-8") as file:
-        parts = {row["patient"]: row["part"] for row in csv.DictReader(file)}
+def _metrics(views: Predictions, patients: Predictions, seed: int) -> dict[str, dict[str, dict]]:
     found: dict[str, dict[str, dict]] = defaultdict(dict)
-    for part in dict.fromkeys(parts.values()):
+    for part in dict.fromkeys(views.parts):
         for level, scores in (("views", views), ("patients", patients)):
-            rows = [i for i, name in enumerate(scores.patients) if parts[name] == part]
+            rows = [i for i, name in enumerate(scores.parts) if name == part]
             of = (scores.probabilities[rows], scores.labels[rows], [scores.patients[i] for i in rows])
             found[part][level] = part_metrics(*of, scores.classes, seed=seed)
     return dict(found)
 
 
-def _patient(file: str) -> str:
-    return (header(file).patient if is_dicom(file) else "") or file
+def _patient(file: str, root: str) -> str:
+    path = Path(root).expanduser()
+    path = (path.parent if path.is_file() else path) / file
+    return (header(str(path)).patient if is_dicom(str(path)) else "") or file

@@ -1,103 +1,126 @@
-"""Several trained models behind one preprocessing, and the cycles of a training that leaves several."""
+"""Several trained models that vote, each on images prepared its own way; and the cycles of a training that leaves
+several."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from monai.data import MetaTensor
+from monai.transforms import AsDiscreted, Compose, Invertd, MeanEnsembled
 from torch import Tensor, nn
-from torch.nn.functional import affine_grid, grid_sample, interpolate
 
+from ..model import Model
 from ..utils import UserError
-from .transfer import build_network, load_model, model_settings
+from .transfer import load_network
 
-__all__ = ["Member", "cycle_length", "ensemble_members"]
+__all__ = ["Ensemble", "Member", "cycle_length"]
 
-_SHARED = ("task", "classes", "structures", "channels", "compare_sides")
-_MODES = {3: "linear", 4: "bilinear", 5: "trilinear"}
+_SAME = ("task", "classes", "structures", "images")
 
 
 class Member(nn.Module):
-    """A model that gets images prepared for another one: at its own size, crop and intensity scale.
+    """A trained network that takes its own of several images, and looks at it as its model says.
 
     Args:
-        network: from images to logits ``(B, C)``, or ``(B, C, *spatial)``, which are brought back to the images' size.
-        ratio: its image size over that of the images it gets.
-        scale: by which each channel is multiplied.
-        shift: what is then added to it.
-        share: its field of view over that of the images it gets; beyond their edges nothing changes.
+        network: from images to logits.
+        model: what it is.
+        place: of its image among those that it gets.
     """
 
-    def __init__(self, network: nn.Module, ratio: float, scale: Tensor, shift: Tensor, share: float = 1.0) -> None:
+    def __init__(self, network: nn.Module, model: Model, place: int) -> None:
         super().__init__()
-        self.network, self.ratio, self.share = network, ratio, share
-        self.register_buffer("scale", scale)
-        self.register_buffer("shift", shift)
+        self.network, self.inferer, self.place = network, model.inferer(), place
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Logits of ``image`` ``(B, channels, *spatial)``."""
-        shape = (-1,) + (1,) * (image.ndim - 2)
-        pairs = image.shape[1] // len(self.scale)  # of an image and its other side
-        own = image * self.scale.repeat(pairs).view(shape) + self.shift.repeat(pairs).view(shape)
-        logits = self.network(_view(own, [round(n * self.ratio) for n in image.shape[2:]], self.share))
-        return logits if logits.ndim == 2 else _view(logits, list(image.shape[2:]), 1 / self.share)
+    def forward(self, images: Sequence[Tensor]) -> Tensor:
+        """Logits of one case or a batch of cases, of which there is an image for every member."""
+        image = images[self.place]
+        return self.inferer(image.as_tensor() if isinstance(image, MetaTensor) else image, self.network)
 
 
-def _view(image: Tensor, size: list[int], share: float) -> Tensor:
-    """The middle ``share`` of ``image`` at another size."""
-    if share != 1:
-        identity = torch.eye(len(size), len(size) + 1, device=image.device, dtype=image.dtype)
-        grid = affine_grid(share * identity.expand(len(image), -1, -1), [len(image), 1, *size], align_corners=False)
-        return grid_sample(image, grid, padding_mode="border", align_corners=False)
-    if size == list(image.shape[2:]):
-        return image
-    return interpolate(image, size=size, mode=_MODES[image.ndim], align_corners=False)
-
-
-def ensemble_members(
-    checkpoints: Sequence[str],
-    settings: Mapping[str, Any],
-    *,
-    voting: str = "soft",
-    weights: Sequence[float] | None = None,
-    device: torch.device | str,
-    runtime: str = "torch",
-) -> list[Member]:
-    """The models of several checkpoints, of any architectures and image sizes, behind the first one's preprocessing.
+class Ensemble:
+    """The models of several checkpoints, of any architectures, image sizes and intensity scales.
 
     Args:
         checkpoints: of trainings on the same classes.
-        settings: of the first.
-        voting: ``soft`` or ``hard``; checked here, so that a mistake shows before any image is read.
-        weights: of each model, or ``None``; checked here as well.
+        voting: ``soft``: the mean of the probabilities; ``hard``: of the votes.
+        weights: of each model; ``None``: equal ones.
         device: where they run.
-        runtime: as of :func:`load_model`.
+        runtime: as of :func:`medtl_monai.bundle.load_network`.
+        views: ``scales`` and ``mirrors`` for all, instead of each model's own.
 
     Raises:
         UserError: a file is missing, another task or other classes, or an unknown vote or unfit weights.
     """
-    if voting not in ("soft", "hard"):
-        raise UserError(f"voting must be soft or hard, got {voting!r}.")
-    if weights is not None and (len(weights) != len(checkpoints) or min(weights) < 0 or sum(weights) <= 0):
-        raise UserError(
-            f"member_weights: expected {len(checkpoints)} numbers of 0 or more, one a checkpoint, got {weights}."
-        )
-    return [_member(checkpoint, settings, device, runtime) for checkpoint in checkpoints]
 
+    def __init__(
+        self,
+        checkpoints: Sequence[str],
+        *,
+        voting: str = "soft",
+        weights: Sequence[float] | None = None,
+        device: torch.device | str,
+        runtime: str = "torch",
+        **views: Any,
+    ) -> None:
+        if voting not in ("soft", "hard"):
+            raise UserError(f"voting must be soft or hard, got {voting!r}.")
+        if weights is not None and (len(weights) != len(checkpoints) or min(weights) < 0 or sum(weights) <= 0):
+            raise UserError(
+                f"member_weights: expected {len(checkpoints)} numbers of 0 or more, one a checkpoint, got {weights}."
+            )
+        self.models = [Model.read(checkpoint).changed(**views) for checkpoint in checkpoints]
+        for checkpoint, model in zip(checkpoints, self.models, strict=True):
+            differ = [name for name in _SAME if getattr(model, name) != getattr(self.models[0], name)]
+            if differ:
+                raise UserError(
+                    f"{checkpoint} cannot be in this ensemble: its {' and '.join(differ)} differ from the first's."
+                )
+        self.voting, self.weights = voting, weights
+        self.preparations = [model.preparation() for model in self.models]
+        self.keys = [f"pred_{i}" for i in range(len(self.models))]
+        self.networks = [
+            Member(load_network(model, checkpoint, device=device, runtime=runtime), model, i).to(device).eval()
+            for i, (checkpoint, model) in enumerate(zip(checkpoints, self.models, strict=True))
+        ]
 
-def _member(checkpoint: str, settings: Mapping[str, Any], device: torch.device | str, runtime: str) -> Member:
-    own = model_settings(checkpoint, settings)
-    windows = settings.get("crop_size") is not None  # which must show every member as much as its crops did
-    shared = (*_SHARED, "crop_size", "lesion_map", *(("image_size",) if windows else ()))
-    differ = [key for key in shared if own.get(key) != settings.get(key)]
-    if differ:
-        raise UserError(f"{checkpoint} cannot be in this ensemble: its {' and '.join(differ)} differ from the first's.")
-    mean, std, its_mean, its_std = (torch.tensor(x[key]) for x in (settings, own) for key in ("mean", "std"))
-    network = load_model(build_network(own), checkpoint, device=device, runtime=runtime)
-    ratio, share = (own.get(key, 1) / settings.get(key, 1) for key in ("image_size", "crop"))
-    member = Member(network, ratio, std / its_std, (mean - its_mean) / its_std, share)
-    return member.to(device).eval()
+    def preparation(self) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+        """From a datalist item to an image for every member: ``image`` for the first, ``image_1`` for the next."""
+
+        def prepared(item: Mapping[str, Any]) -> dict[str, Any]:
+            first, *others = (preparation(item) for preparation in self.preparations)
+            return {**first, **{f"image_{i}": other["image"] for i, other in enumerate(others, 1)}}
+
+        return prepared
+
+    def prepare_batch(
+        self, batch: Mapping[str, Any], device: torch.device | str | None = None, non_blocking: bool = False, **_: Any
+    ) -> tuple[list[Tensor], None]:
+        """MONAI's ``prepare_batch``: every member's images on the device."""
+        names = ["image", *(f"image_{i}" for i in range(1, len(self.models)))]
+        return [batch[name].to(device, non_blocking=non_blocking) for name in names], None
+
+    def postprocessing(self) -> Compose:
+        """From the members' logits to the ensemble's probabilities, or to its label map in the image's own space."""
+        first, count = self.models[0], len(self.models[0].classes)
+        steps: list[Any] = [first.activation(self.keys)]
+        if first.task == "segmentation":
+            steps.append(self._own_space)
+        if self.voting == "hard" and first.task == "multilabel":
+            steps.append(AsDiscreted(self.keys, threshold=first.threshold))
+        elif self.voting == "hard":
+            steps.append(AsDiscreted(self.keys, argmax=True, to_onehot=count))
+        steps.append(MeanEnsembled(self.keys, output_key="pred", weights=self.weights))
+        return Compose([*steps, *(first.decision() if first.task == "segmentation" else [])])
+
+    def _own_space(self, item: Mapping[str, Any]) -> dict[str, Any]:
+        """The members' maps, each after what its own image went through was undone."""
+        result = dict(item)
+        for key, image, preparation in zip(self.keys, item["image"], self.preparations, strict=True):
+            back = Invertd("pred", transform=preparation, orig_keys="image", nearest_interp=False)
+            result[key] = back({"image": image, "pred": item[key]})["pred"]
+        return result
 
 
 def cycle_length(epochs: int, cycles: int) -> int:

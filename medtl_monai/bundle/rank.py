@@ -7,20 +7,19 @@ from typing import Any
 
 import torch
 from monai.data import DataLoader, Dataset
-from monai.transforms import Compose, LoadImaged, Resized
 from numpy.typing import NDArray
 
-from ..backbones import anatomy, build
-from ..data import AnyReader, Cases, ScalePercentilesd, ToSliced, check_readable, fold_patients
+from ..backbones import anatomy
+from ..data import Cases, check_readable, fold_patients
 from ..features import extract_features
+from ..model import Model
 from ..transferability import assess
-from ..transforms import PrepareBatch
 from ..utils import UserError
 from ..weights import SOURCES, Source, load_weights, local, lookup, source_head
-from .start import check_values
-from .transfer import image_statistics
+from .keys import check_values
+from .origin import image_statistics
 
-__all__ = ["rank_weights", "render_rank", "slice_preprocessing"]
+__all__ = ["rank_weights", "render_rank"]
 
 _BATCH = 16
 _CONTROLS = {
@@ -29,18 +28,6 @@ _CONTROLS = {
     "knn_accuracy": "kNN accuracy",
 }
 _SCORES = {"logme": "LogME", "leep": "LEEP", "nleep": "NLEEP", "h_score": "H-score", "gbc": "GBC"}
-
-
-def slice_preprocessing(channels: int, image_size: int) -> Compose:
-    """From a file to a square image ``(channels, image_size, image_size)``, as the bundles of 2D images prepare it."""
-    return Compose(
-        [
-            LoadImaged("image", image_only=True, reader=AnyReader),
-            ToSliced("image", channels=channels),
-            ScalePercentilesd("image", upper=99.9),
-            Resized("image", spatial_size=[image_size] * 2),
-        ]
-    )
 
 
 def rank_weights(
@@ -114,11 +101,20 @@ def _outputs(
     progress: bool,
 ) -> tuple[NDArray[Any], NDArray[Any] | None]:
     """Features ``(N, F)`` of all items, and probabilities of the source's classes where it tells them apart."""
-    network = build(source.architecture, in_channels=channels, **source.options)
+    model = Model(
+        task="classification",
+        classes=["one", "other"],  # of a head that is not used
+        backbone=source.architecture,
+        variant=dict(source.options),
+        channels=channels,
+        image_size=image_size,
+        **image_statistics(source.name, channels),
+    )
+    network = model.network()
     where = anatomy(network)
     load_weights(network, source.name, head=where.head)
-    loader = DataLoader(Dataset(items, slice_preprocessing(channels, image_size)), batch_size=_BATCH)
-    prepare = PrepareBatch(**image_statistics(source.name, channels))
+    loader = DataLoader(Dataset(items, model.preparation("target")), batch_size=_BATCH)
+    prepare = model.prepare_batch()
     network = network.to(device, memory_format=torch.channels_last)
     try:
         features, _ = extract_features(network, loader, prepare, device=device, place=place, progress=progress)

@@ -2,41 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import logging
-import platform
-import resource
-import shutil
-import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ignite
-import monai
 import numpy as np
 import torch
 from monai.data import DataLoader
 from torch import nn
-from tqdm import tqdm
 
-from .. import __version__, figures
+from .. import figures
 from ..backbones import anatomy
-from ..data import write_split_csv
 from ..metrics import part_findings, part_metrics, render_metrics
-from ..predictions import class_name, write_predictions
-from ..utils import UserError, atomic_path, first_process, unwrap, write_json
-from .cases import Parts
+from ..model import Model, read_checkpoint
+from ..predictions import class_name, relative, write_predictions
+from ..utils import atomic_path, first_process, with_bar, write_json
 from .domains import tell_domains
 from .handlers import History
-from .start import write_config
-from .transfer import Transfer, load_model
+from .record import circumstances, close_record
+from .transfer import load_network
 
-__all__ = ["Predicted", "Report", "open_output", "predict"]
+__all__ = ["Predicted", "Report", "data_format", "install_model", "predict"]
 
 _log = logging.getLogger("medtl_monai")
-_STARTED = time.perf_counter()
 
 
 @dataclass(frozen=True)
@@ -62,62 +53,19 @@ class Predicted:
         return [str(item.get("patient", item["image"])) for item in self.items]
 
 
-def open_output(
-    output_dir: str,
-    bundle_root: str,
-    *,
-    ready: Any,
-    parts: Parts | None = None,
-    transfer: Transfer | None = None,
-    resume: str | None = None,
-) -> None:
-    """Make the folder of this run and write what is known before it: configuration, split, leakage, loaded weights.
-
-    Args:
-        output_dir: the folder.
-        bundle_root: the bundle's folder.
-        ready: whatever must have been made before, so that a run that cannot start leaves nothing behind.
-        parts: the split, if there are labels.
-        transfer: what was loaded, if anything was.
-        resume: the checkpoint that the run goes on from.
-
-    Raises:
-        UserError: the folder holds another run's results.
-    """
-    if not first_process():
-        return
-    folder = Path(output_dir)
-    if (folder / "config.json").exists() and (
-        resume is None or Path(resume).resolve().parent.parent != folder.resolve()
-    ):
-        raise UserError(
-            f"{folder} already holds a run: give another --output_dir, or --resume its checkpoints/last.pt."
-        )
-    write_config(output_dir, bundle_root)
-    if parts is not None:
-        write_split_csv(folder / "split.csv", parts.items, parts.names)
-        parts.leakage.save(folder / "leakage.json")
-    if transfer is not None:
-        transfer.report.save(folder / "load_report.json")
-    _log.info(f"everything of this run goes to {folder}")
-
-
 def predict(
-    network: nn.Module, loader: DataLoader, prepare_batch: Callable[..., Any], inferer: Callable[..., Any],
-    *, device: torch.device | str, task: str = "classification", name: str = "",
-) -> np.ndarray:  # fmt: skip
-    """Probabilities ``(N, C)`` of a loader's images, in its order, with a progress bar.
-
-    Of classes by softmax; of findings that may stand together (``task`` ``multilabel``) by a sigmoid each.
-    """
+    network: nn.Module, loader: DataLoader, model: Model, *, device: torch.device | str, name: str = ""
+) -> np.ndarray:
+    """Probabilities ``(N, C)`` of a loader's images, in its order, with a progress bar."""
     network.eval()
+    prepare_batch, inferer = model.prepare_batch(), model.inferer()
     outputs = []
     with torch.no_grad():
-        for batch in tqdm(loader, desc=f"predicting {name}".strip(), leave=False):
+        for batch in with_bar(loader, f"predicting {name}".strip()):
             image, _ = prepare_batch(batch, device)
             tell_domains(network, batch.get("domain"))
             logits = inferer(image, network).float()
-            outputs.append((logits.sigmoid() if task == "multilabel" else logits.softmax(1)).cpu())
+            outputs.append((logits.sigmoid() if model.task == "multilabel" else logits.softmax(1)).cpu())
     return torch.cat(outputs).double().numpy()
 
 
@@ -125,58 +73,91 @@ class Report:
     """Everything that a finished training, or an evaluation, writes into ``output_dir``.
 
     Args:
+        model: that is scored.
         output_dir: the run's folder.
-        network: of the architecture that ``checkpoint`` holds.
-        checkpoint: the weights that are scored.
-        settings: of the model: its ``classes``, ``channels`` and ``task`` are used here.
+        checkpoint: its weights.
+        root: folder of the data, in which images are named.
         loaders: part name to loader, unshuffled and without augmentation.
-        prepare_batch: moves and normalizes a batch.
-        inferer: MONAI's.
         device: where the network runs.
         seed: of the bootstrap.
         history: the training's, for the learning curves.
-        save_to: also write the checkpoint there (the bundle's ``models/model.pt``).
+        parts: names of the parts that are scored; ``None``: all.
+        save_to: folder that also gets the model, as a bundle's tools look for it; ``None``: none.
     """
 
     def __init__(
-        self, output_dir: str, network: nn.Module, checkpoint: str, settings: Mapping[str, Any],
-        loaders: Mapping[str, DataLoader | None], prepare_batch: Callable[..., Any], inferer: Callable[..., Any],
-        *, device: torch.device | str, seed: int, history: History | None = None, save_to: str | None = None,
+        self, model: Model, output_dir: str, checkpoint: str, root: str | Path,
+        loaders: Mapping[str, DataLoader | None],
+        *, device: torch.device | str, seed: int, history: History | None = None,
+        parts: Sequence[str] | None = None, save_to: str | None = None,
     ) -> None:  # fmt: skip
-        self.folder, self.network, self.checkpoint = Path(output_dir), network, checkpoint
-        self.classes, self.task = list(settings["classes"]), settings.get("task", "classification")
-        # then even of pairs the network sees one
-        self.one_side = settings.get("crop_size") is not None or settings.get("lesion_map", False)
-        self.channels = settings["channels"]
+        self.model, self.folder, self.checkpoint = model, Path(output_dir), checkpoint
+        self.classes, self.root = list(model.classes), root
         self.loaders = {name: loader for name, loader in loaders.items() if loader is not None and len(loader)}
-        self.prepare_batch, self.inferer, self.device = prepare_batch, inferer, device
-        self.seed, self.history, self.save_to = seed, history, save_to
+        if parts is not None:
+            self.loaders = {name: loader for name, loader in self.loaders.items() if name in parts}
+        self.device, self.seed, self.history, self.save_to = device, seed, history, save_to
 
     def write(self) -> None:
         """Score every part with the checkpoint's weights; write tables and figures; print the metrics."""
         if not first_process():
             return
-        trainable = sum(p.numel() for p in unwrap(self.network).parameters() if p.requires_grad)
-        metrics = self.score(load_model(unwrap(self.network), self.checkpoint, device=self.device))
-        if self.history is not None and self.history.rows:
-            best = torch.load(self.checkpoint, map_location="cpu", weights_only=True).get("epoch")
-            figures.learning_curves(self.history.rows, self.folder / "figures" / "learning_curves.png", best_epoch=best)
-            metrics["training"] = {"epochs": self.history.rows, "best_epoch": best, "trainable_parameters": trainable}
-        write_json(self.folder / "metrics.json", {**metrics, "run": _circumstances(self.device)})
+        content = read_checkpoint(self.checkpoint)
+        if "about" in content:
+            calibrated = Model.from_dict(content["about"]).calibration
+            self.model = self.model.changed(calibration=calibrated)
+        metrics = self.score(load_network(self.model, self.checkpoint, device=self.device))
+        kept = self._kept(content, metrics)
+        write_json(self.folder / "metrics.json", {**metrics, "run": circumstances(self.device)})
         if self.save_to is not None:
-            with atomic_path(self.save_to) as file:
-                shutil.copyfile(self.checkpoint, file)
-            _log.info(f"the model is at {self.save_to}")
+            install_model(self.checkpoint, self.save_to)
         print(f"\n{render_metrics(metrics)}\n")
+        self._tell(kept)
         _log.info(f"metrics: {self.folder / 'metrics.json'}; figures: {self.folder / 'figures'}")
+        close_record(str(self.folder), self.device, model=self.model.to_dict(), **({"kept": kept} if kept else {}))
+
+    def _kept(self, content: Mapping[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:
+        """Which epoch was kept, and why; what the validation part was used for is said beside its scores."""
+        if self.history is None or not self.history.rows:
+            return {}
+        rows, best = self.history.rows, content.get("epoch")
+        figures.learning_curves(rows, self.folder / "figures" / "learning_curves.png", best_epoch=best)
+        training = {"epochs": rows, "best_epoch": best, "trainable_parameters": rows[-1]["trainable"]}
+        metrics["training"] = training
+        key = content.get("key_metric", {})
+        used = ["chose the epoch"] * (key.get("value") is not None and len(rows) > 1)
+        used += ["calibrated"] * (self.model.calibration is not None)
+        if "val" in metrics and used:
+            metrics["val"]["used_for"] = used
+        return {"epoch": best, "of": len(rows), **key}
+
+    def _tell(self, kept: Mapping[str, Any]) -> None:
+        views = f"scored with {self.model.views()}"
+        if not kept:
+            _log.info(views)
+            return
+        if kept["value"] is None:
+            _log.warning(
+                f"kept: epoch {kept['epoch']} of {kept['of']}, the last: {kept['name']} is not defined; {views}"
+            )
+            return
+        also = ", and calibrated the model" * (self.model.calibration is not None)
+        _log.info(
+            f"kept: epoch {kept['epoch']} of {kept['of']}, with the highest {kept['name']}, {kept['value']:.3f}; the "
+            f"validation part chose it{also}, so its scores are optimistic; {views}"
+        )
+        if kept["of"] > 1 and kept["epoch"] == 1:
+            _log.warning("the first epoch was kept: training on made it worse; try a smaller lr")
+        elif kept["of"] > 1 and kept["epoch"] == kept["of"]:
+            _log.warning("the last epoch was kept: it may not have been enough of them; try more epochs")
 
     def score(self, network: nn.Module) -> dict[str, Any]:
         """The metrics of every part; its tables and figures are written on the way."""
-        found = {}
-        for name, loader in self.loaders.items():
-            how = {"device": self.device, "task": self.task, "name": name}
-            found[name] = Predicted(loader, predict(network, loader, self.prepare_batch, self.inferer, **how))
-        score = part_findings if self.task == "multilabel" else part_metrics
+        found = {
+            name: Predicted(loader, predict(network, loader, self.model, device=self.device, name=name))
+            for name, loader in self.loaders.items()
+        }
+        score = part_findings if self.model.task == "multilabel" else part_metrics
         metrics = {
             name: score(part.probabilities, part.labels, part.patients, self.classes, seed=self.seed)
             for name, part in found.items()
@@ -187,13 +168,15 @@ class Report:
         return metrics
 
     def _write_predictions(self, found: Mapping[str, Predicted]) -> None:
-        items = [item for part in found.values() for item in part.items]
+        probabilities = np.concatenate([part.probabilities for part in found.values()])
         write_predictions(
             self.folder / "predictions.csv",
-            [item["image"] for item in items],
+            [relative(item["image"], self.root) for part in found.values() for item in part.items],
             [patient for part in found.values() for patient in part.patients],
+            [name for name, part in found.items() for _ in part.items],
             np.concatenate([part.labels for part in found.values()]),
-            np.concatenate([part.probabilities for part in found.values()]),
+            self.model.predicted(probabilities),
+            probabilities,
             self.classes,
         )
 
@@ -206,7 +189,7 @@ class Report:
         figures.roc_curves(*curves, folder / f"{name}_roc.png", title=title)
         figures.pr_curves(*curves, folder / f"{name}_pr.png", title=title)
         figures.reliability_diagram(part.probabilities, part.labels, folder / f"{name}_reliability.png", title=title)
-        if self.task == "multilabel":
+        if self.model.task == "multilabel":
             wrong = np.abs(part.probabilities - part.labels)
             order = (-np.nan_to_num(wrong).max(axis=1)).argsort(kind="stable")
         else:
@@ -220,8 +203,8 @@ class Report:
 
     def _draw_cases(self, part: Predicted, chosen: Sequence[int], network: nn.Module, path: Path, title: str) -> None:
         pictures = torch.stack([torch.as_tensor(part.loader.dataset[int(i)]["image"]) for i in chosen])
-        batch, _ = self.prepare_batch({"image": pictures}, self.device)
-        batch = batch[:, : self.channels] if self.one_side else batch
+        batch, _ = self.model.prepare_batch()({"image": pictures}, self.device)
+        batch = batch if self.model.takes_pairs else batch[:, : self.model.channels]
         tell_domains(network, [part.items[i].get("domain") for i in chosen])
         predicted = part.probabilities.argmax(1)
         heats = figures.grad_cam(network, anatomy(network).blocks[-2].prefixes[-1], batch, predicted[chosen])
@@ -231,10 +214,10 @@ class Report:
             f"({part.probabilities[i, predicted[i]]:.0%})"
             for i, name in zip(chosen, truth, strict=True)
         ]
-        said = part.probabilities[chosen] > 0.5 if self.task == "multilabel" else predicted[chosen]
+        said = part.probabilities[chosen] > 0.5 if self.model.task == "multilabel" else predicted[chosen]
         right = [bool(np.all((s == y) | np.isnan(y))) for s, y in zip(said, part.labels[chosen], strict=True)]
         figures.case_grid(
-            [picture[: self.channels].mean(0).numpy() for picture in pictures],
+            [picture[: self.model.channels].mean(0).numpy() for picture in pictures],
             captions,
             path,
             title=title,
@@ -243,22 +226,53 @@ class Report:
         )
 
 
-def _circumstances(device: torch.device | str) -> dict[str, Any]:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    cuda = torch.device(device).type == "cuda"
-    return {
-        "versions": {
-            "medtl_monai": __version__,
-            "monai": monai.__version__,
-            "torch": torch.__version__,
-            "ignite": ignite.__version__,
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
-        "device": torch.cuda.get_device_name(device)
-        if cuda
-        else f"{platform.machine()} CPU, {torch.get_num_threads()} threads",
-        "wall_seconds": round(time.perf_counter() - _STARTED, 1),
-        "peak_memory_bytes": peak,
-        "peak_device_memory_bytes": torch.cuda.max_memory_allocated(device) if cuda else None,
+def install_model(checkpoint: str | Path, folder: str | Path) -> None:
+    """Put a trained model where a bundle's tools look for it, and make the bundle's metadata say what it is.
+
+    ``model.pt`` is a plain state dict, as MONAI's tools load it; ``model.json`` beside it holds the model.
+
+    Args:
+        checkpoint: ``best.pt`` of a run.
+        folder: ``models`` of the bundle.
+    """
+    folder, content = Path(folder), read_checkpoint(checkpoint)
+    model = Model.read(checkpoint)
+    with atomic_path(folder / "model.pt") as part:
+        torch.save(content["model"], part)
+    write_json(folder / "model.json", model.to_dict())
+    path = folder.parent / "configs" / "metadata.json"
+    if path.is_file():
+        metadata = json.loads(path.read_text(encoding="utf-8"))
+        made = data_format(model)
+        for side, name in (("inputs", "image"), ("outputs", "pred")):
+            metadata["network_data_format"][side][name] |= made[side][name]
+        if model.task == "segmentation":
+            metadata["pred_classes"] = f"one channel a class: {', '.join(model.classes)}"
+        write_json(path, metadata)
+    _log.info(f"the model is at {folder / 'model.pt'}; {path.name} says its classes and its size")
+
+
+def data_format(model: Model) -> dict[str, Any]:
+    """``network_data_format`` of a bundle's metadata: what the network takes and gives."""
+    side = [model.crop_size or model.image_size] * model.dimensions
+    count = len(model.classes)
+    image = {
+        "num_channels": model.channels * (1 + model.takes_pairs),
+        "spatial_shape": side,
+        "dtype": "float32",
+        "value_range": [],
+        "is_patch_data": False,
+        "channel_def": {str(k): "image" if k == 0 else f"image {k}" for k in range(model.channels)},
     }
+    maps = model.learns == "segmentation"
+    pred = {
+        "type": "image" if maps else "probabilities",
+        "format": "segmentation" if maps else "classes",
+        "num_channels": count,
+        "spatial_shape": side if maps else [1, count],
+        "dtype": "float32",
+        "value_range": [] if maps else [0, 1],
+        "is_patch_data": False,
+        "channel_def": {str(k): name for k, name in enumerate(model.classes)},
+    }
+    return {"inputs": {"image": image}, "outputs": {"pred": pred}}

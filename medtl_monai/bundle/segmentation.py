@@ -5,16 +5,18 @@ from __future__ import annotations
 import csv
 import logging
 import math
+import zlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from monai.data import MetaTensor
+from monai.transforms import Compose
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -33,7 +35,9 @@ from ..data import (
 from ..data.layouts.acdc import frames
 from ..data.layouts.common import has_columns, read_table
 from ..metrics.segmentation import METRICS, ejection_fractions, measure, summarize, volumes_ml
-from ..utils import UserError, atomic_path
+from ..model import Model
+from ..predictions import relative
+from ..utils import UserError, atomic_path, with_bar
 from .cases import Parts, audited
 from .domains import tell_domains
 from .report import Report
@@ -115,7 +119,7 @@ def read_stacks(
     """
     hashes, found = {}, np.zeros(len(structures), dtype=int)
     failed, doubts = [], []
-    for item in tqdm(cases.items, desc="reading images and masks", leave=False):
+    for item in with_bar(cases.items, "reading images and masks"):
         try:
             image, mask = (stack_of(item, key) for key in ("image", "label"))
         except UserError:
@@ -165,7 +169,7 @@ def middle_share(items: Sequence[Mapping[str, Any]], structures: Mapping[str, in
         margin: times the square that just holds them; the result is rounded up to a multiple of 0.05, and at most 1.
     """
     farthest = 0.0
-    for item in tqdm(items, desc="looking where the structures lie", leave=False):
+    for item in with_bar(items, "looking where the structures lie"):
         mask = stack_of(item, "label")[0]
         size = torch.tensor(mask.shape[:2])
         inside = torch.isin(mask.as_tensor(), torch.tensor(list(structures.values()))).any(-1).nonzero()
@@ -198,17 +202,34 @@ def unmasked(path: str | Path) -> list[dict[str, str]]:
 
 
 def segment(
-    network: nn.Module, item: Mapping[str, Any], prepare_batch: Callable[..., Any], inferer: Callable[..., Any],
-    postprocessing: Callable[..., Any], *, device: torch.device | str,
-) -> dict[str, Any]:  # fmt: skip
-    """One preprocessed case with its ``pred``, as the postprocessing gives it."""
-    batch, _ = prepare_batch({"image": item["image"][None]}, device)
+    network: nn.Module, item: Mapping[str, Any], model: Model, preparation: Compose, *, device: torch.device | str
+) -> dict[str, Any]:
+    """One prepared case with its label map ``pred`` and the maps ``probability``, in the image's own space."""
+    batch, _ = model.prepare_batch()({"image": item["image"][None]}, device)
     tell_domains(network, item.get("domain"))
     with torch.no_grad():
-        logits = inferer(batch, network)[0].float().cpu()
+        logits = model.inferer()(batch, network)[0].float().cpu()
     source = item["image"]
     pred = MetaTensor(logits, meta=source.meta, applied_operations=source.applied_operations)
-    return postprocessing({**item, "pred": pred})
+    return model.postprocessing(preparation)({**item, "pred": pred})
+
+
+class _Masks(NamedTuple):
+    """True and predicted label maps ``(1, X, Y, Z)`` of a case: compressed, as only a few of all cases are shown."""
+
+    shape: tuple[int, ...]
+    label: bytes
+    pred: bytes
+
+    @classmethod
+    def of(cls, case: Mapping[str, Any]) -> _Masks:
+        label, pred = (case[key].as_tensor().to(torch.int16).numpy() for key in ("label", "pred"))
+        return cls(label.shape, *(zlib.compress(mask.tobytes(), 1) for mask in (label, pred)))
+
+    def slice(self, z: int) -> list[NDArray[Any]]:
+        """Both, of one slice, as pictures show it."""
+        masks = (np.frombuffer(zlib.decompress(mask), np.int16).reshape(self.shape) for mask in self[1:])
+        return [mask[0, ..., z].T for mask in masks]
 
 
 @dataclass(frozen=True)
@@ -222,6 +243,7 @@ class Segmented:
         where: S pairs, the case and the slice in it.
         volumes: ``(N, 2, K)``, true and predicted, in ml; NaN without a spacing.
         unit: of distances, ``mm`` or ``pixels``.
+        masks: of each case.
     """
 
     items: list[dict[str, Any]]
@@ -230,6 +252,7 @@ class Segmented:
     where: list[tuple[int, int]]
     volumes: NDArray[Any]
     unit: str
+    masks: list[_Masks]
 
     @property
     def patients(self) -> list[str]:
@@ -241,14 +264,12 @@ class SegmentationReport(Report):
     """Everything that a finished training, or an evaluation, of a segmentation writes into ``output_dir``.
 
     Args:
-        postprocessing: of single cases: the label map ``pred`` and the ``probability`` maps, as large as the mask.
         args: of :class:`Report`; its loaders' data sets give single cases with ``image`` and ``label``.
         kwargs: likewise.
     """
 
-    def __init__(self, *args: Any, postprocessing: Callable[..., Any], **kwargs: Any) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.postprocessing = postprocessing
         self.structures = self.classes[1:]
 
     def score(self, network: nn.Module) -> dict[str, Any]:
@@ -257,20 +278,16 @@ class SegmentationReport(Report):
         self._write_cases(found)
         for name, part in found.items():
             if name != "train":
-                self._figures(network, name, part)
+                self._figures(name, part)
         return {name: self._metrics(part) for name, part in found.items()}
-
-    def _case(self, network: nn.Module, dataset: Any, index: int) -> dict[str, Any]:
-        return segment(
-            network, dataset[index], self.prepare_batch, self.inferer, self.postprocessing, device=self.device
-        )
 
     def _segment(self, network: nn.Module, dataset: Any, name: str) -> Segmented:
         items = [dict(item) for item in dataset.data]
         known = all(tells_spacing(item["image"]) for item in items)
-        cases, slices, where, volumes = [], [], [], []
-        for index in tqdm(range(len(items)), desc=f"segmenting {name}", leave=False):
-            case = self._case(network, dataset, index)
+        cases, slices, where, volumes, masks = [], [], [], [], []
+        for index in with_bar(range(len(items)), f"segmenting {name}"):
+            case = segment(network, dataset[index], self.model, dataset.transform, device=self.device)
+            masks.append(_Masks.of(case))
             pred, label, probability = (case[key].as_tensor() for key in ("pred", "label", "probability"))
             spacing = case["image"].meta["spacing"] if known else None
             flat = {"spacing": spacing[:2], "thickness": spacing[2]} if spacing else {}
@@ -281,7 +298,7 @@ class SegmentationReport(Report):
             n = len(self.structures)
             volumes.append([volumes_ml(mask, n, spacing) if spacing else [np.nan] * n for mask in (label, pred)])
         unit = "mm" if known else "pixels"
-        return Segmented(items, np.concatenate(cases), np.concatenate(slices), where, np.array(volumes), unit)
+        return Segmented(items, np.concatenate(cases), np.concatenate(slices), where, np.array(volumes), unit, masks)
 
     def _metrics(self, part: Segmented) -> dict[str, Any]:
         of_slice = [part.patients[case] for case, _ in part.where]
@@ -324,17 +341,18 @@ class SegmentationReport(Report):
         ):
             writer = csv.writer(file)
             writer.writerow(
-                ["image", "patient", "label", "phase", *(f"{name} {x}" for name in self.structures for x in per)]
+                ["image", "patient", "part", "label", "phase", *(f"{n} {x}" for n in self.structures for x in per)]
             )
-            for part in found.values():
+            for name, part in found.items():
                 for item, values, (true, pred) in zip(part.items, part.cases, part.volumes, strict=True):
-                    row = [item["image"], item["patient"], item["label"], item.get("phase", "")]
+                    image, label = (relative(item[key], self.root) for key in ("image", "label"))
+                    row = [image, item["patient"], name, label, item.get("phase", "")]
                     for k in range(len(self.structures)):
                         numbers = [values[k, METRICS.index("dice")], values[k, METRICS.index("hd95")], pred[k], true[k]]
                         row += ["" if np.isnan(x) else f"{x:.6g}" for x in numbers]
                     writer.writerow(row)
 
-    def _figures(self, network: nn.Module, name: str, part: Segmented) -> None:
+    def _figures(self, name: str, part: Segmented) -> None:
         folder = self.folder / "figures"
         title = f"{name}: {len(part.items)} cases, {len(set(part.patients))} patients"
         figures.dice_strips(part.slices[..., _DICE], self.structures, folder / f"{name}_dice.png", title=title)
@@ -347,18 +365,17 @@ class SegmentationReport(Report):
         middle = len(order) // 2
         chosen = {"worst": order[:8], "typical": order[max(0, middle - 4) : middle + 4]}
         for kind, slices in chosen.items() if len(order) else ():
-            self._draw_slices(network, part, slices, name, folder / f"{name}_{kind}_cases.png", f"{kind} of {title}")
+            self._draw_slices(part, slices, folder / f"{name}_{kind}_cases.png", f"{kind} of {title}")
 
-    def _draw_slices(
-        self, network: nn.Module, part: Segmented, slices: Sequence[int], name: str, path: Path, title: str
-    ) -> None:
+    def _draw_slices(self, part: Segmented, slices: Sequence[int], path: Path, title: str) -> None:
         images, masks, captions = [], [], []
+        stacks: dict[int, Any] = {}
         for index, z in (part.where[i] for i in slices):
-            case = self._case(network, self.loaders[name].dataset, index)
             item = part.items[index]
-            image = stack_of(item, "image")
-            images.append(image[0, ..., z].numpy().T)
-            masks.append([case[key][0, ..., z].numpy().T for key in ("label", "pred")])
+            if index not in stacks:
+                stacks[index] = stack_of(item, "image")
+            images.append(stacks[index][0, ..., z].numpy().T)
+            masks.append(part.masks[index].slice(z))
             dice = part.slices[part.where.index((index, z)), :, _DICE]
             scores = ", ".join("-" if np.isnan(x) else f"{x:.2f}" for x in dice)
             captions.append(f"{Path(item['image']).name}, slice {z}\nDice {scores}")
@@ -378,12 +395,13 @@ class SaveMasks:
     spacing is known, and ``ejection_fractions.csv`` one a patient whose volumes in diastole and systole are known.
 
     Args:
+        model: whose structures say the values in the masks.
         folder: for the masks; the table goes beside it.
-        structures: value in the masks by name.
+        root: folder of the images.
     """
 
-    def __init__(self, folder: str, structures: Mapping[str, int]) -> None:
-        self.folder, self.structures = Path(folder), dict(structures)
+    def __init__(self, model: Model, folder: str, root: str) -> None:
+        self.folder, self.structures, self.root = Path(folder), dict(model.structures), root
         kind = torch.uint8 if max(self.structures.values()) < 256 else torch.int16
         self._values = torch.tensor([0, *self.structures.values()], dtype=kind)
         self._places: set[Path] = set()
@@ -397,7 +415,7 @@ class SaveMasks:
         engine.add_event_handler(Events.COMPLETED, self._write)
 
     def _start(self, engine: Engine) -> None:
-        self._bar = tqdm(total=engine.state.epoch_length, desc="segmenting", leave=False)
+        self._bar = with_bar(None, "segmenting", total=engine.state.epoch_length)
 
     def _save(self, engine: Engine) -> None:
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
@@ -405,7 +423,8 @@ class SaveMasks:
             path, spacing = Path(meta["filename_or_obj"]), meta.get("spacing")
             saved = _write_mask(self._place(path), path, self._values[mask[0].long()], output["pred"].affine.numpy())
             volumes = volumes_ml(mask, len(self.structures), spacing) if spacing else [""] * len(self.structures)
-            self._rows.append([str(path), str(saved), item.get("patient", ""), item.get("phase", ""), *volumes])
+            names = relative(str(path), self.root), relative(str(saved), self.folder.parent)
+            self._rows.append([*names, item.get("patient", ""), item.get("phase", ""), *volumes])
         self._bar.update()
 
     def _place(self, image: Path) -> Path:

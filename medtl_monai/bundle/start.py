@@ -1,57 +1,47 @@
-"""The beginning of a run: plain errors, checked keys, a folder for everything the run leaves."""
+"""The beginning of a run: plain errors, checked keys, and what follows from what, before any image is read."""
 
 from __future__ import annotations
 
-import copy
-import inspect
 import json
 import logging
 import os
-import re
 import sys
 import time
 import warnings
-from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import torch
-from monai.bundle import ConfigParser, ConfigWorkflow
 
-from ..utils import UserError, write_json
+from ..backbones import BACKBONES, UNETS
+from ..model import Model
+from ..strategies import build as build_strategy
+from ..utils import UserError, first_process
+from .keys import as_typed, check_keys, check_nested, check_values, given_keys, own_configuration
 from .memory import keep_freed_memory
+from .origin import follow, read_backbone
+from .record import keep_log
+from .workflow import running
 
 __all__ = [
-    "SETTINGS",
-    "check_keys",
-    "check_values",
+    "default_amp",
+    "default_amp_dtype",
+    "default_device",
     "find_root",
+    "models_folder",
     "new_output_dir",
     "quieten_monai",
+    "settle",
     "start",
-    "switched",
-    "write_config",
 ]
-
-SETTINGS: dict[str, tuple[type, float, float]] = {
-    "epochs": (int, 1, 100_000),
-    "batch_size": (int, 1, 100_000),
-    "lr": (float, 1e-12, 100.0),
-    "seed": (int, 0, 2**31 - 1),
-    "num_workers": (int, 0, 1024),
-    "image_size": (int, 32, 4096),
-    "crop_size": (int, 2, 4096),
-    "val_fraction": (float, 0.01, 0.9),
-}
-"""Numbers that a bundle's configuration takes: type, least and largest value."""
 
 _log = logging.getLogger("medtl_monai")
 
 
 def start(bundle_root: str, workflow: str) -> None:
-    """Make mistakes readable and find misspelt keys, before anything else happens.
+    """Make mistakes readable and find them before any image is read; settle what follows from what the user gave.
 
     The stock runner accepts any key and answers mistakes with long stack traces.
 
@@ -64,95 +54,136 @@ def start(bundle_root: str, workflow: str) -> None:
     """
     sys.excepthook = _print_user_error
     quieten_monai()
-    running = _running()
-    if running is None:
+    now = running()
+    if now is None:
         return
     keep_freed_memory()
-    known: dict[str, Any] = {}
-    for name in (workflow, f"multi_gpu_{workflow}"):
-        path = Path(bundle_root) / "configs" / f"{name}.json"
-        if path.is_file():
-            known.update(json.loads(path.read_text(encoding="utf-8")))
-    parser = running.parser
-    parser.config = switched(parser.config)
-    for item in parser.ref_resolver.items.values():  # which hold copies
-        item.update_config(switched(item.get_config()))
-    check_keys(parser.config, known)
-    check_values(parser.config, [key for key, default in known.items() if isinstance(default, bool)])
+    parser, base = now.parser, own_configuration(bundle_root, workflow)
+    _join_processes(parser.config)
+    keep_log()
+    own = now.config_root_path.resolve() == (Path(bundle_root) / "configs").resolve()
+    given = given_keys(parser.config, base, own)
+    parser.config = as_typed(parser.config)
+    settle(parser.config, base, given, workflow)
+    parser.parse(reset=True)
+
+
+def settle(config: dict[str, Any], base: Mapping[str, Any], given: set[str], workflow: str) -> None:
+    """Check a configuration and let what was not given follow from what was, in place.
+
+    Args:
+        config: that is to run.
+        base: the bundle's own.
+        given: the keys that the user gave.
+        workflow: as of :func:`start`.
+
+    Raises:
+        UserError: a mistake.
+    """
+    check_keys(config, base)
+    check_nested(config, base)
+    check_values(config, [key for key, default in base.items() if isinstance(default, bool)])
+    if config.get("output_dir") == "":
+        raise UserError("output_dir is empty: give the name of a folder, or leave it out.")
+    if workflow != "train":
+        return
+    _take_network(config, base, given)
+    follow(config, given)
+    check_values(config)  # some may be of another run
+    config["strategy_def"]["exact"] = "strategy" in given
+    if isinstance(config["strategy"], (str, list)) and not str(config["strategy"]).startswith(("$", "@")):
+        build_strategy(config["strategy"])
+    _check_network(config)
+
+
+def _take_network(config: dict[str, Any], base: Mapping[str, Any], given: set[str]) -> None:
+    """A network given as an object is the backbone: as text, so that MONAI does not make it and a model can hold it."""
+    if config.get("network_def") != base.get("network_def"):
+        if "backbone" in given:
+            raise UserError("backbone and network_def both name a network: give backbone alone.")
+        config["backbone"], config["network_def"] = config["network_def"], base["network_def"]
+        given.add("backbone")
+    backbone = read_backbone(config["backbone"])
+    config["backbone"] = backbone if isinstance(backbone, str) else json.dumps(backbone)
+    if not isinstance(backbone, str) and "weights" not in given:
+        config["weights"] = "none"
+        _log.info("weights none: the network is not of the catalogue; --weights gives a file")
+        given.add("weights")
+
+
+def _check_network(config: Mapping[str, Any]) -> None:
+    """Make the network without memory for its weights: what it cannot be shows before images are read."""
+    backbone, variant = read_backbone(config["backbone"]), config.get("variant", {})
+    norm = variant.get("norm") if isinstance(variant, Mapping) else None
+    channels = config.get("channels", 1)
+    model = Model(
+        task="classification",
+        classes=["one", "other"],
+        backbone=backbone,
+        # which names domains by the data, later
+        variant=variant if "domain" not in str(norm) else {k: v for k, v in variant.items() if k != "norm"},
+        image_size=config["image_size"],
+        mean=[0.5] * channels,
+        std=[0.5] * channels,
+        channels=channels,
+        percentiles=config["percentiles"],
+    )
+    try:
+        with torch.device("meta"):
+            model.network()
+    except UserError:
+        raise
+    except Exception:  # of a network that needs real numbers to be made
+        return
+    segments = config["model"]["images"] == "stacks"
+    if isinstance(backbone, str) and segments != (backbone in UNETS):
+        fitting = f"unet_{backbone}" if segments and backbone in BACKBONES else "a network that labels images"
+        what = "one answer a pixel" if segments else "one answer an image"
+        raise UserError(f"backbone {backbone} does not give {what}: take {fitting}.")
+
+
+def _join_processes(config: Mapping[str, Any]) -> None:
+    """Let the processes of one training find each other; only the first talks."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        return
+    if "DistributedDataParallel" not in str(config.get("network")):
+        raise UserError("several processes need configs/multi_gpu_train.json after train.json in --config_file.")
+    if torch.cuda.is_available():
+        torch.cuda.set_device(default_device())
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    if not first_process():
+        _log.setLevel(logging.ERROR)
 
 
 def quieten_monai() -> None:
-    """Leave out warnings that are of MONAI's own doing, and of no use to who runs a command."""
+    """Leave out warnings and summaries that are of MONAI's own doing, and of no use to who runs a command."""
     for message in ("`torch.jit", "NvImgCodecPydicomReader", "PydicomReader: ImageOrientationPatient"):
         warnings.filterwarnings("ignore", message)
     logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith("monai.bundle"):
+            logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def check_keys(config: Mapping[str, Any], known: Mapping[str, Any]) -> None:
-    """Refuse keys of ``config`` that are neither in ``known`` nor used by another entry.
-
-    Raises:
-        UserError: naming the key and the nearest known ones.
-    """
-    text = json.dumps(config, default=repr)
-    used = {re.split("::|#", reference)[0] for reference in re.findall(r"@([A-Za-z_][\w:#]*)", text)}
-    for key in config:
-        if key != ConfigParser.meta_key and key not in known and key not in used:
-            near = get_close_matches(key, list(known), n=1)
-            hint = f"did you mean --{near[0]}?" if near else "the bundle's README lists the keys."
-            raise UserError(f"this bundle has no key {key!r}: {hint}")
+def default_device() -> str:
+    """The GPU, that of this process where there are several; without one the CPU."""
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
 
 
-def check_values(config: Mapping[str, Any], switches: Sequence[str] = ()) -> None:
-    """Refuse numbers of a wrong type or out of range, and values of ``switches`` that are neither true nor false.
-
-    Raises:
-        UserError: naming the key, what was expected and what was found.
-
-    Example:
-        >>> check_values({"epochs": "ten"})
-        Traceback (most recent call last):
-        ...
-        medtl_monai.utils.UserError: epochs must be a whole number from 1 to 100000, got 'ten'.
-    """
-    for key, (kind, least, most) in SETTINGS.items():
-        value = config.get(key)
-        if value is None or (isinstance(value, str) and value.startswith(("$", "@"))):
-            continue
-        fits = isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)
-        if not fits or not least <= value <= most:
-            noun = "whole number" if kind is int else "number"
-            raise UserError(
-                f"{key} must be a {noun} from {least:g} to {most:g}, got {value!r}.".replace("1e+05", "100000")
-            )
-    for key in switches:
-        value = config.get(key, False)
-        if not isinstance(value, bool) and not str(value).startswith(("$", "@")):
-            raise UserError(f"{key} must be true or false, got {value!r}.")
-    if config.get("lesion_map") is True and config.get("mix") is not None:
-        raise UserError("lesion_map and mix exclude each other, label maps cannot be mixed: leave one of them out.")
-    device = config.get("device")
-    if isinstance(device, str) and not device.startswith(("$", "@")):
-        try:
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError) as error:
-            have = "cpu, cuda" if torch.cuda.is_available() else "cpu"
-            raise UserError(f"device {device!r} cannot be used here: choose from {have}.") from error
+def default_amp(device: str) -> bool:
+    """Half precision is for GPUs: few CPUs are quicker with it."""
+    return str(device).startswith("cuda")
 
 
-def switched(config: Any) -> Any:
-    """``config`` with the texts ``true``, ``false`` and ``null`` made what they say: MONAI takes them from the shell as
-    texts.
+def default_amp_dtype(device: str) -> str:
+    """Of half precision: float16 on a GPU, elsewhere bfloat16, which has the range for gradients."""
+    return "float16" if str(device).startswith("cuda") else "bfloat16"
 
-    Example:
-        >>> switched({"calibrate": "false", "steps": ["true", "$false"], "patient_column": "null"})
-        {'calibrate': False, 'steps': [True, '$false'], 'patient_column': None}
-    """
-    if isinstance(config, dict):
-        return {key: switched(value) for key, value in config.items()}
-    if isinstance(config, list):
-        return [switched(value) for value in config]
-    return {"true": True, "false": False, "null": None}.get(config, config) if isinstance(config, str) else config
+
+def models_folder(bundle_root: str, wanted: bool) -> str | None:
+    """Where a bundle's own model lies, where one is wanted."""
+    return str(Path(bundle_root) / "models") if wanted else None
 
 
 def find_root() -> str:
@@ -160,8 +191,8 @@ def find_root() -> str:
 
     So that a bundle runs from any folder. Without a running workflow it is the current folder.
     """
-    running = _running()
-    return str((Path(running.config_root_path) if running else Path("configs")).resolve().parent)
+    now = running()
+    return str((Path(now.config_root_path) if now else Path("configs")).resolve().parent)
 
 
 def new_output_dir(bundle_root: str) -> str:
@@ -175,38 +206,6 @@ def new_output_dir(bundle_root: str) -> str:
         tries += 1
         path = path.with_name(f"{name[0]}-{tries}")
     return str(path)
-
-
-def write_config(output_dir: str, bundle_root: str) -> None:
-    """Write ``config.json``: the configuration of this run, with which it can be run again.
-
-    Paths are made absolute. ``output_dir`` and ``resume`` are left at their defaults, so that the run is repeated as a
-    whole and into a new folder.
-    """
-    running = _running()
-    if running is None:
-        return
-    config = copy.deepcopy(dict(running.parser.config))
-    config.pop(ConfigParser.meta_key, None)
-    config["bundle_root"] = str(Path(bundle_root).resolve())
-    config["output_dir"] = {"_target_": "medtl_monai.bundle.new_output_dir", "bundle_root": "@bundle_root"}
-    for key in ("dataset_dir", "checkpoint", "weights"):
-        value = config.get(key)
-        if isinstance(value, str) and not value.startswith(("$", "@")) and os.path.exists(value):
-            config[key] = os.path.abspath(value)
-    if "resume" in config:
-        config["resume"] = None
-    write_json(Path(output_dir) / "config.json", json.loads(json.dumps(config, default=repr)))
-
-
-def _running() -> ConfigWorkflow | None:
-    """The workflow that is evaluating this expression; MONAI hands expressions no reference to it."""
-    frame = inspect.currentframe()
-    while frame is not None:
-        if isinstance(frame.f_locals.get("self"), ConfigWorkflow):
-            return frame.f_locals["self"]
-        frame = frame.f_back
-    return None
 
 
 def _print_user_error(

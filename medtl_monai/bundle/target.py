@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..data import SliceDataset, check_readable, unlabelled
 from ..features import extract_features
+from ..model import Model
 from .segmentation import unmasked
 
 __all__ = ["SourceImages", "TargetImages", "target_images"]
@@ -91,23 +92,19 @@ class SourceImages(_Images):
 def target_images(
     target_dir: str | None,
     *,
-    transform: Callable[..., Any],
+    model: Model,
     batch_size: int,
-    plain: Callable[..., Any],
     augmented: Callable[..., Any],
     device: torch.device | str,
-    slices: bool = False,
 ) -> TargetImages | None:
     """The images in the folder ``target_dir``, read and cached; ``None`` without a folder.
 
     Args:
         target_dir: images without labels, in any of the formats of the training images.
-        transform: from a path to an image.
+        model: that is trained.
         batch_size: of each batch; the whole folder if it holds fewer.
-        plain: prepares a batch without augmentation.
-        augmented: prepares a batch with it.
+        augmented: prepares a batch with augmentation.
         device: where the training runs.
-        slices: the transform gives stacks ``(1, X, Y, Z)``, whose slices are the images.
 
     Raises:
         UserError: there is no image, or one that cannot be read.
@@ -115,7 +112,8 @@ def target_images(
     if target_dir is None:
         return None
     dataset: Dataset
-    if slices:
+    transform = model.preparation("target")
+    if model.images == "stacks":
         items = [{"image": item["image"]} for item in unmasked(target_dir)]  # phases may be known of some
         dataset = SliceDataset(items, transform, keys=("image",))
     else:
@@ -124,4 +122,4 @@ def target_images(
         dataset = CacheDataset(items, transform, num_workers=2)
     _log.info(f"target: {len(dataset)} images without labels in {target_dir}")
     loader = DataLoader(dataset, batch_size=min(batch_size, len(dataset)), shuffle=True, drop_last=True)
-    return TargetImages(loader, {"plain": plain, "augmented": augmented}, device)
+    return TargetImages(loader, {"plain": model.prepare_batch(), "augmented": augmented}, device)

@@ -11,22 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..backbones import BACKBONES, anatomy, build, compare_sides
+from ..backbones import anatomy
+from ..model import Model, read_checkpoint
 from ..runtime import RUNTIMES, Exported
-from ..strategies import Chain, Context, Strategy, Target
+from ..strategies import Chain, Context, Strategy, Target, describe
 from ..utils import UserError
-from ..variants import VARIANTS, apply, domains_of
-from ..weights import SOURCES, LoadReport, load_weights, source_head
+from ..variants import domains_of
+from ..weights import LoadReport, load_weights, source_head
 
-__all__ = [
-    "Transfer",
-    "build_network",
-    "image_statistics",
-    "load_model",
-    "model_settings",
-    "read_checkpoint",
-    "transfer",
-]
+__all__ = ["Transfer", "fill", "load_network", "transfer"]
 
 _log = logging.getLogger("medtl_monai")
 
@@ -37,31 +30,6 @@ class Transfer:
 
     network: nn.Module
     report: LoadReport
-
-
-def build_network(settings: Mapping[str, Any]) -> nn.Module:
-    """The network of a model's settings: ``backbone``, ``channels``, ``classes``, ``variant``, ``compare_sides``,
-    ``crop_size`` and ``lesion_map``.
-
-    The entries of ``variant`` are those of :func:`medtl_monai.variants.apply`; others are options of the backbone. For
-    a ``lesion_map`` the backbone labels every place: ``fcn_<backbone>``, unless it does so already.
-
-    Raises:
-        UserError: settings that exclude each other.
-    """
-    lesion_map, cropped = settings.get("lesion_map", False), settings.get("crop_size") is not None
-    if lesion_map and cropped:
-        raise UserError("crop_size and lesion_map exclude each other: leave one of them out.")
-    backbone = settings["backbone"]
-    if lesion_map and backbone in BACKBONES:
-        backbone = f"fcn_{backbone}"
-    variant = dict(settings["variant"])
-    changes = {key: variant.pop(key) for key in VARIANTS if key in variant}
-    network = build(backbone, in_channels=settings["channels"], num_classes=len(settings["classes"]), **variant)
-    network = apply(network, changes, blocks=[block.prefixes[-1] for block in anatomy(network).blocks[:-1]])
-    # trained on crops or maps it sees one side at a time, and the inferer compares what it says of both
-    pairs = settings.get("compare_sides") and not cropped and not lesion_map
-    return compare_sides(network) if pairs else network
 
 
 def transfer(
@@ -121,9 +89,7 @@ def transfer(
     network = strategy.prepare(network.to(device, **layout))
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
     total = sum(p.numel() for p in network.parameters())
-    _log.info(
-        f"strategy {' + '.join(type(part).__name__ for part in parts)}: {trained:,} of {total:,} parameters trained"
-    )
+    _log.info(f"strategy {describe(strategy)}: {trained:,} of {total:,} parameters trained")
     return Transfer(network, report)
 
 
@@ -132,38 +98,11 @@ def _column(items: Sequence[Mapping[str, Any]], key: str) -> list[Any]:
     return [item[key] for item in items] if all(key in item for item in items) else []
 
 
-def image_statistics(weights: str | None, channels: int) -> dict[str, list[float]]:
-    """``mean`` and ``std`` per channel, on images in ``[0, 1]``, that the source's network was trained with.
-
-    Without a catalogue entry (a file, or none) both are 0.5, which maps images to ``[-1, 1]``; a checkpoint of a bundle
-    brings its own.
-    """
-    if weights in SOURCES:
-        mean, std = SOURCES[weights].normalization(channels)
-        return {"mean": list(mean), "std": list(std)}
-    if weights is not None and Path(weights).is_file():
-        saved = read_checkpoint(weights).get("settings", {})
-        if len(saved.get("mean", [])) == channels:
-            return {"mean": saved["mean"], "std": saved["std"]}
-    return {"mean": [0.5] * channels, "std": [0.5] * channels}
-
-
-def model_settings(checkpoint: str, default: Mapping[str, Any]) -> dict[str, Any]:
-    """What a trained model needs besides its weights: from the checkpoint, else ``default`` where there is none yet.
-
-    So that a model trained on other classes, or with another backbone, is scored and used without repeating its
-    settings.
-    """
-    return (
-        {**default, **read_checkpoint(checkpoint).get("settings", {})} if Path(checkpoint).is_file() else dict(default)
-    )
-
-
-def load_model(network: nn.Module, checkpoint: str, *, device: torch.device | str, runtime: str = "torch") -> nn.Module:
-    """``network`` with the weights of a bundle's checkpoint, all of them, on ``device`` and in evaluation mode.
+def load_network(model: Model, checkpoint: str, *, device: torch.device | str, runtime: str = "torch") -> nn.Module:
+    """The network of a trained model with its weights, on ``device`` and in evaluation mode.
 
     Args:
-        network: of the checkpoint's architecture.
+        model: of the checkpoint.
         checkpoint: the file.
         device: where it runs.
         runtime: ``torch``, or one of :data:`medtl_monai.runtime.RUNTIMES`, which run on the CPU.
@@ -181,27 +120,24 @@ def load_model(network: nn.Module, checkpoint: str, *, device: torch.device | st
             f"there are no trained weights at {checkpoint}: give --checkpoint a best.pt of a training, "
             "or train with --save_to_models true."
         )
-    state = read_checkpoint(checkpoint)
-    try:
-        network.load_state_dict(state.get("model", state))
-    except RuntimeError as error:
-        raise UserError(f"{checkpoint} does not fit the network: {str(error).splitlines()[1].strip()}") from error
-    layout = {"memory_format": torch.channels_last} if _is_2d(network) else {}
-    network = network.to(device, **layout).eval()
+    network = fill(model.network(), checkpoint, device)
     return network if runtime == "torch" else Exported(network, runtime)
 
 
-def read_checkpoint(path: str) -> dict[str, Any]:
-    """The content of a checkpoint: tensors, numbers, text and lists of these, on the CPU.
+def fill(network: nn.Module, checkpoint: str | Path, device: torch.device | str) -> nn.Module:
+    """``network`` with the weights of a checkpoint, all of them, on ``device`` and in evaluation mode.
 
     Raises:
-        UserError: it cannot be read, or holds code.
+        UserError: the checkpoint does not fit the network.
     """
+    content = read_checkpoint(checkpoint)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds: no checkpoint at all, a pickle of code, a truncated file
-        raise UserError(f"{path} is no checkpoint that can be read safely: {str(error).splitlines()[0]}") from error
-    return content if isinstance(content, dict) else {}
+        network.load_state_dict(content["model"] if isinstance(content.get("model"), Mapping) else content)
+    except (RuntimeError, TypeError) as error:
+        reason = (str(error).splitlines() or [""])[-1].strip()
+        raise UserError(f"{checkpoint} does not fit the network: {reason}") from error
+    layout = {"memory_format": torch.channels_last} if _is_2d(network) else {}
+    return network.to(device, **layout).eval()
 
 
 def _is_2d(network: nn.Module) -> bool:

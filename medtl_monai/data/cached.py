@@ -6,6 +6,7 @@ import copy
 import hashlib
 import io
 import pickle
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def cached_dataset(
     """
     if cache_dir is None:
         with one_thread():  # of torch in each thread, which would only wait for another's
-            return _InMemory(data, transform, num_workers=num_workers, progress=progress)
+            return _InMemory(data, transform, num_workers=num_workers, progress=progress and sys.stderr.isatty())
     folder = Path(cache_dir) / digest(transform)[:20]
     return _Kept(data, transform, folder, hash_func=_name)
 

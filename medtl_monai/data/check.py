@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from monai.transforms import LoadImage
 from numpy.typing import NDArray
-from tqdm import tqdm
 
+from ..utils import with_bar
 from .arrays import read_array, split_array
 from .cases import Cases, present_classes
 from .contours import is_contour, read_contour
@@ -76,7 +76,7 @@ def check_cases(cases: Cases, *, progress: bool = True) -> dict[str, Any]:
     read: dict[int, _Read] = {}
     values: dict[int, set[int]] = {}
     doubts: dict[str, list[str]] = defaultdict(list)
-    for i, item in enumerate(tqdm(cases.items, desc="reading", disable=None if progress else True, leave=False)):
+    for i, item in enumerate(with_bar(cases.items, "reading", progress)):
         name = _name(item, cases.root)
         try:
             read[i] = _read(item)

@@ -13,9 +13,8 @@ from monai.data import ImageReader, ITKReader, MetaTensor, PILReader
 from monai.transforms import LoadImage, MapTransform
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
-from ..utils import UserError
+from ..utils import UserError, with_bar
 from .arrays import ArrayReader
 from .dicom import DicomReader
 from .leakage import perceptual_hash
@@ -110,7 +109,7 @@ def check_readable(items: Sequence[Mapping[str, Any]], *, progress: bool = True)
     """
     hashes: dict[str, int] = {}
     failed: list[str] = []
-    for item in tqdm(items, desc="reading images", disable=not progress, leave=False):
+    for item in with_bar(items, "reading images", progress):
         path = str(item["image"])
         try:
             hashes[path] = perceptual_hash(read_grey(path))

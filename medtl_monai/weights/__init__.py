@@ -11,7 +11,7 @@ from .sources import SOURCES, Source, check_hash, file_hash, find, local, lookup
 if TYPE_CHECKING:
     from .adapt import adapt_channels, flatten_axes, inflate, map_rows, match_classes, resize_kernel
     from .keys import KEY_MAPS, remap
-    from .load import Entry, LoadReport, load_weights, source_head
+    from .load import Entry, LoadReport, load_weights, recognize, source_head
     from .read import read_weights
     from .write import save_weights
 
@@ -34,6 +34,7 @@ __all__ = [
     "map_rows",
     "match_classes",
     "read_weights",
+    "recognize",
     "remap",
     "resize_kernel",
     "save_weights",

@@ -18,7 +18,7 @@ from .keys import KEY_MAPS, Rule, is_added, plain_key, remap
 from .read import read_weights
 from .sources import SOURCES, Source, file_hash, find
 
-__all__ = ["Entry", "LoadReport", "load_weights", "source_head"]
+__all__ = ["Entry", "LoadReport", "load_weights", "recognize", "source_head"]
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,7 @@ def _open(
     else:
         path = find(source)
         sha256 = file_hash(path)
-        known = source if isinstance(source, Source) else SOURCES.get(str(source)) or _recognize(path, sha256)
+        known = source if isinstance(source, Source) else SOURCES.get(str(source)) or recognize(path, sha256)
         name, state = known.name if known else str(path), read_weights(path)
     key_map = known.keys if key_map is None and known else key_map
     if key_map is not None:
@@ -215,7 +215,7 @@ def _open(
     return known, name, sha256, state
 
 
-def _recognize(path: Path, sha256: str) -> Source | None:
+def recognize(path: Path, sha256: str) -> Source | None:
     """The catalogue's entry of a file that is given by its path."""
     same = (entry for entry in SOURCES.values() if entry.file == path.name)
     return next((entry for entry in same if sha256.startswith(entry.sha256 or "")), None)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
+from ...utils import with_bar
 from .cohort import cached_cohort, make_cohort, write_table
 from .draw import field, grid, smooth, step
 
@@ -78,7 +78,7 @@ def make_brain_cohort(
 
     def draw(part: Path) -> None:
         rows = []
-        for number in tqdm(range(patients), desc="drawing phantoms", disable=not progress, leave=False):
+        for number in with_bar(range(patients), "drawing phantoms", progress):
             rng = np.random.default_rng([seed, number])
             rows += _patient(part, f"P{number:03d}", CLASSES[number % len(CLASSES)], slices, size, rng)
         write_table(part / "index.csv", ["image", "label", "patient", "domain"], rows)

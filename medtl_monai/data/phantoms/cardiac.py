@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
+from ...utils import with_bar
 from ..stacks import write_nifti
 from .cohort import cached_cohort, make_cohort
 from .draw import smooth, step
@@ -82,7 +82,7 @@ def make_cardiac_cohort(
     about = {"version": _VERSION, "patients": patients, "slices": slices, "size": size, "seed": seed}
 
     def draw(part: Path) -> None:
-        for number in tqdm(range(patients), desc="drawing phantoms", disable=not progress, leave=False):
+        for number in with_bar(range(patients), "drawing phantoms", progress):
             rng = np.random.default_rng([seed, number])
             group, name = GROUPS[number % len(GROUPS)], f"patient{number + 1:03d}"
             heart = _heart(group, size, rng)

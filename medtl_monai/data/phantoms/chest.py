@@ -8,9 +8,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
-from ...utils import UserError
+from ...utils import UserError, with_bar
 from .cohort import cached_cohort, make_cohort, write_table
 from .draw import field, grid, smooth, step
 
@@ -85,9 +84,7 @@ def make_chest_cohort(
     write = _write_table if layout == "table" else _write_chestxray14
 
     def draw(part: Path) -> None:
-        write(
-            part, tqdm(range(patients), desc="drawing phantoms", disable=not progress, leave=False), images, size, seed
-        )
+        write(part, with_bar(range(patients), "drawing phantoms", progress), images, size, seed)
 
     return make_cohort(folder, about, draw)
 

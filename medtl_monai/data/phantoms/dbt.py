@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
+from ...utils import with_bar
 from .cohort import cached_cohort, make_cohort, write_table
 from .draw import smooth, step
 
@@ -72,7 +72,7 @@ def make_dbt_cohort(
 
     def draw(part: Path) -> None:
         rows: dict[str, list[Sequence[Any]]] = {name: [] for name in _COLUMNS}
-        for number in tqdm(range(patients), desc="drawing phantoms", disable=not progress, leave=False):
+        for number in with_bar(range(patients), "drawing phantoms", progress):
             for name, row in _patient(part, number, (frames, *size), np.random.default_rng([seed, number])):
                 rows[name].append(row)
         for name, columns in _COLUMNS.items():

@@ -1,0 +1,108 @@
+"""The model of a training, put together from its configuration and its data; and that of a trained one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from monai.inferers import Inferer
+from monai.transforms import Compose
+
+from .. import __version__
+from ..data import Cases
+from ..model import Model
+from ..strategies import Chain, Strategy
+from ..utils import UserError
+from .domains import named_domains
+from .origin import image_statistics, read_backbone
+
+__all__ = ["new_model", "read_model", "scoring_inferer", "training_preparation"]
+
+
+def new_model(
+    cases: Cases,
+    items: Sequence[Mapping[str, Any]],
+    *,
+    backbone: Any,
+    variant: Mapping[str, Any],
+    weights: str | None,
+    channels: int = 1,
+    mean: Any = None,
+    std: Any = None,
+    structures: Mapping[str, int] | None = None,
+    **settings: Any,
+) -> Model:
+    """The model that a training makes.
+
+    Args:
+        cases: the labelled images, which say the task and the classes.
+        items: of the training part: they say the domains, where the variant tells domains apart.
+        backbone: its name, or a network of MONAI as a dictionary, or as JSON, with ``_target_``.
+        variant: see :class:`medtl_monai.model.Model`.
+        weights: what the training starts from, which says how images are normalized.
+        channels: of an image.
+        mean: of each channel, instead of what the weights say; one number for all.
+        std: likewise.
+        structures: of a segmentation, value in the masks by name.
+        settings: further fields of the model.
+
+    Raises:
+        UserError: a value that does not fit.
+    """
+    found = image_statistics(weights, channels)
+    return Model(
+        task=cases.task,
+        classes=list(cases.classes) if structures is None else ["background", *structures],
+        structures=dict(structures or {}),
+        backbone=read_backbone(backbone),
+        variant=named_domains(variant, items),
+        channels=channels,
+        mean=found["mean"] if mean is None else _each(mean, channels),
+        std=found["std"] if std is None else _each(std, channels),
+        origin={"weights": weights or "none", "dataset": Path(cases.root).name, "medtl_monai": __version__},
+        **settings,
+    )
+
+
+def _each(value: Any, channels: int) -> Any:
+    return [value] * channels if isinstance(value, (int, float)) else value
+
+
+def read_model(checkpoint: str, default: Mapping[str, Any], **changes: Any) -> Model:
+    """The trained model in ``checkpoint``; where there is no such file yet, what the bundle trains by default.
+
+    Args:
+        checkpoint: the file.
+        default: a model's data, so that MONAI's tools can look at a bundle without weights.
+        changes: how the network is run and its answer read, where the user wants it otherwise; ``None``: as trained.
+    """
+    model = Model.read(checkpoint) if Path(checkpoint).is_file() else Model.from_dict(default)
+    return model.changed(**changes)
+
+
+def training_preparation(model: Model, strategy: Strategy) -> Compose:
+    """The preparation of training images; with maps of lesions where a strategy learns from them."""
+    parts = list(strategy) if isinstance(strategy, Chain) else [strategy]
+    return model.preparation("train", lesions=any("boxes" in part.needs for part in parts))
+
+
+def scoring_inferer(model: Model, scales: Sequence[float] | None, mirrors: Sequence[Any] | None) -> Inferer:
+    """What runs a trained network, on all its views.
+
+    Args:
+        model: which holds the views.
+        scales: stand here in a configuration, where users of MONAI look for them, and are the model's.
+        mirrors: likewise.
+
+    Raises:
+        UserError: the model has other ones.
+    """
+    for name, value in (("scales", scales), ("mirrors", mirrors)):
+        if value is not None and [*map(_listed, value)] != [*map(_listed, getattr(model, name))]:
+            raise UserError(f"inferer: {name} {value} are not those of the model, {getattr(model, name)}.")
+    return model.inferer()
+
+
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, (list, tuple)) else value

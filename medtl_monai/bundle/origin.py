@@ -1,0 +1,174 @@
+"""What a training starts from: network, weights and preparation follow from each other unless the user says all."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Collection, Mapping, MutableMapping
+from pathlib import Path
+from typing import Any
+
+from ..backbones import BACKBONES
+from ..model import PREPARATION, Model, read_checkpoint
+from ..utils import UserError
+from ..weights import SOURCES, Source, file_hash, find, local, lookup, recognize
+
+__all__ = ["backbone_of", "follow", "image_statistics", "read_backbone"]
+
+_log = logging.getLogger("medtl_monai")
+
+_LABELLING = ("unet_", "fcn_")  # networks around a backbone, which takes its weights
+_INSIDE = {"flexibleunet": "efficientnet_b0"}
+
+
+def read_backbone(backbone: Any) -> str | dict[str, Any]:
+    """A backbone as a model holds it: its name, or a dictionary with ``_target_``, which may come as JSON.
+
+    Raises:
+        UserError: neither.
+    """
+    if isinstance(backbone, str) and backbone.lstrip().startswith("{"):
+        try:
+            backbone = json.loads(backbone)
+        except ValueError as error:
+            raise UserError(f"backbone: {backbone} is no dictionary ({error}).") from error
+    if isinstance(backbone, str):
+        return backbone
+    if not isinstance(backbone, Mapping) or "_target_" not in backbone:
+        raise UserError(
+            f"backbone must be a name, or a network of MONAI such as {{'_target_': 'DenseNet121'}}, got {backbone!r}."
+        )
+    return dict(backbone)
+
+
+def follow(config: MutableMapping[str, Any], given: Collection[str]) -> None:
+    """Let what was not given follow from what was, in place: the backbone, the weights and the preparation.
+
+    A backbone alone takes the catalogue's weights of that network, if there are any; weights alone bring their network,
+    and those of another run its preparation, too.
+
+    Args:
+        config: keys and values of a training.
+        given: the keys that the user gave.
+
+    Raises:
+        UserError: no such weights or backbone, or both were given and do not belong together.
+    """
+    if config["weights"] is None:
+        config["weights"] = "none"
+    backbone, weights = read_backbone(config["backbone"]), str(config["weights"])
+    before = _model_of(weights)
+    if "weights" in given and weights != "none":
+        _take(config, given, backbone, weights, before)
+    elif "backbone" in given and "weights" not in given and weights != "none":
+        config["weights"] = _weights_for(backbone)
+    if before is not None:
+        _keep_preparation(config, given, before)
+
+
+def _take(
+    config: MutableMapping[str, Any], given: Collection[str], backbone: Any, weights: str, before: Model | None
+) -> None:
+    """The network of given weights; one that was given, too, must be the same."""
+    source = _entry(weights)
+    theirs = before.backbone if before is not None else source.architecture if source is not None else None
+    if theirs is None or isinstance(backbone, Mapping):
+        return
+    ours = backbone_of(backbone)
+    if "backbone" in given:
+        if isinstance(theirs, str) and backbone_of(theirs) != ours:
+            raise UserError(
+                f"the weights {weights} are of {theirs}, and backbone is {backbone}: give one, and the other follows."
+            )
+        return
+    options = dict(before.variant) if before is not None else dict(source.options) if source is not None else {}
+    around = next((kind for kind in _LABELLING if backbone.startswith(kind)), "")
+    if not isinstance(theirs, str):
+        config["backbone"] = json.dumps(theirs)
+    elif theirs in BACKBONES:
+        config["backbone"] = f"{around}{theirs}"
+    elif around:
+        config["backbone"] = theirs
+    if config["backbone"] != backbone:
+        _log.info(f"backbone {config['backbone']}, as the weights are of it")
+    if options and "variant" not in given:
+        config["variant"] = {**options, **config.get("variant", {})}
+        _log.info(f"variant {options}, as the weights need it")
+
+
+def _weights_for(backbone: str | Mapping[str, Any]) -> str:
+    inside = backbone_of(backbone) if isinstance(backbone, str) else None
+    known = [source for source in SOURCES.values() if source.architecture == inside and source.spatial_dims == 2]
+    known.sort(key=lambda source: (local(source) is None, not source.name.endswith("_imagenet")))
+    weights = known[0].name if known else "none"
+    why = f"the catalogue's for {backbone}" if known else f"the catalogue has none for {backbone}"
+    _log.info(f"weights {weights}: {why}; --weights gives others")
+    return weights
+
+
+def _keep_preparation(config: MutableMapping[str, Any], given: Collection[str], before: Model) -> None:
+    for key in PREPARATION:
+        if key not in config:
+            continue
+        theirs = getattr(before, key)
+        theirs = list(theirs) if isinstance(theirs, (list, tuple)) else theirs
+        if key in given and config[key] != theirs:
+            _log.info(f"{key} {config[key]} as given; the run that the weights are of had {theirs}")
+        elif key not in given and key in ("mean", "std") and len(theirs) != config["channels"]:
+            continue
+        elif key not in given and config[key] != theirs:
+            if not isinstance(config[key], Mapping) and config[key] is not None:
+                _log.info(f"{key} {theirs}, as in the run that the weights are of; by default {config[key]}")
+            config[key] = theirs
+
+
+def backbone_of(name: str) -> str:
+    """The classification network in a network that labels places: ``unet_resnet18`` is around ``resnet18``."""
+    bare = next((name.removeprefix(kind) for kind in _LABELLING if name.startswith(kind)), name)
+    return _INSIDE.get(bare, bare)
+
+
+def image_statistics(weights: str | None, channels: int) -> dict[str, list[float]]:
+    """``mean`` and ``std`` per channel, on images in ``[0, 1]``, that the source's network was trained with.
+
+    A file is known by its hash, or by what a run of this package wrote into it. Otherwise both are 0.5, which maps
+    images to ``[-1, 1]``.
+    """
+    source = _entry(weights)
+    if source is not None:
+        mean, std = source.normalization(channels)
+        return {"mean": list(mean), "std": list(std)}
+    before = _model_of(weights)
+    if before is not None and len(before.mean) == channels:
+        return {"mean": list(before.mean), "std": list(before.std)}
+    if weights not in (None, "none"):
+        _log.warning(f"{weights} does not say how its images were scaled: mean and std are 0.5, unless you give them")
+    return {"mean": [0.5] * channels, "std": [0.5] * channels}
+
+
+def _entry(weights: str | None) -> Source | None:
+    """The catalogue's entry of a name, or of a file that is known; ``None`` for other files and for none."""
+    if weights in (None, "none"):
+        return None
+    if weights in SOURCES:
+        return SOURCES[weights]
+    if Path(weights).is_file():
+        return recognize(Path(weights), file_hash(Path(weights)))
+    if Path(weights).suffix or "/" in weights:
+        find(weights)  # says that there is no such file
+    return lookup(weights)
+
+
+def _model_of(weights: str | None) -> Model | None:
+    """What a run of this package says of its weights; ``None`` for all others."""
+    if weights in (None, "none") or weights in SOURCES or Path(weights).suffix not in (".pt", ".pth", ".ckpt"):
+        return None
+    if not Path(weights).is_file():
+        return None
+    if Path(weights).with_suffix(".json").is_file():
+        return Model.read(weights)
+    try:
+        content = read_checkpoint(weights)
+    except UserError:  # of another trainer: the loader says what it makes of it
+        return None
+    return Model.from_dict(content["about"]) if "about" in content else None

@@ -1,0 +1,454 @@
+"""What a trained model is: all that lies between an image file and an answer, as plain data beside the weights."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.inferers import Inferer, SimpleInferer, SliceInferer
+from monai.transforms import (
+    Activationsd,
+    AsDiscreted,
+    Compose,
+    CopyItemsd,
+    Invertd,
+    KeepLargestConnectedComponentd,
+    LoadImaged,
+    NormalizeIntensityd,
+    Resized,
+    ToTensord,
+)
+from numpy.typing import NDArray
+from torch import nn
+
+from .backbones import BACKBONES, anatomy, build, build_target, compare_sides
+from .data import (
+    AlwaysPresentd,
+    AnyReader,
+    CentreSquared,
+    FaceBreastd,
+    JoinSidesd,
+    LoadStackd,
+    MapLesiond,
+    MarkLesiond,
+    RandCropLesiond,
+    ScalePercentilesd,
+    SelectStructuresd,
+    ToSliced,
+)
+from .inference import SuspiciousPlaceInferer
+from .transforms import MultiViewInferer, PrepareBatch
+from .utils import UserError
+from .variants import VARIANTS, apply
+
+__all__ = ["IMAGES", "PREPARATION", "Model", "read_checkpoint"]
+
+IMAGES = ("slices", "breasts", "stacks")
+"""What a case is: one 2D image; one of a breast, perhaps with the other side; a stack of slices with its mask."""
+
+PREPARATION = ("channels", "image_size", "percentiles", "crop", "mean", "std")
+"""The fields that say how an image becomes what the network sees: who trains on takes them from the model before."""
+
+_TASKS = ("classification", "multilabel", "segmentation")
+_SLICES_AT_ONCE = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """Everything that a trained network needs besides its weights, so that a checkpoint alone can be used.
+
+    It is plain data: text, numbers, lists and dictionaries of these. Checkpoints hold it under ``about``;
+    ``models/model.pt``, which is a plain state dict, has it in ``model.json`` beside it.
+
+    Attributes:
+        task: ``classification``, ``multilabel`` or ``segmentation``.
+        classes: names in the order of the outputs; of a segmentation the first is the background.
+        backbone: name of a network of this package, or a network of ``monai.networks.nets`` as a dictionary with
+            ``_target_`` and its arguments.
+        variant: changes of the network (:data:`medtl_monai.variants.VARIANTS`) and options of the backbone.
+        images: what a case is, one of :data:`IMAGES`.
+        dimensions: spatial dimensions of what the network sees.
+        channels: of an image.
+        image_size: side of the square that an image becomes, in pixels.
+        percentiles: of an image's values that become 0 and 1.
+        crop: side of the middle square of a stack's slices that is used, as a share of the shorter side.
+        mean: subtracted from each channel of an image in [0, 1].
+        std: then divides it.
+        structures: of a segmentation, each one's value in the masks that it writes.
+        compare_sides: a breast is judged by how it differs from the other one.
+        crop_size: side in pixels of the windows by which a breast is judged; ``None``: as a whole.
+        lesion_map: the network labels every place of a breast, and the most suspicious ones count.
+        scales: sizes of the views whose logits are averaged, as factors.
+        mirrors: axes along which the views are mirrored, a list for each.
+        slice_share: share of a view's slices, the most suspicious ones, whose mean is the view's score.
+        threshold: probability above which a finding is called present.
+        largest_component: keep the largest connected part of each structure.
+        always_present: every slice shows every structure.
+        calibration: scale and offset that were folded into the head; ``None``: not calibrated.
+        origin: where the model came from: weights, strategy, data, versions.
+
+    Raises:
+        UserError: a field holds something else.
+    """
+
+    task: str
+    classes: Sequence[str]
+    backbone: str | Mapping[str, Any]
+    image_size: int
+    mean: Sequence[float]
+    std: Sequence[float]
+    variant: Mapping[str, Any] = field(default_factory=dict)
+    images: str = "slices"
+    dimensions: int = 2
+    channels: int = 1
+    percentiles: Sequence[float] = (0.0, 99.9)
+    crop: float = 1.0
+    structures: Mapping[str, int] = field(default_factory=dict)
+    compare_sides: bool = False
+    crop_size: int | None = None
+    lesion_map: bool = False
+    scales: Sequence[float] = (1.0,)
+    mirrors: Sequence[Sequence[int]] = ((),)
+    slice_share: float = 0.1
+    threshold: float = 0.5
+    largest_component: bool = False
+    always_present: bool = False
+    calibration: Mapping[str, Any] | None = None
+    origin: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    # ---- as data
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data: lists instead of tuples."""
+        return _plain(asdict(self))
+
+    @classmethod
+    def from_dict(cls, content: Any) -> Model:
+        """The model of :meth:`to_dict`.
+
+        Raises:
+            UserError: no such data.
+        """
+        names = [f.name for f in fields(cls)]
+        needed = ("task", "classes", "backbone", "image_size", "mean", "std")
+        if not isinstance(content, Mapping) or not all(name in content for name in needed):
+            raise UserError(f"a model is a dictionary with {', '.join(needed)} and more, got {_short(content)}.")
+        unknown = [str(name) for name in content if name not in names]
+        if unknown:
+            raise UserError(f"a model has no {', '.join(unknown)}: it is of a newer version, or no model of ours.")
+        return cls(**content)
+
+    @classmethod
+    def read(cls, checkpoint: str | Path) -> Model:
+        """What the file of a trained model says: ``best.pt`` of a run, or ``model.pt`` with ``model.json`` beside it.
+
+        Raises:
+            UserError: no such file, or it says nothing.
+        """
+        content, beside = read_checkpoint(checkpoint), Path(checkpoint).with_suffix(".json")
+        if "about" in content:
+            return _told_by(checkpoint, lambda: cls.from_dict(content["about"]))
+        if beside.is_file():
+            return _told_by(beside, lambda: cls.from_dict(json.loads(beside.read_text(encoding="utf-8"))))
+        raise UserError(
+            f"{checkpoint} holds weights alone, and says neither what they are of nor how its images are prepared: "
+            f"give best.pt of a run of this package, or put {beside.name} beside it."
+        )
+
+    def changed(self, **values: Any) -> Model:
+        """The model with other values for some fields; ``None`` keeps what is there."""
+        return replace(self, **{name: value for name, value in values.items() if value is not None})
+
+    # ---- the network
+
+    @property
+    def takes_pairs(self) -> bool:
+        """Whether the network sees both sides at once; trained on crops or maps it sees one, and both are compared."""
+        return self.compare_sides and self.crop_size is None and not self.lesion_map
+
+    @property
+    def learns(self) -> str:
+        """The task of the network itself: of a map of lesions it is segmentation."""
+        return "segmentation" if self.lesion_map else self.task
+
+    def network(self) -> nn.Module:
+        """The network, with random weights."""
+        variant = dict(self.variant)
+        changes = {key: variant.pop(key) for key in VARIANTS if key in variant}
+        shape = {"in_channels": self.channels, "num_classes": len(self.classes), "spatial_dims": self.dimensions}
+        clash = [name for name in variant if name in shape]
+        if clash:
+            raise UserError(
+                f"variant has no {', '.join(clash)}: channels, classes and dimensions follow from the data."
+            )
+        backbone = self.backbone
+        if isinstance(backbone, str):
+            labels_places = self.lesion_map and backbone in BACKBONES
+            network = build(f"fcn_{backbone}" if labels_places else backbone, **shape, **variant)
+        elif variant:
+            raise UserError(f"variant: {', '.join(variant)} would be the backbone's own: give it beside _target_.")
+        else:
+            network = build_target(backbone, **shape)
+        network = apply(network, changes, blocks=[block.prefixes[-1] for block in anatomy(network).blocks[:-1]])
+        return compare_sides(network) if self.takes_pairs else network
+
+    # ---- from a file to what the network sees
+
+    def preparation(
+        self, part: str = "predict", *, lesions: bool = False, values: Sequence[int] | None = None
+    ) -> Compose:
+        """MONAI's transforms from a datalist item to what the network sees.
+
+        Args:
+            part: ``train``; ``validate``, as the training's own validation; ``score``, labels in their own space;
+                ``target``, images alone; ``predict``, images alone and normalized (elsewhere :meth:`prepare_batch`
+                normalizes).
+            lesions: in training, also draw a map of where lesions are.
+            values: of the structures in the masks that are read; default: those of ``structures``.
+        """
+        if self.images == "stacks":
+            return Compose(self._stacks(part, list(self.structures.values()) if values is None else values))
+        return Compose(self._breasts(part, lesions) if self.images == "breasts" else self._slices(part, lesions))
+
+    def _slices(self, part: str, lesions: bool) -> list[Any]:
+        side = [self.image_size] * self.dimensions
+        steps: list[Any] = [
+            LoadImaged("image", image_only=True, reader=AnyReader),
+            ToSliced("image", channels=self.channels),
+        ]
+        if part == "train":
+            both = {"keys": ["image", "lesion"], "allow_missing_keys": True, "mode": ["area", "nearest"]}
+            steps += [MarkLesiond("image", draw=lesions), self._scale("image"), Resized(spatial_size=side, **both)]
+        else:
+            steps += [self._scale("image"), Resized("image", spatial_size=side)]
+        if part == "predict":
+            return [*steps, self._normalize("image")]
+        return [*steps, ToTensord("label", track_meta=False, allow_missing_keys=True)]
+
+    def _breasts(self, part: str, lesions: bool) -> list[Any]:
+        sides: dict[str, Any] = {"keys": ["image", "other"], "allow_missing_keys": True}
+        steps: list[Any] = [
+            LoadImaged(**sides, image_only=True, reader=AnyReader),
+            ToSliced(**sides, channels=self.channels),
+            FaceBreastd(**sides),
+            Resized(**sides, spatial_size=[self.image_size] * self.dimensions),
+            self._scale(**sides),
+        ]
+        if part == "predict":
+            steps.append(self._normalize(**sides))
+        if part != "train":
+            return [*steps, JoinSidesd("image", compare=self.compare_sides)]
+        steps.append(JoinSidesd("image", compare=self.takes_pairs))
+        if self.crop_size is not None:
+            steps.append(RandCropLesiond("image", size=self.crop_size, image_size=self.image_size))
+        if self.lesion_map:
+            steps.append(MapLesiond("image"))
+        return [*steps, MarkLesiond("image", draw=lesions)]
+
+    def _stacks(self, part: str, values: Sequence[int]) -> list[Any]:
+        labelled = part in ("train", "validate", "score")
+        both = part in ("train", "validate")  # else the label stays in its own space
+        keys = ["image", "label"] if labelled else ["image"]
+        square = ["image", "label"] if both else ["image"]
+        size = [*[self.image_size] * self.dimensions, -1]
+        mode: Any = ["trilinear", "nearest-exact"] if both else "trilinear"
+        return [
+            LoadStackd(keys),
+            *([SelectStructuresd("label", values=values)] if labelled else []),
+            self._scale("image"),
+            CentreSquared(square, share=self.crop),
+            Resized(square, spatial_size=size, mode=mode),
+            *([self._normalize("image")] if part == "predict" else []),
+        ]
+
+    def _scale(self, keys: Any, **more: Any) -> ScalePercentilesd:
+        lower, upper = self.percentiles
+        return ScalePercentilesd(keys, lower=lower, upper=upper, **more)
+
+    def _normalize(self, keys: Any, **more: Any) -> NormalizeIntensityd:
+        mean, std = list(self.mean), list(self.std)
+        return NormalizeIntensityd(keys, subtrahend=mean, divisor=std, channel_wise=True, **more)
+
+    def prepare_batch(self, augment: nn.Module | None = None, mix: nn.Module | None = None) -> PrepareBatch:
+        """MONAI's ``prepare_batch``: it augments and normalizes on the device what ``preparation`` gave."""
+        return PrepareBatch(list(self.mean), list(self.std), augment=augment, mix=mix)
+
+    # ---- how the network is run, and its output read
+
+    def inferer(self, views: bool = True) -> Inferer:
+        """What runs the network on prepared cases; without ``views`` as the training's own validation does."""
+        inner: Inferer | None = None
+        if self.images == "breasts":
+            inner = SuspiciousPlaceInferer(self.crop_size, self.lesion_map, compare_sides=self.compare_sides)
+        elif self.images == "stacks" and views:
+            side = [self.image_size] * self.dimensions
+            inner = SliceInferer(roi_size=side, spatial_dim=2, sw_batch_size=_SLICES_AT_ONCE)
+        if views:
+            return MultiViewInferer(list(self.scales), list(self.mirrors), inner)
+        return inner or SimpleInferer()
+
+    def postprocessing(self, preparation: Compose | None = None) -> Compose:
+        """From logits ``pred`` to probabilities, or to a label map as large as the image.
+
+        Args:
+            preparation: of a segmentation: what the image went through, which is undone. Then ``probability`` holds
+                the probabilities.
+        """
+        if self.task != "segmentation":
+            return Compose([self.activation("pred")])
+        back = Invertd("pred", transform=preparation, orig_keys="image", nearest_interp=False)
+        return Compose([self.activation("pred"), back, CopyItemsd("pred", names="probability"), *self.decision()])
+
+    def activation(self, keys: Any) -> Activationsd:
+        """Logits into probabilities: of classes by softmax, of findings that may stand together by a sigmoid each."""
+        return Activationsd(keys, softmax=self.task != "multilabel", sigmoid=self.task == "multilabel")
+
+    def decision(self) -> list[Any]:
+        """The steps from a segmentation's probabilities to its label map."""
+        return [
+            *([AlwaysPresentd("pred")] if self.always_present else []),
+            AsDiscreted("pred", argmax=True),
+            *([KeepLargestConnectedComponentd("pred", is_onehot=False)] if self.largest_component else []),
+        ]
+
+    def validation(self) -> Compose:
+        """The postprocessing of the training's own validation: what its metrics compare, one-hot where classes are."""
+        count = len(self.classes)
+        if self.task == "segmentation":
+            return Compose([AsDiscreted(["pred", "label"], argmax=[True, False], to_onehot=count)])
+        onehot = [AsDiscreted("label", to_onehot=count)] if self.task != "multilabel" else []
+        return Compose([self.activation("pred"), *onehot])
+
+    def predicted(self, probabilities: NDArray[Any]) -> list[str]:
+        """What probabilities ``(N, C)`` say: the likeliest class; or the findings above the threshold."""
+        if self.task == "multilabel":
+            found = np.asarray(probabilities) > self.threshold
+            return ["|".join(n for n, f in zip(self.classes, row, strict=True) if f) or "No Finding" for row in found]
+        return [self.classes[k] for k in np.asarray(probabilities).argmax(1)]
+
+    def views(self) -> str:
+        """How many views of an image are averaged, in words."""
+        sizes = ", ".join(f"{scale:g}" for scale in self.scales)
+        count = len(self.scales) * len(self.mirrors)
+        if count == 1:
+            return "one view an image" if tuple(self.scales) == (1.0,) else f"one view an image, of size {sizes}"
+        return f"{count} views an image (sizes {sizes}; {len(self.mirrors)} orientation{'s' * (len(self.mirrors) > 1)})"
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """The content of a checkpoint: tensors, numbers, text and lists of these, on the CPU.
+
+    Raises:
+        UserError: there is none, it cannot be read, or it holds code.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"there is no checkpoint {path}: give best.pt of a run, in its folder checkpoints.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds: no checkpoint at all, a pickle of code, a truncated file
+        raise UserError(f"{path} is no checkpoint that can be read safely: {_first_line(error)}") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _first_line(error: Exception) -> str:
+    # torch itself advises to read unsafe files without weights_only
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    return (
+        "it holds more than tensors and plain data." if "weights_only" in line or "WeightsUnpickler" in line else line
+    )
+
+
+def _told_by(path: str | Path, make: Any) -> Model:
+    try:
+        return make()
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is no JSON ({error}).") from error
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, (list, tuple)) else value
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) < 80 else f"{text[:77]}..."
+
+
+def _numbers(values: Any, least: float = -math.inf, above: bool = False) -> bool:
+    good = isinstance(values, (list, tuple)) and len(values) > 0
+    return good and all(
+        isinstance(v, (int, float))
+        and not isinstance(v, bool)
+        and math.isfinite(v)
+        and (v > least if above else v >= least)
+        for v in values
+    )
+
+
+def _whole(value: Any, least: int, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def _check(model: Model) -> None:
+    """Refuse what no training could have written: sizes that exhaust the memory, numbers that are none."""
+    lower, upper = (*model.percentiles, None, None)[:2] if _numbers(model.percentiles) else (None, None)
+    texts = isinstance(model.classes, (list, tuple)) and all(isinstance(name, str) for name in model.classes)
+    one = lambda value: _numbers([value])  # noqa: E731
+    rules: dict[str, tuple[bool, str]] = {
+        "task": (model.task in _TASKS, f"one of {', '.join(_TASKS)}"),
+        "classes": (texts and 0 < len(model.classes) <= 10_000, "a list of names"),
+        "backbone": (isinstance(model.backbone, (str, Mapping)), "a name, or a dictionary with _target_"),
+        "variant": (isinstance(model.variant, Mapping), "a dictionary"),
+        "images": (model.images in IMAGES, f"one of {', '.join(IMAGES)}"),
+        "dimensions": (_whole(model.dimensions, 1, 3), "1, 2 or 3"),
+        "channels": (_whole(model.channels, 1, 1024), "a whole number from 1 to 1024"),
+        "image_size": (_whole(model.image_size, 8, 4096), "a whole number from 8 to 4096"),
+        "percentiles": (
+            lower is not None and len(model.percentiles) == 2 and 0 <= lower < upper <= 100,
+            "two numbers, 0 <= lower < upper <= 100",
+        ),
+        "crop": (one(model.crop) and 0 < model.crop <= 1, "a number above 0 and at most 1"),
+        "mean": (_numbers(model.mean) and len(model.mean) == model.channels, "a number for each channel"),
+        "std": (
+            _numbers(model.std, 0, above=True) and len(model.std) == model.channels,
+            "a number above 0 for each channel",
+        ),
+        "scales": (_numbers(model.scales, 0, above=True), "numbers above 0"),
+        "mirrors": (
+            isinstance(model.mirrors, (list, tuple))
+            and len(model.mirrors) > 0
+            and all(
+                isinstance(axes, (list, tuple)) and all(axis in (0, 1, 2) for axis in axes) for axes in model.mirrors
+            ),
+            "lists of axes (0, 1, 2), such as [[], [1]]",
+        ),
+        "crop_size": (model.crop_size is None or _whole(model.crop_size, 2, 4096), "a whole number from 2 to 4096"),
+        "slice_share": (one(model.slice_share) and 0 <= model.slice_share <= 1, "a number from 0 to 1"),
+        "threshold": (one(model.threshold) and 0 < model.threshold < 1, "a number between 0 and 1"),
+        "structures": (
+            isinstance(model.structures, Mapping) and all(_whole(v, 1, 2**16) for v in model.structures.values()),
+            "names with whole numbers above 0",
+        ),
+    }
+    for name in ("compare_sides", "lesion_map", "largest_component", "always_present"):
+        rules[name] = (isinstance(getattr(model, name), bool), "true or false")
+    for name, (fits, expected) in rules.items():
+        if not fits:
+            raise UserError(f"{name} must be {expected}, got {_short(getattr(model, name))}.")
+    if model.lesion_map and model.crop_size is not None:
+        raise UserError("crop_size and lesion_map exclude each other: leave one of them out.")
+    if model.images != "breasts" and (model.compare_sides or model.lesion_map or model.crop_size is not None):
+        raise UserError("compare_sides, crop_size and lesion_map are for images of breasts.")
