@@ -21,9 +21,9 @@ from torch.utils.hooks import RemovableHandle
 from tqdm import tqdm
 
 from . import __version__
-from .backbones import anatomy
+from .backbones import anatomy, modules_of
 from .data import digest, stamped
-from .utils import UserError, unwrap, write_json
+from .utils import UserError, is_under, unwrap, write_json
 
 __all__ = ["FeatureCache", "extract_features", "frozen_modules"]
 
@@ -43,9 +43,9 @@ def frozen_modules(network: nn.Module) -> tuple[str, ...]:
     network = unwrap(network)
     names: list[str] = []
     for block in anatomy(network).blocks[:-1]:
-        if any(p.requires_grad for prefix in block.prefixes for p in network.get_submodule(prefix).parameters()):
+        if any(p.requires_grad and is_under(name, block.prefixes) for name, p in network.named_parameters()):
             break
-        names += block.prefixes
+        names += modules_of(network, block.prefixes)
     return tuple(names)
 
 
@@ -273,7 +273,7 @@ def extract_features(
         set and on the CPU.
     """
     parts, was_training = anatomy(network), network.training
-    frozen = [prefix for block in parts.blocks[:-1] for prefix in block.prefixes]
+    frozen = [name for block in parts.blocks[:-1] for name in modules_of(unwrap(network), block.prefixes)]
     cache = FeatureCache(network.eval(), loader, prepare_batch, place=place, frozen=frozen, entries=False)
     found: dict[int, tuple[Tensor, Tensor | None]] = {}
     entered: list[Tensor] = []
