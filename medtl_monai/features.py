@@ -164,6 +164,8 @@ class FeatureCache:
         for name in frozen:
             for key, tensor in self.network.get_submodule(name).state_dict(keep_vars=True).items():
                 yield f"{name}.{key}", tensor
+        for name in _beside(self.network, frozen):
+            yield name, self.network.get_parameter(name)
 
     def _before(self, network: nn.Module, args: tuple[Any, ...]) -> None:
         pending = self._pending
@@ -180,7 +182,8 @@ class FeatureCache:
         else:
             store.note(pending)
             forwards = {name: partial(store.record, name, pending, _forward(network, name)) for name in store.names}
-        self._active.enter_context(_replaced(network, forwards))
+        empty = _unseen(network, self._frozen, store.names) if pending.replay else ()
+        self._active.enter_context(_replaced(network, forwards, empty))
         self._recording = None if pending.replay else pending
 
     def _after(self, network: nn.Module, args: tuple[Any, ...], output: Any) -> None:
@@ -479,7 +482,8 @@ def _rehearse(
     empty = torch.empty(image.shape, dtype=image.dtype, device="meta")
     try:
         with torch.no_grad():
-            replayed = _rehearsal(network, empty, {name: partial(again, name) for name in frozen})
+            forwards = {name: partial(again, name) for name in frozen}
+            replayed = _rehearsal(network, empty, forwards, _unseen(network, frozen, used))
         same = all(torch.allclose(a, b, rtol=1e-4, atol=1e-5) for a, b in zip(whole, replayed, strict=True))
     except RuntimeError as error:
         raise _cannot(network, str(error).splitlines()[0]) from error
@@ -488,20 +492,44 @@ def _rehearse(
     return shapes, outputs, used
 
 
-def _rehearsal(network: nn.Module, image: Tensor, forwards: Mapping[str, Callable[..., Any]]) -> list[Tensor]:
+def _rehearsal(
+    network: nn.Module, image: Tensor, forwards: Mapping[str, Callable[..., Any]], empty: Sequence[str] = ()
+) -> list[Tensor]:
     """The network's outputs, in its present mode, with nothing of it or of the random numbers changed."""
     weights = {name: p.detach() for name, p in network.named_parameters()}
     weights |= {name: b.clone() for name, b in network.named_buffers()}
+    weights |= {name: weights[name].to("meta") for name in empty}
     devices = [] if image.device.type in ("cpu", "meta") else [image.device]
     with torch.random.fork_rng(devices), _replaced(network, forwards):
         torch.manual_seed(0)
-        output = torch.func.functional_call(network, weights, (image,))
+        # not tied: of modules under two names it would put back what stood in for the weights, not the weights
+        output = torch.func.functional_call(network, weights, (image,), tie_weights=False)
     return [value for value in torch.utils._pytree.tree_leaves(output) if isinstance(value, Tensor)]
 
 
+def _beside(network: nn.Module, frozen: Sequence[str]) -> dict[str, set[str]]:
+    """Parameters beside modules (class tokens) of the blocks whose modules are ``frozen``, with the names of these."""
+    parameters, found = {name for name, _ in network.named_parameters()}, {}
+    for block in anatomy(network).blocks[:-1]:
+        modules = set(modules_of(network, block.prefixes))
+        if modules <= set(frozen):
+            found |= {name: modules for name in block.prefixes if name in parameters}
+    return found
+
+
+def _unseen(network: nn.Module, frozen: Sequence[str], used: Sequence[str]) -> list[str]:
+    """Those of them that only frozen modules see: nothing is computed from them in a replay."""
+    return [name for name, modules in _beside(network, frozen).items() if not modules & set(used)]
+
+
 @contextmanager
-def _replaced(network: nn.Module, forwards: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
-    """Other ``forward`` functions for some modules; their hooks stay."""
+def _replaced(
+    network: nn.Module, forwards: Mapping[str, Callable[..., Any]], empty: Sequence[str] = ()
+) -> Iterator[None]:
+    """Other ``forward`` functions for some modules, whose hooks stay, and parameters without content."""
+    weights = {name: network.get_parameter(name) for name in empty}
+    for name, weight in weights.items():
+        network.get_submodule(name.rpartition(".")[0])._parameters[name.rpartition(".")[2]] = weight.to("meta")
     modules = {name: network.get_submodule(name) for name in forwards}
     before = {name: vars(module).get("forward") for name, module in modules.items()}
     for name, module in modules.items():
@@ -509,6 +537,8 @@ def _replaced(network: nn.Module, forwards: Mapping[str, Callable[..., Any]]) ->
     try:
         yield
     finally:
+        for name, weight in weights.items():
+            network.get_submodule(name.rpartition(".")[0])._parameters[name.rpartition(".")[2]] = weight
         for name, module in modules.items():
             del module.forward
             if before[name] is not None:

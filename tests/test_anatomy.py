@@ -5,13 +5,17 @@ import inspect
 
 import pytest
 import torch
+from monai.data import Dataset
 from monai.networks import nets
 from torch import nn
+from torch.utils.data import DataLoader
 
 from medtl_monai import strategies
 from medtl_monai.backbones import anatomy, build_target, modules_of
 from medtl_monai.backbones.heads import HEADS
 from medtl_monai.backbones.layouts import LAYOUTS, REFUSED
+from medtl_monai.features import FeatureCache, extract_features
+from medtl_monai.strategies.place import _last_map
 from medtl_monai.utils import UserError, is_under
 
 DYN = {"kernel_size": [3, 3, 3, 3], "strides": [1, 2, 2, 2], "upsample_kernel_size": [2, 2, 2], "filters": [4, 8, 8, 8]}
@@ -155,6 +159,58 @@ def test_strategies_by_blocks_reach_every_weight(name):
     assert not [key for key in moved if is_under(key, held)]
     assert [key for key in moved if not is_under(key, [parts.head])]
     first.close()
+
+
+def prepare(batch, device=None, non_blocking=False, **_):
+    return batch["image"], None
+
+
+@pytest.mark.parametrize("blocks", [1, 2, -1])
+@pytest.mark.parametrize("name", ["DynUNet", "SegResNetDS", "UNet", "ViT"])
+def test_frozen_features_are_kept_and_the_weights_stay_what_they_were(name, blocks):
+    net, x = small(name, 2)
+    strategy = strategies.build("partial_freeze", {"partial_freeze": {"blocks": blocks}})
+    strategy.prepare(net.eval())
+    weights = {key: (id(p), p.requires_grad) for key, p in net.named_parameters()}
+    data = [{"image": torch.randn(x.shape[1:])} for _ in range(4)]
+    want = [run(net, torch.stack([item["image"] for item in data[i : i + 2]])) for i in (0, 2)]
+    cache = FeatureCache(net, DataLoader(Dataset(data), batch_size=2), prepare)
+    for epoch in range(2):
+        cache.refresh()
+        for batch, expected in zip(cache.loader, want, strict=True):
+            assert ("image" in batch) == (epoch == 0)
+            image, _ = cache.prepare_batch(batch)
+            torch.testing.assert_close(run(net, image), expected)
+    assert {key: (id(p), p.requires_grad) for key, p in net.named_parameters()} == weights
+    cache.close()
+    strategy.close()
+
+
+def test_features_before_the_head_of_a_transformer():
+    net, x = small("ViT", 2)
+    data = [{"image": image} for image in x]
+    features, _ = extract_features(net.eval(), DataLoader(Dataset(data), batch_size=2), prepare)
+    torch.testing.assert_close(net.classification_head(features), net(x))
+
+
+def test_a_class_token_is_part_of_what_kept_features_depend_on():
+    net, x = small("ViT", 2)
+    strategies.build("freeze").prepare(net.eval())
+    cache = FeatureCache(net, DataLoader(Dataset([{"image": image} for image in x]), batch_size=2), prepare)
+    for _ in range(2):
+        cache.refresh()
+        (batch,) = cache.loader
+        assert "image" in batch  # nothing is replayed, as the token is another one
+        image, _ = cache.prepare_batch(batch)
+        run(net, image)
+        with torch.no_grad():
+            net.cls_token.add_(1.0)
+
+
+def test_localization_asks_for_maps_not_tokens():
+    net, x = small("ViT", 2)
+    with pytest.raises(UserError, match="localization needs maps, and no block of ViT gives one"):
+        _last_map(net, x)
 
 
 def test_every_network_of_monai_is_known_or_refused_in_one_sentence():
