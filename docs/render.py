@@ -8,9 +8,12 @@ import re
 import statistics
 from pathlib import Path
 
+from monai.networks import nets
 from torch import nn
 
 from medtl_monai.backbones import build
+from medtl_monai.backbones.heads import HEADS
+from medtl_monai.backbones.layouts import LAYOUTS, REFUSED
 from medtl_monai.cli import network_rows
 from medtl_monai.strategies import FAMILIES, STRATEGIES
 from medtl_monai.weights import SOURCES
@@ -111,6 +114,17 @@ def networks() -> str:
         named = ", ".join(f"`{source}`" for source in sources)
         lines.append(f"| `{name}` | {parameters / 1e6:.2f} | {size} | {named} |")
     return "\n".join(lines) + "\n"
+
+
+def monai_networks() -> str:
+    """MONAI's networks: the kinds whose blocks are known, and those that are refused, and why."""
+    kinds = {*LAYOUTS, *(kind for kind in HEADS if kind.__module__.startswith("monai.")), nets.FlexibleUNet}
+    names = ", ".join(f"`{name}`" for name in sorted((kind.__name__ for kind in kinds), key=str.lower))
+    lines = [f"Known, with all that are derived from them: {names}.", "", "| refused | it |", "|---|---|"]
+    reasons: dict[str, list[str]] = {}
+    for kind, reason in REFUSED.items():
+        reasons.setdefault(reason, []).append(f"`{kind.__name__}`")
+    return "\n".join([*lines, *(f"| {', '.join(names)} | {reason} |" for reason, names in reasons.items())]) + "\n"
 
 
 def results(folder: str) -> str:
@@ -437,7 +451,9 @@ def pages() -> dict[Path, str]:
         docs / "regularization.md": between(docs / "regularization.md", "regularization", regularization()),
         docs / "benefits.md": between(docs / "benefits.md", "benefits", benefits()),
         docs / "speed.md": between(docs / "speed.md", "speed", speed()),
-        docs / "networks.md": between(docs / "networks.md", "networks", networks()),
+        docs / "networks.md": between(
+            between(docs / "networks.md", "networks", networks()), "monai networks", monai_networks()
+        ),
         chest: between(chest, "shift", shift()),
         ROOT / "README.md": readme,
     }

@@ -20,9 +20,9 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.hooks import RemovableHandle
 
 from . import __version__
-from .backbones import anatomy
+from .backbones import anatomy, modules_of
 from .data import digest, stamped
-from .utils import UserError, unwrap, with_bar, write_json
+from .utils import UserError, is_under, unwrap, with_bar, write_json
 
 __all__ = ["FeatureCache", "extract_features", "frozen_modules"]
 
@@ -42,9 +42,9 @@ def frozen_modules(network: nn.Module) -> tuple[str, ...]:
     network = unwrap(network)
     names: list[str] = []
     for block in anatomy(network).blocks[:-1]:
-        if any(p.requires_grad for prefix in block.prefixes for p in network.get_submodule(prefix).parameters()):
+        if any(p.requires_grad and is_under(name, block.prefixes) for name, p in network.named_parameters()):
             break
-        names += block.prefixes
+        names += modules_of(network, block.prefixes)
     return tuple(names)
 
 
@@ -163,6 +163,8 @@ class FeatureCache:
         for name in frozen:
             for key, tensor in self.network.get_submodule(name).state_dict(keep_vars=True).items():
                 yield f"{name}.{key}", tensor
+        for name in _beside(self.network, frozen):
+            yield name, self.network.get_parameter(name)
 
     def _before(self, network: nn.Module, args: tuple[Any, ...]) -> None:
         pending = self._pending
@@ -179,7 +181,8 @@ class FeatureCache:
         else:
             store.note(pending)
             forwards = {name: partial(store.record, name, pending, _forward(network, name)) for name in store.names}
-        self._active.enter_context(_replaced(network, forwards))
+        empty = _unseen(network, self._frozen, store.names) if pending.replay else ()
+        self._active.enter_context(_replaced(network, forwards, empty))
         self._recording = None if pending.replay else pending
 
     def _after(self, network: nn.Module, args: tuple[Any, ...], output: Any) -> None:
@@ -272,7 +275,7 @@ def extract_features(
         set and on the CPU.
     """
     parts, was_training = anatomy(network), network.training
-    frozen = [prefix for block in parts.blocks[:-1] for prefix in block.prefixes]
+    frozen = [name for block in parts.blocks[:-1] for name in modules_of(unwrap(network), block.prefixes)]
     cache = FeatureCache(network.eval(), loader, prepare_batch, place=place, frozen=frozen, entries=False)
     found: dict[int, tuple[Tensor, Tensor | None]] = {}
     entered: list[Tensor] = []
@@ -478,7 +481,8 @@ def _rehearse(
     empty = torch.empty(image.shape, dtype=image.dtype, device="meta")
     try:
         with torch.no_grad():
-            replayed = _rehearsal(network, empty, {name: partial(again, name) for name in frozen})
+            forwards = {name: partial(again, name) for name in frozen}
+            replayed = _rehearsal(network, empty, forwards, _unseen(network, frozen, used))
         same = all(torch.allclose(a, b, rtol=1e-4, atol=1e-5) for a, b in zip(whole, replayed, strict=True))
     except RuntimeError as error:
         raise _cannot(network, str(error).splitlines()[0]) from error
@@ -487,20 +491,44 @@ def _rehearse(
     return shapes, outputs, used
 
 
-def _rehearsal(network: nn.Module, image: Tensor, forwards: Mapping[str, Callable[..., Any]]) -> list[Tensor]:
+def _rehearsal(
+    network: nn.Module, image: Tensor, forwards: Mapping[str, Callable[..., Any]], empty: Sequence[str] = ()
+) -> list[Tensor]:
     """The network's outputs, in its present mode, with nothing of it or of the random numbers changed."""
     weights = {name: p.detach() for name, p in network.named_parameters()}
     weights |= {name: b.clone() for name, b in network.named_buffers()}
+    weights |= {name: weights[name].to("meta") for name in empty}
     devices = [] if image.device.type in ("cpu", "meta") else [image.device]
     with torch.random.fork_rng(devices), _replaced(network, forwards):
         torch.manual_seed(0)
-        output = torch.func.functional_call(network, weights, (image,))
+        # not tied: of modules under two names it would put back what stood in for the weights, not the weights
+        output = torch.func.functional_call(network, weights, (image,), tie_weights=False)
     return [value for value in torch.utils._pytree.tree_leaves(output) if isinstance(value, Tensor)]
 
 
+def _beside(network: nn.Module, frozen: Sequence[str]) -> dict[str, set[str]]:
+    """Parameters beside modules (class tokens) of the blocks whose modules are ``frozen``, with the names of these."""
+    parameters, found = {name for name, _ in network.named_parameters()}, {}
+    for block in anatomy(network).blocks[:-1]:
+        modules = set(modules_of(network, block.prefixes))
+        if modules <= set(frozen):
+            found |= {name: modules for name in block.prefixes if name in parameters}
+    return found
+
+
+def _unseen(network: nn.Module, frozen: Sequence[str], used: Sequence[str]) -> list[str]:
+    """Those of them that only frozen modules see: nothing is computed from them in a replay."""
+    return [name for name, modules in _beside(network, frozen).items() if not modules & set(used)]
+
+
 @contextmanager
-def _replaced(network: nn.Module, forwards: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
-    """Other ``forward`` functions for some modules; their hooks stay."""
+def _replaced(
+    network: nn.Module, forwards: Mapping[str, Callable[..., Any]], empty: Sequence[str] = ()
+) -> Iterator[None]:
+    """Other ``forward`` functions for some modules, whose hooks stay, and parameters without content."""
+    weights = {name: network.get_parameter(name) for name in empty}
+    for name, weight in weights.items():
+        network.get_submodule(name.rpartition(".")[0])._parameters[name.rpartition(".")[2]] = weight.to("meta")
     modules = {name: network.get_submodule(name) for name in forwards}
     before = {name: vars(module).get("forward") for name, module in modules.items()}
     for name, module in modules.items():
@@ -508,6 +536,8 @@ def _replaced(network: nn.Module, forwards: Mapping[str, Callable[..., Any]]) ->
     try:
         yield
     finally:
+        for name, weight in weights.items():
+            network.get_submodule(name.rpartition(".")[0])._parameters[name.rpartition(".")[2]] = weight
         for name, module in modules.items():
             del module.forward
             if before[name] is not None:

@@ -1,6 +1,6 @@
 """Networks by name, and where their blocks are."""
 
-from .anatomy import Anatomy, Block, anatomy
+from .anatomy import Anatomy, Block, anatomy, modules_of
 from .efficientnet import EfficientNet
 from .efficientnet_lite import EfficientNetLite
 from .factory import BACKBONES, INPUT_SIZES, UNETS, build
@@ -10,6 +10,7 @@ from .mobilenet import MobileNetV2, MobileNetV3
 from .plain import VGG, AlexNet, LeNet5
 from .preact_resnet import PreActResNet
 from .sides import compare_sides
+from .target import build_target
 from .unet import TransferUNet
 
 __all__ = [
@@ -36,6 +37,8 @@ __all__ = [
     "TransferUNet",
     "anatomy",
     "build",
+    "build_target",
     "compare_sides",
+    "modules_of",
     "set_head",
 ]

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from monai.networks import nets
 from torch import nn
 
-from ..utils import last_layer, unwrap
+from ..utils import UserError, last_layer, unwrap
 from .heads import HEADS, Head
 from .inception import ConvNorm
+from .layouts import layout, refuse
 
-__all__ = ["Anatomy", "Block", "anatomy"]
+__all__ = ["Anatomy", "Block", "anatomy", "modules_of"]
 
 
 @dataclass(frozen=True)
 class Block:
-    """A part of a network: its name and the modules that belong to it."""
+    """A part of a network: its name and the modules that belong to it, the last of which gives the block's output.
+
+    Parameters that stand beside modules, such as a class token, are named among them; so are modules by every name that
+    they are registered under.
+    """
 
     name: str
     prefixes: tuple[str, ...]
@@ -25,6 +30,17 @@ class Block:
     def within(self, parent: str) -> Block:
         """This block of the network that is the module ``parent`` of another."""
         return Block(f"{parent}.{self.name}", tuple(f"{parent}.{prefix}" for prefix in self.prefixes))
+
+
+def modules_of(network: nn.Module, prefixes: Iterable[str]) -> dict[str, nn.Module]:
+    """Those of ``prefixes`` that are modules of ``network``, each once; parameters beside modules are left out."""
+    found: dict[int, tuple[str, nn.Module]] = {}
+    for prefix in prefixes:
+        parent, _, name = prefix.rpartition(".")
+        part = getattr(network.get_submodule(parent), name)
+        if isinstance(part, nn.Module):
+            found[id(part)] = (prefix, part)
+    return dict(found.values())
 
 
 @dataclass(frozen=True)
@@ -48,10 +64,12 @@ class Anatomy:
 def anatomy(network: nn.Module) -> Anatomy:
     """Name the blocks of ``network``, whatever wraps it.
 
-    The networks of :data:`BACKBONES` are known; a network with a method ``anatomy`` is asked. Of any other the blocks
-    are its children in order of registration, opened up until the head, its last layer, stands alone.
+    The networks of :data:`BACKBONES` are known, and those of MONAI that classify or segment; a network with a method
+    ``anatomy`` is asked. Of any other the blocks are its children in order of registration, opened up until the head,
+    its last layer, stands alone.
 
     Raises:
+        UserError: a network of MONAI's that does neither, or was built without a head.
         ValueError: an unknown network is a single layer, or holds parameters or buffers beside its blocks.
 
     Example:
@@ -63,15 +81,21 @@ def anatomy(network: nn.Module) -> Anatomy:
     network = unwrap(network)
     if hasattr(network, "anatomy"):
         return network.anatomy()
+    refuse(type(network))
     if isinstance(network, nets.FlexibleUNet):
         return _flexible(network)
     classifier = next((at for kind, (_, at) in HEADS.items() if isinstance(network, kind)), None)
-    if classifier in (name for name, _ in network.named_modules()):
+    blocks = [Block(name, prefixes) for name, prefixes in layout(network).items()]
+    if blocks:
+        head = blocks[-1].name
+    elif classifier is None:
+        head = last_layer(network)
+        blocks = [Block(name, (name,)) for name in _parts(network, head)]
+    elif classifier in (name for name, _ in network.named_modules()):
         head = _head(network, classifier)
         blocks = _known(network, head)
     else:
-        head = last_layer(network)
-        blocks = [Block(name, (name,)) for name in _parts(network, head)]
+        raise UserError(f"{type(network).__name__} was built without its head, {classifier}: build it with one.")
     return Anatomy(tuple(blocks), head, _features(network, head))
 
 

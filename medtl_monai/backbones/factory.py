@@ -21,6 +21,7 @@ from .inception import GoogLeNet, InceptionResNetV2, InceptionV3, InceptionV4
 from .mobilenet import MobileNetV2, MobileNetV3
 from .plain import VGG, AlexNet, LeNet5
 from .preact_resnet import PreActResNet
+from .target import refuse_download
 from .unet import TransferUNet
 
 __all__ = ["BACKBONES", "INPUT_SIZES", "UNETS", "build"]
@@ -121,7 +122,7 @@ def build(
         options: of the constructor, such as ``dropout``.
 
     Raises:
-        UserError: an unknown name or pooling, or an option that the network does not have.
+        UserError: an unknown name or pooling, or an option that the network does not have or that starts a download.
 
     Example:
         >>> build("resnet18", pool="spp", head=[64]).fc[0]
@@ -135,6 +136,7 @@ def build(
         raise UserError(f"there is no backbone {name!r}: {hint}")
     if spatial_dims not in (1, 2, 3):
         raise UserError(f"spatial_dims must be 1, 2 or 3, got {spatial_dims!r}.")
+    refuse_download(name, options)
     try:
         net = known[name](spatial_dims=spatial_dims, in_channels=in_channels, num_classes=num_classes, **options)
     except TypeError as error:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 
-from ..backbones import Anatomy, anatomy
+from ..backbones import Anatomy, anatomy, modules_of
 from ..utils import UserError, is_under, unwrap
 from .base import Step, Strategy
 
@@ -111,10 +111,10 @@ class _Freezing(_Holding):
 
     def held(self, network: nn.Module) -> Iterable[nn.Module]:
         """The frozen blocks."""
-        return map(network.get_submodule, self._frozen)
+        return modules_of(network, self._frozen).values()
 
     def freeze(self, network: nn.Module, prefixes: tuple[str, ...]) -> None:
-        """Freeze the modules named ``prefixes`` and train all others."""
+        """Freeze the modules, and the parameters beside modules, named ``prefixes`` and train all others."""
         network = unwrap(network)
         self._frozen = prefixes
         for name, parameter in network.named_parameters():

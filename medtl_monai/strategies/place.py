@@ -74,7 +74,7 @@ def _last_map(network: nn.Module, image: Tensor) -> tuple[str, int]:
     network.eval()(image)
     network.train(training)
     seen = [(name, tap.latest) for name, tap in zip(names, taps, strict=True)]
-    found = [(name, out.shape[1]) for name, out in seen if out.ndim > 2 and out[0, 0].numel() > 1]
+    found = [(name, out.shape[1]) for name, out in seen if out.ndim == image.ndim and out[0, 0].numel() > 1]
     for tap in taps:
         tap.close()
     if not found:
