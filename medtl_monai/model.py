@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -185,11 +186,11 @@ class Model:
         variant = dict(self.variant)
         changes = {key: variant.pop(key) for key in VARIANTS if key in variant}
         shape = {"in_channels": self.channels, "num_classes": len(self.classes), "spatial_dims": self.dimensions}
-        clash = [name for name in variant if name in shape]
-        if clash:
-            raise UserError(
-                f"variant has no {', '.join(clash)}: channels, classes and dimensions follow from the data."
-            )
+        for name in variant:
+            if name in shape:
+                raise UserError(f"variant has no {name!r}: channels, classes and dimensions follow from the data.")
+            if near := get_close_matches(name, VARIANTS, n=1, cutoff=0.7):
+                raise UserError(f"variant has no {name!r}: did you mean {near[0]!r}?")
         backbone = self.backbone
         if isinstance(backbone, str):
             labels_places = self.lesion_map and backbone in BACKBONES

@@ -148,7 +148,7 @@ def test_strategies_by_blocks_reach_every_weight(name):
     last = [prefix for block in parts.blocks[-2:] for prefix in block.prefixes]
     assert free == [n for n, _ in net.named_parameters() if is_under(n, last)]
     gradual.close()
-    first = strategies.build("partial_freeze", {"partial_freeze": {"blocks": 2}})
+    first = strategies.build("partial_freeze(blocks=2)")
     first.prepare(net)
     held = [prefix for block in parts.blocks[:2] for prefix in block.prefixes]
     before = copy.deepcopy(net.state_dict())

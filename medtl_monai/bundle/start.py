@@ -17,8 +17,9 @@ import torch
 
 from ..backbones import BACKBONES, UNETS
 from ..model import Model
-from ..strategies import build as build_strategy
+from ..strategies import build
 from ..utils import UserError, first_process
+from ..weights import find
 from .keys import as_typed, check_keys, check_nested, check_values, given_keys, own_configuration
 from .memory import keep_freed_memory
 from .origin import follow, read_backbone
@@ -38,6 +39,8 @@ __all__ = [
 ]
 
 _log = logging.getLogger("medtl_monai")
+
+_COUNTS = ("out_channels", "num_classes", "n_classes")  # what MONAI's networks call the number of outputs
 
 
 def start(bundle_root: str, workflow: str) -> None:
@@ -86,14 +89,17 @@ def settle(config: dict[str, Any], base: Mapping[str, Any], given: set[str], wor
     if config.get("output_dir") == "":
         raise UserError("output_dir is empty: give the name of a folder, or leave it out.")
     if workflow != "train":
+        _check_checkpoints(config)
         return
     _take_network(config, base, given)
     follow(config, given)
     check_values(config)  # some may be of another run
     config["strategy_def"]["exact"] = "strategy" in given
-    if isinstance(config["strategy"], (str, list)) and not str(config["strategy"]).startswith(("$", "@")):
-        build_strategy(config["strategy"])
+    strategy = config["strategy"]
+    made = build(strategy) if isinstance(strategy, str) and not strategy.startswith(("$", "@")) else None
     _check_network(config)
+    if config["weights"] != "none" and not (made is not None and made.from_scratch):
+        find(config["weights"])
 
 
 def _take_network(config: dict[str, Any], base: Mapping[str, Any], given: set[str]) -> None:
@@ -111,14 +117,23 @@ def _take_network(config: dict[str, Any], base: Mapping[str, Any], given: set[st
         given.add("weights")
 
 
+def _check_checkpoints(config: Mapping[str, Any]) -> None:
+    """Trained weights that are not there show before images are read."""
+    named = config.get("checkpoints") if isinstance(config.get("checkpoints"), list) else [config.get("checkpoint")]
+    for file in named:
+        if isinstance(file, str) and not file.startswith(("$", "@")):
+            Model.read(file)
+
+
 def _check_network(config: Mapping[str, Any]) -> None:
     """Make the network without memory for its weights: what it cannot be shows before images are read."""
     backbone, variant = read_backbone(config["backbone"]), config.get("variant", {})
     norm = variant.get("norm") if isinstance(variant, Mapping) else None
     channels = config.get("channels", 1)
+    said = [] if isinstance(backbone, str) else [backbone[name] for name in _COUNTS if name in backbone]
     model = Model(
         task="classification",
-        classes=["one", "other"],
+        classes=[str(k) for k in range(said[0] if said and isinstance(said[0], int) else 2)],
         backbone=backbone,
         # which names domains by the data, later
         variant=variant if "domain" not in str(norm) else {k: v for k, v in variant.items() if k != "norm"},
