@@ -76,6 +76,7 @@ def files() -> Iterator[tuple[Path, str]]:
     for bundle in BUNDLES:
         for name, content in configurations(bundle).items():
             yield HERE.parent / "bundles" / bundle / "configs" / f"{name}.json", written(content) + "\n"
+        yield HERE.parent / "bundles" / bundle / "configs" / "logging.conf", (HERE / "logging.conf").read_text()
 
 
 if __name__ == "__main__":
