@@ -50,6 +50,8 @@ def configurations(bundle: str) -> dict[str, dict[str, Any]]:
     mean, std = SOURCES[train["weights"]].normalization(train["channels"])
     views = {name: train["inferer"][name] for name in ("scales", "mirrors")}
     own = {"task": "classification", **settings, **views, "mean": list(mean), "std": list(std), **difference["model"]}
+    for name in ("train", "evaluate", "inference"):
+        found[name]["dataset_dir"] = {"_target_": difference["cohort"]}
     for name in ("evaluate", "inference"):
         found[name]["model"]["default"] = own
     metadata = found["metadata"]
