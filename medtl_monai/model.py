@@ -181,6 +181,17 @@ class Model:
         """The task of the network itself: of a map of lesions it is segmentation."""
         return "segmentation" if self.lesion_map else self.task
 
+    @property
+    def judges_whole(self) -> bool:
+        """Whether the head gives the logits of an image as a whole, and not of its places or of one side of two."""
+        return not self.compare_sides and not self.lesion_map and self.crop_size is None
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """What the network is trained on, ``(channels, *spatial)``; images that are scored may be larger."""
+        side = [self.crop_size or self.image_size] * self.dimensions
+        return (self.channels * (1 + self.takes_pairs), *side)
+
     def network(self) -> nn.Module:
         """The network, with random weights."""
         variant = dict(self.variant)
@@ -280,7 +291,13 @@ class Model:
         return NormalizeIntensityd(keys, subtrahend=mean, divisor=std, channel_wise=True, **more)
 
     def prepare_batch(self, augment: nn.Module | None = None, mix: nn.Module | None = None) -> PrepareBatch:
-        """MONAI's ``prepare_batch``: it augments and normalizes on the device what ``preparation`` gave."""
+        """MONAI's ``prepare_batch``: it augments and normalizes on the device what ``preparation`` gave.
+
+        Raises:
+            UserError: maps of lesions cannot be mixed.
+        """
+        if self.lesion_map and mix is not None:
+            raise UserError("lesion_map and mix exclude each other, maps cannot be mixed: leave one of them out.")
         return PrepareBatch(list(self.mean), list(self.std), augment=augment, mix=mix)
 
     # ---- how the network is run, and its output read

@@ -46,7 +46,7 @@ class Calibration:
         device: torch.device | str,
         wanted: bool = True,
     ) -> None:
-        if wanted and (model.compare_sides or model.lesion_map or model.crop_size is not None):
+        if wanted and not model.judges_whole:
             raise UserError("calibrate is for models that judge an image as a whole: leave it out.")
         self.model, self.checkpoint, self.loaders, self.device = model, checkpoint, loaders, device
         self.wanted = wanted

@@ -13,7 +13,7 @@ from ..model import PREPARATION, Model, read_checkpoint
 from ..utils import UserError
 from ..weights import SOURCES, Source, file_hash, find, local, lookup, recognize
 
-__all__ = ["backbone_of", "follow", "image_statistics", "read_backbone"]
+__all__ = ["backbone_of", "follow", "image_statistics", "read_backbone", "weights_hash"]
 
 _log = logging.getLogger("medtl_monai")
 
@@ -144,6 +144,14 @@ def image_statistics(weights: str | None, channels: int) -> dict[str, list[float
     if weights not in (None, "none"):
         _log.warning(f"{weights} does not say how its images were scaled: mean and std are 0.5, unless you give them")
     return {"mean": [0.5] * channels, "std": [0.5] * channels}
+
+
+def weights_hash(weights: str | None) -> str | None:
+    """SHA-256 of the file of these weights; ``None`` for none, or where it is not on this machine."""
+    if weights in (None, "none"):
+        return None
+    file = local(SOURCES[weights]) if weights in SOURCES else Path(weights)
+    return file_hash(file) if file is not None and file.is_file() else None
 
 
 def _entry(weights: str | None) -> Source | None:

@@ -257,15 +257,14 @@ def install_model(checkpoint: str | Path, folder: str | Path) -> None:
 
 def data_format(model: Model) -> dict[str, Any]:
     """``network_data_format`` of a bundle's metadata: what the network takes and gives."""
-    side = [model.crop_size or model.image_size] * model.dimensions
-    count = len(model.classes)
+    (channels, *side), count = model.input_shape, len(model.classes)
     image = {
-        "num_channels": model.channels * (1 + model.takes_pairs),
+        "num_channels": channels,
         "spatial_shape": side,
         "dtype": "float32",
         "value_range": [],
         "is_patch_data": False,
-        "channel_def": {str(k): "image" if k == 0 else f"image {k}" for k in range(model.channels)},
+        "channel_def": {str(k): "image" if k == 0 else f"image {k}" for k in range(channels)},
     }
     maps = model.learns == "segmentation"
     pred = {

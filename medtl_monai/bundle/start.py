@@ -9,6 +9,7 @@ import sys
 import time
 import warnings
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -131,18 +132,13 @@ def _check_network(config: Mapping[str, Any]) -> None:
     norm = variant.get("norm") if isinstance(variant, Mapping) else None
     channels = config.get("channels", 1)
     said = [] if isinstance(backbone, str) else [backbone[name] for name in _COUNTS if name in backbone]
-    model = Model(
-        task="classification",
-        classes=[str(k) for k in range(said[0] if said and isinstance(said[0], int) else 2)],
-        backbone=backbone,
-        # which names domains by the data, later
-        variant=variant if "domain" not in str(norm) else {k: v for k, v in variant.items() if k != "norm"},
-        image_size=config["image_size"],
-        mean=[0.5] * channels,
-        std=[0.5] * channels,
-        channels=channels,
-        percentiles=config["percentiles"],
-    )
+    own = {field.name: config[field.name] for field in fields(Model) if _is_known(config.get(field.name))}
+    own |= {"mean": [0.5] * channels, "std": [0.5] * channels, "backbone": backbone, "structures": {}}
+    if "domain" in str(norm):  # which the data names, later
+        own["variant"] = {key: value for key, value in variant.items() if key != "norm"}
+    classes = [str(k) for k in range(said[0] if said and isinstance(said[0], int) else 2)]
+    model = Model(task="classification", classes=classes, images=config["model"]["images"], **own)
+    model.prepare_batch(mix=config.get("mix"))
     try:
         with torch.device("meta"):
             model.network()
@@ -155,6 +151,12 @@ def _check_network(config: Mapping[str, Any]) -> None:
         fitting = f"unet_{backbone}" if segments and backbone in BACKBONES else "a network that labels images"
         what = "one answer a pixel" if segments else "one answer an image"
         raise UserError(f"backbone {backbone} does not give {what}: take {fitting}.")
+
+
+def _is_known(value: Any) -> bool:
+    """Whether a value is set, and not an object or an expression that is evaluated later."""
+    later = "_target_" in value if isinstance(value, Mapping) else str(value).startswith(("$", "@"))
+    return value is not None and not later
 
 
 def _join_processes(config: Mapping[str, Any]) -> None:
