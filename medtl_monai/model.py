@@ -182,9 +182,15 @@ class Model:
         return "segmentation" if self.lesion_map else self.task
 
     @property
+    def divides_pairs(self) -> bool:
+        """Whether images are pairs of sides, of which the network sees one at a time."""
+        return self.compare_sides and not self.takes_pairs
+
+    @property
     def judges_whole(self) -> bool:
         """Whether the head gives the logits of an image as a whole, and not of its places or of one side of two."""
-        return not self.compare_sides and not self.lesion_map and self.crop_size is None
+        divided = self.compare_sides or self.lesion_map or self.crop_size is not None
+        return self.task != "segmentation" and not divided
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -73,10 +73,7 @@ class CacheFeatures:
         compiled: bool = False,
     ) -> None:
         self.place, self.network = place, network
-        # the inferer of single places divides the images of pairs, of which the network then sees one
-        self.validator = (
-            validator if model.takes_pairs or model.images != "breasts" or not model.compare_sides else None
-        )
+        self.validator = None if model.divides_pairs else validator
         self.views, self.dtype = views, dtype
         if place is None:
             if views or dtype:

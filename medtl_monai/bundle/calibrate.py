@@ -47,7 +47,7 @@ class Calibration:
         wanted: bool = True,
     ) -> None:
         if wanted and not model.judges_whole:
-            raise UserError("calibrate is for models that judge an image as a whole: leave it out.")
+            raise UserError("calibrate is for classifiers that judge an image as a whole: leave it out.")
         self.model, self.checkpoint, self.loaders, self.device = model, checkpoint, loaders, device
         self.wanted = wanted
 

@@ -59,7 +59,7 @@ def choose_strategy(
 
 
 def wants_boxes(strategy: Any, others: Sequence[Any] = ()) -> bool:
-    """Whether a training looks at boxes around lesions: by its strategy, or by any of ``others``, which are set then."""
+    """Whether a training looks at boxes around lesions: by its strategy, or because any of ``others`` is set."""
     made = build(strategy)
     parts = list(made) if isinstance(made, Chain) else [made]
     return any(others) or any("boxes" in part.needs for part in parts)
