@@ -101,13 +101,15 @@ def open_output(
     """
     if not first_process():
         return
-    folder = Path(output_dir)
-    if (folder / "config.json").exists() and (
-        resume is None or Path(resume).resolve().parent.parent != folder.resolve()
-    ):
+    folder, now = Path(output_dir).resolve(), running()
+    goes_on = resume is not None and Path(resume).resolve().parent.parent == folder
+    again = getattr(now, "opened", None) == folder  # MONAI's federated client initializes a workflow twice
+    if (folder / "config.json").exists() and not goes_on and not again:
         raise UserError(
             f"{folder} already holds a run: give another --output_dir, or --resume its checkpoints/last.pt."
         )
+    if now is not None:
+        now.opened = folder  # type: ignore[attr-defined]
     text = None if strategy is None else describe(strategy)
     write_config(output_dir, bundle_root, **({} if text is None else {"strategy": text}))
     record: dict[str, Any] = {"state": "running", "command": _command()}
