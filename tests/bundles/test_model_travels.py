@@ -134,6 +134,10 @@ HEARTS = {
         {"structures": {"left ventricle": 3, "right ventricle": 1}, "always_present": True},
         ("structures", "classes"),
     ),
+    "structures of other names": (
+        {"structures": {"cavity": 3, "wall": 2}, "always_present": True},
+        ("structures", "classes"),
+    ),
 }
 SHARES = {"data_strategy": "all", "slice_share": 1.0}
 ONE = {"data_strategy": 2}  # a slice of each patient, as in training
