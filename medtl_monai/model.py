@@ -206,12 +206,14 @@ class Model:
         for name in variant:
             if name in shape:
                 raise UserError(f"variant has no {name!r}: channels, classes and dimensions follow from the data.")
-            if near := get_close_matches(name, VARIANTS, n=1, cutoff=0.7):
-                raise UserError(f"variant has no {name!r}: did you mean {near[0]!r}?")
         backbone = self.backbone
         if isinstance(backbone, str):
             labels_places = self.lesion_map and backbone in BACKBONES
-            network = build(f"fcn_{backbone}" if labels_places else backbone, **shape, **variant)
+            try:
+                network = build(f"fcn_{backbone}" if labels_places else backbone, **shape, **variant)
+            except UserError as error:
+                near = [name for key in variant for name in get_close_matches(key, VARIANTS, n=1, cutoff=0.7)]
+                raise UserError(f"{error} Or did you mean {near[0]!r}?" if near else str(error)) from error
         elif variant:
             raise UserError(f"variant: {', '.join(variant)} would be the backbone's own: give it beside _target_.")
         else:

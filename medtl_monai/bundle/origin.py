@@ -125,8 +125,8 @@ def _keep_preparation(config: MutableMapping[str, Any], given: Collection[str], 
         if key in given:
             _log.info(f"{key} {ours} as given; the run that the weights are of had {theirs}")
             continue
-        if not isinstance(ours, Mapping) and ours is not None:
-            _log.info(f"{key} {theirs}, as in the run that the weights are of; by default {ours}")
+        default = f"; by default {ours}" if not isinstance(ours, Mapping) and ours is not None else ""
+        _log.info(f"{key} {theirs}, as in the run that the weights are of{default}")
         config[key] = theirs
 
 

@@ -127,6 +127,8 @@ def open_output(
         write_split_csv(folder / "split.csv", _in_words(parts, cases), parts.names)
         parts.leakage.save(folder / "leakage.json")
         record["data"] = _data(parts, cases)
+        if cases is not None:
+            _log.info(f"data: {cases.root}, of the layout {cases.layout}")
     write_json(folder / "run.json", {**record, "model": model.to_dict(), "machine": circumstances(device)})
     for handler in _log.handlers:
         if isinstance(handler, _Log):
