@@ -22,6 +22,7 @@ from monai.transforms import (
     KeepLargestConnectedComponentd,
     LoadImaged,
     NormalizeIntensityd,
+    RepeatChanneld,
     Resized,
     ToTensord,
 )
@@ -281,13 +282,15 @@ class Model:
         square = ["image", "label"] if both else ["image"]
         size = [*[self.image_size] * self.dimensions, -1]
         mode: Any = ["trilinear", "nearest-exact"] if both else "trilinear"
+        # elsewhere prepare_batch makes several channels of one, as each has a mean of its own
+        repeated = [RepeatChanneld("image", repeats=self.channels)] if self.channels > 1 else []
         return [
             LoadStackd(keys),
             *([SelectStructuresd("label", values=values)] if labelled else []),
             self._scale("image"),
             CentreSquared(square, share=self.crop),
             Resized(square, spatial_size=size, mode=mode),
-            *([self._normalize("image")] if part == "predict" else []),
+            *([*repeated, self._normalize("image")] if part == "predict" else []),
         ]
 
     def _scale(self, keys: Any, **more: Any) -> ScalePercentilesd:

@@ -55,6 +55,12 @@ class _Log(logging.handlers.MemoryHandler):
         self.capacity = 1
         self.flush()
 
+    def close(self) -> None:
+        file = self.target
+        super().close()
+        if file is not None:
+            file.close()
+
 
 def keep_log() -> None:
     """Keep what is logged from now on for ``run.log``; what an earlier run in this process kept is over."""
