@@ -180,8 +180,9 @@ def write_config(output_dir: str, bundle_root: str, **values: Any) -> None:
     config = copy.deepcopy(dict(now.parser.config))
     config.pop(ConfigParser.meta_key, None)
     for key in DECIDED:
-        if key in config:
-            config[key] = now.parser.ref_resolver.resolved_content.get(key, config[key])
+        decided = now.parser.ref_resolver.resolved_content.get(key)
+        if key in config and isinstance(decided, (str, bool, int, float, list)):
+            config[key] = decided
     config |= values | {"bundle_root": str(Path(bundle_root).resolve())}
     config["output_dir"] = {"_target_": "medtl_monai.bundle.new_output_dir", "bundle_root": "@bundle_root"}
     for key in ("dataset_dir", "target_dir", "checkpoint", "weights"):
