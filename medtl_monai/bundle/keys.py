@@ -66,7 +66,7 @@ TEXTS = (
 )
 """Keys whose values are text, whatever MONAI's command line makes of them."""
 
-DECIDED = ("dataset_dir", "checkpoint", "device", "amp", "amp_dtype", "crop")
+DECIDED = ("dataset_dir", "checkpoint", "checkpoints", "device", "amp", "amp_dtype", "crop")
 """Keys whose value may follow from the machine or the data; ``config.json`` holds what was decided."""
 
 _PLAIN = ("variant", "layout_options", "loss_options", "loss_weights", "groups", "structures", "mix", "default")

@@ -191,8 +191,9 @@ def write_config(output_dir: str, bundle_root: str, strategy: Strategy | None = 
     config = copy.deepcopy(dict(now.parser.config))
     config.pop(ConfigParser.meta_key, None)
     for key in DECIDED:
-        if key in config:
-            config[key] = now.parser.ref_resolver.resolved_content.get(key, config[key])
+        decided = now.parser.ref_resolver.resolved_content.get(key)
+        if key in config and isinstance(decided, (str, bool, int, float, list)):
+            config[key] = decided
     config["bundle_root"] = str(Path(bundle_root).resolve())
     if strategy is not None and isinstance(config["strategy"], str):
         config["strategy"] = describe(strategy)
