@@ -380,7 +380,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         UserError: there is none, it cannot be read, or it holds code.
     """
     if not Path(path).is_file():
-        raise UserError(f"there is no checkpoint {path}: give best.pt of a run, in its folder checkpoints.")
+        raise UserError(
+            f"there are no trained weights at {path}: give --checkpoint a best.pt of a training, or train with "
+            "--save_to_models true."
+        )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds: no checkpoint at all, a pickle of code, a truncated file

@@ -76,7 +76,7 @@ def test_what_no_training_writes_is_refused(changes, message):
 
 def test_a_file_that_says_nothing_or_something_else_is_refused(tmp_path):
     path = tmp_path / "best.pt"
-    with pytest.raises(UserError, match=r"there is no checkpoint .*best\.pt"):
+    with pytest.raises(UserError, match=r"there are no trained weights at .*best\.pt"):
         Model.read(path)
     torch.save({"model": {"w": torch.zeros(1)}}, path)
     with pytest.raises(UserError, match="holds weights alone, and says neither what they are of"):

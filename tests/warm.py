@@ -4,6 +4,7 @@ As a script it imports them once and forks for every line on its standard input,
 imported anew in each fork, which ends as Python itself would: by ``sys.excepthook`` and its exit status.
 """
 
+import importlib
 import json
 import os
 import runpy
@@ -43,20 +44,12 @@ class Warm:
 
 
 def _import_all():
-    import ignite.engine
-    import ignite.handlers
-    import ignite.metrics
-    import matplotlib.pyplot
-    import monai.bundle
-    import monai.data
-    import monai.engines
-    import monai.handlers
-    import monai.inferers
-    import monai.transforms
-    import nibabel
-    import PIL.Image
-    import pydicom
-    import torch.utils.tensorboard  # noqa: F401
+    for name in (
+        *("ignite.engine", "ignite.handlers", "ignite.metrics", "matplotlib.pyplot", "monai.bundle", "monai.data"),
+        *("monai.engines", "monai.handlers", "monai.inferers", "monai.transforms", "nibabel", "PIL.Image", "pydicom"),
+        "torch.utils.tensorboard",
+    ):
+        importlib.import_module(name)
 
 
 def _child(request):
