@@ -7,7 +7,7 @@ BUNDLE := bundles/brain_mri_classification
 DATA ?=
 ARGS ?=
 
-.PHONY: demo test test-slow docs clean
+.PHONY: demo test test-slow bundles docs clean
 
 demo: $(DEMO_VENV)/.installed
 	$(DEMO_VENV)/bin/python -m monai.bundle run --config_file $(BUNDLE)/configs/train.json \
@@ -20,6 +20,10 @@ test: $(TEST_VENV)/.installed
 
 test-slow: $(TEST_VENV)/.installed
 	$(TEST_VENV)/bin/python -m pytest -n 2 --dist loadfile -m slow
+
+# the bundles' configurations, from recipes/
+bundles: $(TEST_VENV)/.installed
+	$(TEST_VENV)/bin/python recipes/render.py
 
 # what is rendered from code and from committed results
 docs: $(TEST_VENV)/.installed

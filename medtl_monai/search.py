@@ -239,7 +239,7 @@ def run_bundle(
     config = str(Path(bundle) / "configs" / "train.json")
     chosen = [part for key, value in settings.items() for part in (f"--{key}", str(value))]
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", config, "--output_dir", str(output)]
-    only = ["--report::loaders", "{'val':'@test::val_dataloader'}"]
+    only = ["--report::parts", "['val']"]
     done = subprocess.run([*command, *only, *arguments, *chosen], capture_output=True, text=True, check=False)
     if done.returncode:
         lines = done.stderr.strip().splitlines()

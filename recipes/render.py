@@ -16,7 +16,7 @@ from medtl_monai.weights import SOURCES
 
 HERE = Path(__file__).resolve().parent
 CONFIGS = ("train", "evaluate", "inference", "ensemble", "snapshots", "multi_gpu_train", "metadata")
-BUNDLES = sorted(path.stem for path in HERE.glob("*.json") if path.stem not in CONFIGS)
+BUNDLES = sorted(path.stem for path in HERE.glob("*.json") if path.stem not in (*CONFIGS, "keys"))
 _DEFAULTS = ("backbone", "channels", "image_size", "percentiles")  # settings of a training that its model holds
 
 

@@ -19,6 +19,7 @@ from monai.bundle import ConfigWorkflow
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from skimage.measure import find_contours
+from warm import Warm
 
 from medtl_monai.data import make_brain_cohort
 from medtl_monai.strategies import Context
@@ -89,9 +90,11 @@ def context(features, classes=2, task="classification", **images):
 class Cli:
     """Runs ``python -m monai.bundle run`` on a copy of a bundle, so that the repository stays clean."""
 
-    def __init__(self, bundle, dataset, cache):
-        self.bundle, self.dataset = bundle, dataset
-        self.env = {**os.environ, "MEDTL_CACHE": str(cache), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "default"}
+    def __init__(self, bundle, dataset, cache, warm):
+        self.bundle, self.dataset, self.warm = bundle, dataset, warm
+        quiet = {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "default"}
+        offline = {f"{name}_proxy": "http://127.0.0.1:9" for name in ("http", "https")}
+        self.env = {**os.environ, "MEDTL_CACHE": str(cache), **quiet, **offline}
 
     def command(self, name, *args, launcher=("-m",)):
         """The command line; ``dataset_dir`` is the test's cohort unless ``args`` name another."""
@@ -102,6 +105,9 @@ class Cli:
 
     def __call__(self, name, *args, cwd=None, **kwargs):
         """Run to the end; the completed process."""
+        if "launcher" not in kwargs:
+            _, _, module, *words = self.command(name, *args)
+            return self.warm(module, words, cwd or self.bundle, self.env)
         return subprocess.run(
             self.command(name, *args, **kwargs), cwd=cwd or self.bundle, env=self.env, text=True, capture_output=True,
             timeout=600, check=False,
@@ -171,13 +177,15 @@ class Cli:
 @pytest.fixture(scope="session")
 def make_cli(tmp_path_factory):
     """Makes the command line of a bundle, given its name and the default dataset of the tests."""
+    warm = Warm()
 
     def make(name, dataset):
         folder = tmp_path_factory.mktemp("bundles") / name
         shutil.copytree(ROOT / "bundles" / name, folder, ignore=shutil.ignore_patterns("runs", "*.pt"))
-        return Cli(folder, dataset, tmp_path_factory.mktemp("cache"))
+        return Cli(folder, dataset, tmp_path_factory.mktemp("cache"), warm)
 
-    return make
+    yield make
+    warm.close()
 
 
 @pytest.fixture(scope="session")

@@ -169,7 +169,7 @@ def prepare(batch, device=None, non_blocking=False, **_):
 @pytest.mark.parametrize("name", ["DynUNet", "SegResNetDS", "UNet", "ViT"])
 def test_frozen_features_are_kept_and_the_weights_stay_what_they_were(name, blocks):
     net, x = small(name, 2)
-    strategy = strategies.build("partial_freeze", {"partial_freeze": {"blocks": blocks}})
+    strategy = strategies.build(f"partial_freeze(blocks={blocks})")
     strategy.prepare(net.eval())
     weights = {key: (id(p), p.requires_grad) for key, p in net.named_parameters()}
     data = [{"image": torch.randn(x.shape[1:])} for _ in range(4)]

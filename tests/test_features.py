@@ -17,12 +17,14 @@ from torch import nn
 from medtl_monai.backbones import anatomy, build, compare_sides
 from medtl_monai.bundle import CacheFeatures
 from medtl_monai.features import FeatureCache, extract_features, frozen_modules
+from medtl_monai.model import Model
 from medtl_monai.strategies import build as build_strategy
 from medtl_monai.transforms import AugmentBatch, PrepareBatch
 from medtl_monai.utils import UserError
 
 COUNT, SIZE = 10, 32
 SMALL = {"widen_factor": 0.125}  # of ResNets
+MODEL = Model(task="classification", classes=["a", "b"], backbone="resnet18", image_size=SIZE, mean=[0.5], std=[0.5])
 
 
 def items(masks=False):
@@ -76,7 +78,7 @@ def train(
         train_handlers=[
             strategy,
             *([ValidationHandler(1, evaluator)] if validate else []),
-            CacheFeatures(place, network=network, strategy=strategy, validator=evaluator, **cache),
+            CacheFeatures(place, model=MODEL, network=network, strategy=strategy, validator=evaluator, **cache),
         ],
     )
     trainer.add_event_handler(Events.EPOCH_STARTED, lambda e: torch.manual_seed(e.state.epoch))

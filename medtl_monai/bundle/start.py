@@ -132,16 +132,7 @@ def _check_checkpoints(config: Mapping[str, Any]) -> None:
 
 def _check_network(config: Mapping[str, Any]) -> None:
     """Make the network without memory for its weights: what it cannot be shows before images are read."""
-    backbone, variant = read_backbone(config["backbone"]), config.get("variant", {})
-    norm = variant.get("norm") if isinstance(variant, Mapping) else None
-    channels = config.get("channels", 1)
-    said = [] if isinstance(backbone, str) else [backbone[name] for name in _COUNTS if name in backbone]
-    own = {field.name: config[field.name] for field in fields(Model) if _is_known(config.get(field.name))}
-    own |= {"mean": [0.5] * channels, "std": [0.5] * channels, "backbone": backbone, "structures": {}}
-    if "domain" in str(norm):  # which the data names, later
-        own["variant"] = {key: value for key, value in variant.items() if key != "norm"}
-    classes = [str(k) for k in range(said[0] if said and isinstance(said[0], int) else 2)]
-    model = Model(task="classification", classes=classes, images=config["model"]["images"], **own)
+    model = _draft(config)
     model.prepare_batch(mix=config.get("mix"))
     try:
         with torch.device("meta"):
@@ -150,11 +141,25 @@ def _check_network(config: Mapping[str, Any]) -> None:
         raise
     except Exception:  # of a network that needs real numbers to be made
         return
-    segments = config["model"]["images"] == "stacks"
+    segments, backbone = model.images == "stacks", model.backbone
     if isinstance(backbone, str) and segments != (backbone in UNETS):
         fitting = f"unet_{backbone}" if segments and backbone in BACKBONES else "a network that labels images"
         what = "one answer a pixel" if segments else "one answer an image"
         raise UserError(f"backbone {backbone} does not give {what}: take {fitting}.")
+
+
+def _draft(config: Mapping[str, Any]) -> Model:
+    """The model as far as it is known without images: classes, statistics and domains are made up."""
+    backbone = read_backbone(config["backbone"])
+    said = [] if isinstance(backbone, str) else [backbone[name] for name in _COUNTS if name in backbone]
+    count = said[0] if said and isinstance(said[0], int) else 2
+    own = {field.name: config[field.name] for field in fields(Model) if _is_known(config.get(field.name))}
+    channels, variant = config.get("channels", 1), own.get("variant", {})
+    if isinstance(variant, Mapping) and "domain" in str(variant.get("norm")):
+        own["variant"] = {key: value for key, value in variant.items() if key != "norm"}
+    made_up = {"task": "classification", "classes": [str(k) for k in range(count)], "structures": {}}
+    statistics = {"mean": [0.5] * channels, "std": [0.5] * channels}
+    return Model(**{**own, **made_up, **statistics, "backbone": backbone, "images": config["model"]["images"]})
 
 
 def _is_known(value: Any) -> bool:

@@ -6,30 +6,31 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import Images, same_weights, states
+from PIL import Image
 from torch import nn
 
 from medtl_monai.bundle import (
     Domains,
+    Ensemble,
     Member,
-    build_network,
     cycle_length,
-    ensemble_members,
     named_domains,
     transfer,
 )
+from medtl_monai.model import Model
 from medtl_monai.predictions import read_predictions
 from medtl_monai.strategies import FineTune
 from medtl_monai.utils import UserError
 from medtl_monai.variants import convert_norm
 
 FILES = {
-    "config.json", "split.csv", "leakage.json", "load_report.json", "predictions.csv", "metrics.json",
+    "run.json", "run.log", "config.json", "split.csv", "leakage.json", "load_report.json", "predictions.csv",
+    "metrics.json",
     "checkpoints/best.pt", "checkpoints/last.pt", "figures/learning_curves.png", "figures/val_roc.png",
     "figures/val_pr.png", "figures/val_confusion.png", "figures/val_reliability.png", "figures/val_worst_cases.png",
     "figures/val_typical_cases.png",
@@ -85,9 +86,14 @@ def test_predictions_and_split_agree_and_divide_no_patient(run, cohort):
     with (run[0] / "split.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     with (cohort / "index.csv").open(newline="") as file:
-        known = {str(cohort / row["image"]): row["patient"] for row in csv.DictReader(file)}
-    assert {row["image"]: row["patient"] for row in rows} == known
+        known = {row["image"]: row["patient"] for row in csv.DictReader(file)}
+    assert {row["image"]: row["patient"] for row in rows} == known  # names are relative to the data
+    assert {row["label"] for row in rows} == set(predictions.classes)
     assert sorted(predictions.images) == sorted(known)
+    assert dict(zip(predictions.images, predictions.patients, strict=True)) == known
+    part = {row["image"]: row["part"] for row in rows}
+    assert predictions.parts == [part[image] for image in predictions.images]
+    assert predictions.predicted == [predictions.classes[i] for i in predictions.probabilities.argmax(1)]
     parts = {(row["patient"], row["part"]) for row in rows}
     assert len(parts) == len({patient for patient, _ in parts})
 
@@ -124,7 +130,7 @@ def test_the_written_configuration_gives_the_same_run_again(cli, run, tmp_path):
 
 
 def test_a_killed_and_resumed_run_equals_the_uninterrupted_one(cli, tmp_path):
-    args = ("--epochs", 4, "--strategy", "['gradual_unfreeze','l2_sp']")
+    args = ("--epochs", 4, "--strategy", "gradual_unfreeze + l2_sp")
     cli.train(tmp_path / "whole", *args)
     last = cli.kill(tmp_path / "cut", 2, *args)
     done_epochs = states(last)["trainer"]["epoch"]
@@ -146,11 +152,11 @@ def test_strategies_from_the_shell(cli, spec, tmp_path):
 
 def test_settings_backbone_and_folds_from_the_shell(cli, tmp_path):
     done = cli.train(
-        tmp_path / "out", "--strategy", "partial_freeze", "--strategy_settings::partial_freeze::blocks", -1,
+        tmp_path / "out", "--strategy", "partial_freeze(blocks=-1)",
         "--fold", 1, "--variant::dropout", 0.5, "--calibrate", "true",
     )  # fmt: skip
     assert "calibrated on the validation patients" in done.stdout
-    trained = re.search(r"PartialFreeze: ([\d,]+) of", done.stdout).group(1)
+    trained = re.search(r"strategy partial_freeze\(blocks=-1\): ([\d,]+) of [\d,]+ parameters", done.stdout).group(1)
     assert trained == "3,843"  # 1280 x 3 weights and 3 biases
 
 
@@ -171,9 +177,9 @@ def test_boxes_in_the_table_are_learnt_from_and_leave_the_network_as_it_is(cli, 
     (boxed / "index.csv").write_text(text)
     more = ("--dataset_dir", boxed, "--mix", "{'_target_':'medtl_monai.transforms.MixBatch','classes':3}")
     learnt = cli.train(tmp_path / "learnt", *more)
-    assert "strategy PartialFreeze + Localization + EMA:" in learnt.stdout
+    assert "strategy partial_freeze + localization + ema:" in learnt.stdout
     without = cli.train(tmp_path / "without", *more, "--box_columns", "null")
-    assert "strategy PartialFreeze + EMA:" in without.stdout
+    assert "strategy partial_freeze + ema:" in without.stdout
     models = [tmp_path / name / "checkpoints" / "best.pt" for name in ("learnt", "without")]
     weights = [states(model)["model"] for model in models]
     assert list(weights[0]) == list(weights[1])
@@ -184,12 +190,12 @@ def test_boxes_in_the_table_are_learnt_from_and_leave_the_network_as_it_is(cli, 
 def test_domain_specific_normalization_from_training_to_inference(cli, cohort, tmp_path):
     cli.train(tmp_path / "out", "--variant::norm", "domain", "--strategy", "finetune")
     best = tmp_path / "out" / "checkpoints" / "best.pt"
-    assert states(best)["settings"]["variant"] == {"norm": {"name": "domain", "domains": ["A", "B"]}}
+    assert states(best)["about"]["variant"] == {"norm": {"name": "domain", "domains": ["A", "B"]}}
     norms = {key: value for key, value in states(best)["model"].items() if key.startswith("_bn0.")}
     assert not torch.equal(norms["_bn0.running_mean"], norms["_bn0.others.0.running_mean"])
     assert not torch.equal(norms["_bn0.weight"], norms["_bn0.others.0.weight"])
     with (cohort / "index.csv").open(newline="") as file:
-        domain = {str(cohort / row["image"]): row["domain"] for row in csv.DictReader(file)}
+        domain = {row["image"]: row["domain"] for row in csv.DictReader(file)}
     trained = read_predictions(tmp_path / "out" / "predictions.csv")
     want = dict(zip(trained.images, trained.probabilities, strict=True))
 
@@ -202,18 +208,17 @@ def test_domain_specific_normalization_from_training_to_inference(cli, cohort, t
     assert done.stdout.count("the domain C, which the training lacked: their normalization is the mean over A, B") == 1
     got = read_predictions(tmp_path / "evaluate" / "predictions.csv")
     for image, probabilities in zip(got.images, got.probabilities, strict=True):
-        name = image.replace(str(other), str(cohort))
-        assert np.allclose(probabilities, want[name], atol=1e-5) == (domain[name] == "A")
+        assert np.allclose(probabilities, want[image], atol=1e-5) == (domain[image] == "A")
 
     for image in [image for image in want if domain[image] == "A"]:
         (other / "index.csv").unlink(missing_ok=True)
-        Path(image.replace(str(cohort), str(other))).unlink()
+        (other / image).unlink()
     done = cli("inference", "--dataset_dir", other, "--domain", "B", *given, tmp_path / "inference")
     assert done.returncode == 0, done.stdout + done.stderr
     got = read_predictions(tmp_path / "inference" / "predictions.csv")
     assert len(got.images) == sum(name == "B" for name in domain.values())
     for image, probabilities in zip(got.images, got.probabilities, strict=True):
-        np.testing.assert_allclose(probabilities, want[image.replace(str(other), str(cohort))], atol=1e-5)
+        np.testing.assert_allclose(probabilities, want[image], atol=1e-5)
 
 
 def test_domains_that_cannot_be_told_apart_are_refused():
@@ -238,7 +243,7 @@ def test_another_runs_checkpoint_is_a_source(cli, run, tmp_path):
     cli.train(tmp_path / "out", "--weights", run[0] / "checkpoints" / "best.pt")
     report = json.loads((tmp_path / "out" / "load_report.json").read_text())
     assert {entry["status"] for entry in report["entries"]} == {"loaded"}  # the classes are the same, so the head too
-    one, two = (states(folder / "checkpoints" / "best.pt")["settings"] for folder in (run[0], tmp_path / "out"))
+    one, two = (states(folder / "checkpoints" / "best.pt")["about"] for folder in (run[0], tmp_path / "out"))
     assert one["mean"] == two["mean"]
 
 
@@ -264,9 +269,9 @@ def test_snapshots_of_a_cyclic_training_vote(cli, cohort, tmp_path):
     rows = json.loads((tmp_path / "out" / "metrics.json").read_text())["training"]["epochs"]
     assert [row["lr"] for row in rows] == [lr, lr]  # the rate starts anew where a snapshot was taken
 
-    other = {**one["settings"], "backbone": "mobilenet_v2", "mean": [0.2], "std": [0.3]}
+    other = Model.read(snapshots[0]).changed(backbone="mobilenet_v2", mean=[0.2], std=[0.3], image_size=40)
     torch.manual_seed(0)
-    torch.save({"model": build_network(other).state_dict(), "settings": other}, tmp_path / "other.pt")
+    torch.save({"model": other.network().state_dict(), "about": other.to_dict()}, tmp_path / "other.pt")
     members, found = [snapshots[0], tmp_path / "other.pt"], []
     for i, path in enumerate(members):
         done = cli("inference", "--output_dir", tmp_path / str(i), "--checkpoint", path)
@@ -280,34 +285,44 @@ def test_snapshots_of_a_cyclic_training_vote(cli, cohort, tmp_path):
     np.testing.assert_allclose(both, 0.75 * votes[0] + 0.25 * votes[1], atol=1e-6)
 
 
-def test_a_member_of_another_size_sees_its_own_images():
+def test_members_of_other_sizes_scales_and_preparations_see_their_own_images(tmp_path):
+    first = Model(task="classification", classes=["a", "b"], backbone="mobilenet_v2", image_size=32, mean=[0.5],
+                  std=[0.25])  # fmt: skip
+    models = [first, first.changed(image_size=48, mean=[0.1], percentiles=[10.0, 90.0], scales=[1.0, 1.5])]
     torch.manual_seed(0)
-    image = torch.rand(2, 1, 8, 8)
+    for i, model in enumerate(models):
+        content = {"model": model.network().state_dict(), "about": model.to_dict()}
+        torch.save(content, tmp_path / f"{i}.pt")
+    ensemble = Ensemble([str(tmp_path / f"{i}.pt") for i in (0, 1)], device="cpu")
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 60), np.uint8)).save(tmp_path / "image.png")
+    item = {"image": str(tmp_path / "image.png")}
+    prepared = ensemble.preparation()(item)
+    batch, _ = ensemble.prepare_batch({key: image[None] for key, image in prepared.items()})
+    assert [tuple(image.shape) for image in batch] == [(1, 1, 32, 32), (1, 1, 48, 48)]
+    for i, (model, member) in enumerate(zip(models, ensemble.networks, strict=True)):
+        alone = model.preparation()(item)["image"].as_tensor()[None]
+        torch.testing.assert_close(batch[i].as_tensor(), alone)
+        with torch.no_grad():
+            torch.testing.assert_close(member(batch), model.inferer()(alone, member.network))
     seen = []
     network = nn.Module()
     network.forward = lambda x: (seen.append(x), x)[1]
-    member = Member(network, 1.5, torch.tensor([0.5]), torch.tensor([0.25]))
-    logits = member(image)
-    expected = nn.functional.interpolate(image * 0.5 + 0.25, size=12, mode="bilinear")
-    torch.testing.assert_close(seen[0], expected)
-    torch.testing.assert_close(logits, nn.functional.interpolate(expected, size=8, mode="bilinear"))
-    member = Member(network, 0.5, torch.tensor([1.0]), torch.tensor([0.0]), share=0.5)
-    logits = member(image)
-    torch.testing.assert_close(seen[1], image[:, :, 2:6, 2:6])  # the middle half, at the same scale
-    torch.testing.assert_close(logits[:, :, 2:6, 2:6], image[:, :, 2:6, 2:6])
-    torch.testing.assert_close(logits[:, :, 0, 0], image[:, :, 2, 2])
+    Member(network, first, 1)(batch)  # its own of the images that all get
+    torch.testing.assert_close(seen[0], batch[1].as_tensor())
 
 
-def test_what_cannot_be_an_ensemble_is_refused(run):
+def test_what_cannot_be_an_ensemble_is_refused(run, tmp_path):
     path = str(run[0] / "checkpoints" / "best.pt")
-    settings = states(path)["settings"]
     for wrong, message in (({"voting": "loud"}, "soft or hard"), ({"weights": [1, 2]}, "expected 1 numbers")):
         with pytest.raises(UserError, match=message):
-            ensemble_members([path], settings, device="cpu", **wrong)
+            Ensemble([path], device="cpu", **wrong)
+    content = states(path)
+    content["about"] |= {"classes": ["a", "b", "c"]}
+    torch.save(content, tmp_path / "other.pt")
     with pytest.raises(UserError, match="its classes differ"):
-        ensemble_members([path], {**settings, "classes": ["a", "b", "c"]}, device="cpu")
-    with pytest.raises(UserError, match="no trained weights"):
-        ensemble_members(["nowhere.pt"], settings, device="cpu")
+        Ensemble([path, str(tmp_path / "other.pt")], device="cpu")
+    with pytest.raises(UserError, match="there is no checkpoint nowhere.pt"):
+        Ensemble(["nowhere.pt"], device="cpu")
     with pytest.raises(UserError, match="4 epochs cannot be divided into 3 cycles"):
         cycle_length(4, 3)
 
@@ -350,11 +365,16 @@ BAD = [
     (("--lr", -1), None, "lr must be a number from"),
     (("--calibrate", "maybe"), None, "calibrate must be true or false, got 'maybe'"),
     (("--strategy", "l2sp"), None, "no strategy 'l2sp': did you mean 'l2_sp'?"),
-    (("--strategy_settings::l2_sp::alpha", 1), None, "settings are given for 'l2_sp'"),
+    (("--strategy", "l2_sp(alhpa=1)"), None, "did you mean 'alpha'"),
     (("--strategy", "l2_sp", "--weights", "none"), None, "L2SP needs pretrained weights"),
     (("--strategy", "['freeze','lp_ft']"), None, "only one strategy of a chain can decide what is trained"),
     (("--backbone", "efficientnet_lite"), None, "did you mean 'efficientnet_lite"),
-    (("--backbone", "resnet18"), None, "fills only 0.0% of the network"),
+    (("--backbone", "resnet18"), None, "resnet18-.*pth cannot be downloaded .*: check the network, or put the file at"),
+    (
+        ("--backbone", "resnet18", "--weights", "efficientnet_lite0_imagenet", "--dataset_dir", "/nowhere"),
+        None,
+        "weights efficientnet_lite0_imagenet are of efficientnet_lite0, and backbone is resnet18: give one",
+    ),
     (("--weights", "nowhere.pth"), None, "no weight file nowhere.pth"),
     (("--device", "warp"), None, "device 'warp' cannot be used here"),
     (("--dataset_dir", "/nowhere"), None, "there is no folder /nowhere"),

@@ -1,5 +1,6 @@
 """What all bundles share: files, keys, metadata that MONAI accepts, a network that does what the metadata says."""
 
+import importlib.util
 import json
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from conftest import ROOT
 from monai.bundle import verify_metadata, verify_net_in_out
 
-from medtl_monai.strategies import STRATEGIES
+from medtl_monai.strategies import Chain, build
 from medtl_monai.transforms import AugmentBatch, choose
 
 BUNDLES = sorted(path.parent.parent for path in ROOT.glob("bundles/*/configs/metadata.json"))
@@ -19,7 +20,7 @@ FILES = (
 KEYS = {
     "train": (
         "dataset_dir", "table", "image_column", "label_column", "patient_column", "output_dir", "weights", "backbone",
-        "variant", "strategy", "strategy_settings", "epochs", "batch_size", "lr", "seed", "device", "amp",
+        "variant", "strategy", "epochs", "batch_size", "lr", "seed", "device", "amp",
         "num_workers", "val_fraction", "fold", "resume",
     ),
     "evaluate": ("dataset_dir", "output_dir", "checkpoint", "device"),
@@ -57,12 +58,13 @@ def config(bundle, name):
 def test_augmentation_is_batched_by_default_and_monais_by_one_key(bundle):
     train = config(bundle, "train")
     assert train["transforms"] == "batched"
-    chosen = train["train"]["prepare_batch"]["augment"]
+    chosen = train["train"]["augment"]
     assert chosen == {
         "_target_": "medtl_monai.transforms.choose",
         "transforms": "@transforms",
         "augmentation": "@augmentation",
     }
+    assert "@train::augment" in train["train"]["prepare_batch"]
     settings = {key: value for key, value in train["augmentation"].items() if key != "_target_"}
     by_monai = choose("monai", AugmentBatch(**settings))
     image = torch.rand(2, 1, 32, 32)
@@ -86,8 +88,19 @@ def test_the_epochs_of_snapshots_are_whole_cycles(bundle):
     assert settings["epochs"] % settings["cycles"] == 0
 
 
-def test_every_strategy_has_its_place_for_settings(bundle):
-    assert set(config(bundle, "train")["strategy_settings"]) == set(STRATEGIES)
+def test_the_default_strategy_can_be_made_and_is_for_the_task(bundle):
+    task = config(bundle, "evaluate")["model"]["default"]["task"]
+    made = build(config(bundle, "train")["strategy"])
+    assert all(task in part.tasks for part in (made if isinstance(made, Chain) else [made]))
+
+
+def test_the_configurations_are_what_the_recipes_say():
+    spec = importlib.util.spec_from_file_location("recipes_render", ROOT / "recipes" / "render.py")
+    render = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(render)
+    assert [path.name for path in BUNDLES] == render.BUNDLES
+    stale = [str(path.relative_to(ROOT)) for path, content in render.files() if path.read_text() != content]
+    assert stale == [], "run `make bundles`"
 
 
 @pytest.mark.filterwarnings("ignore:No hash value")
