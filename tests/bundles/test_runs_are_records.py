@@ -1,98 +1,29 @@
-"""A run says what it was: in its folder, in its log, and in one sentence where it cannot be.
-
-Commands run in copies of one process that has imported everything, so that each costs what it does and no more.
-"""
+"""A run says what it was: in its folder, in its log, and in one sentence where it cannot be."""
 
 import csv
 import json
 import re
 import shutil
-import subprocess
-import sys
 from hashlib import sha256
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, Cli, states
+from conftest import states
 from monai.bundle import verify_net_in_out
 
 from medtl_monai.data import make_brain_cohort, make_cardiac_cohort
 from medtl_monai.predictions import read_predictions
 
-DRIVER = """
-import json, os, runpy, sys
-import ignite, monai.bundle, tensorboard, torch.utils.tensorboard
-import medtl_monai.bundle, medtl_monai.data
-import nibabel, skimage, scipy.ndimage, matplotlib.figure
-
-def child(case):
-    for stream, name in ((1, "stdout"), (2, "stderr")):
-        os.dup2(os.open(case[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
-    sys.argv = case["argv"]
-    os.chdir(case["cwd"])
-    opened = open(case["opened"], "w", buffering=1)
-    sys.addaudithook(lambda event, args: event == "open" and isinstance(args[0], str) and ".nii" in args[0]
-                     and opened.write(args[0] + chr(10)))
-    try:
-        runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)
-    except SystemExit as error:
-        return int(error.code or 0)
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-        return 1
-    return 0
-
-print("ready", flush=True)
-for line in sys.stdin:
-    number = os.fork()
-    if not number:
-        status = child(json.loads(line))
-        sys.stdout.flush(), sys.stderr.flush()
-        os._exit(status)
-    print(os.waitstatus_to_exitcode(os.waitpid(number, 0)[1]), flush=True)
+LISTENING = """
+import runpy, sys
+def hear(event, args):
+    if event == "open" and isinstance(args[0], str) and ".nii" in args[0]:
+        sys.stderr.write(f"opened {args[0]}\\n")
+sys.addaudithook(hear)
+sys.argv = sys.argv[1:]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 """
-
-
-class Quick(Cli):
-    """Runs commands in copies of one prepared process."""
-
-    def __init__(self, bundle, dataset, process, folder):
-        super().__init__(bundle, dataset, folder)
-        self.process, self.folder = process, folder
-
-    def __call__(self, name, *args, cwd=None, launcher=None):
-        if launcher is not None:
-            return super().__call__(name, *args, cwd=cwd, launcher=launcher)
-        return self.run(self.command(name, *args), cwd or self.bundle)
-
-    def run(self, command, cwd):
-        files = {name: str(self.folder / name) for name in ("stdout", "stderr", "opened")}
-        case = {"argv": ["monai.bundle", *command[3:]], "cwd": str(cwd), **files}
-        self.process.stdin.write(json.dumps(case) + "\n")
-        self.process.stdin.flush()
-        status = int(self.process.stdout.readline())
-        texts = {name: (self.folder / name).read_text() for name in files}
-        return SimpleNamespace(returncode=status, **texts)
-
-
-@pytest.fixture(scope="module")
-def quick(tmp_path_factory):
-    """Makes the command line of a bundle on some images."""
-    folder = tmp_path_factory.mktemp("quick")
-    env = Cli(None, None, folder / "cache").env
-    command = [sys.executable, "-c", DRIVER]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env) as process:
-        assert process.stdout.readline() == "ready\n"
-
-        def make(bundle, dataset):
-            place = tmp_path_factory.mktemp("bundle") / bundle
-            shutil.copytree(ROOT / "bundles" / bundle, place, ignore=shutil.ignore_patterns("runs", "*.pt"))
-            return Quick(place, dataset, process, folder)
-
-        yield make
-        process.stdin.close()
 
 
 @pytest.fixture(scope="module")
@@ -103,8 +34,8 @@ def images(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def brain(quick, images):
-    return quick("brain_mri_classification", images)
+def brain(make_cli, images):
+    return make_cli("brain_mri_classification", images)
 
 
 @pytest.fixture(scope="module")
@@ -164,6 +95,7 @@ def test_run_json_says_what_ran(run, images):
     assert kept["value"] == rows[kept["epoch"] - 1]["val_auc"]
 
 
+@pytest.mark.slow
 def test_the_split_is_the_same_in_two_runs_and_its_hash_another_with_another_seed(brain, run, tmp_path):
     seeds = {"same": 0, "other": 1}
     hashes = {}
@@ -203,10 +135,8 @@ def test_config_json_holds_values_and_gives_the_same_numbers_again(brain, run, t
     assert [key for key, value in config.items() if str(value).startswith("$") and key not in objects] == []
     for key in ("dataset_dir", "device", "amp", "amp_dtype"):
         assert not isinstance(config[key], dict), key
-    command = brain.command("train", "--output_dir", tmp_path / "again")
-    at = command.index("--config_file")
-    command[at + 1 : at + 4] = [str(run[0] / "config.json")]  # which knows the images, too
-    done = brain.run(command, tmp_path)
+    words = ("run", "--config_file", run[0] / "config.json", "--output_dir", tmp_path / "again")
+    done = brain.warm("monai.bundle", list(map(str, words)), tmp_path, brain.env)
     assert done.returncode == 0, done.stdout + done.stderr
     for name in ("predictions.csv", "split.csv"):
         assert (tmp_path / "again" / name).read_bytes() == (run[0] / name).read_bytes()
@@ -349,7 +279,9 @@ def test_a_numeric_output_dir_stays_text(brain, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["2024_01_31"]
 
 
-@pytest.mark.parametrize("name", ["true", "2023", "null.csv"])
+@pytest.mark.parametrize(
+    "name", ["true", *(pytest.param(name, marks=pytest.mark.slow) for name in ("2023", "null.csv"))]
+)
 def test_names_of_tables_stay_text(brain, images, tmp_path, name):
     shutil.copytree(images, tmp_path / "data")
     (tmp_path / "data" / "index.csv").rename(tmp_path / "data" / name)
@@ -432,8 +364,8 @@ def test_the_preparation_of_another_runs_weights_is_taken_unless_given(brain, be
 
 
 @pytest.mark.filterwarnings("ignore:No hash value")
-def test_a_model_saved_into_the_bundle_makes_its_metadata_true(quick, images, tmp_path, monkeypatch):
-    bundle = quick("brain_mri_classification", images)
+def test_a_model_saved_into_the_bundle_makes_its_metadata_true(make_cli, images, tmp_path, monkeypatch):
+    bundle = make_cli("brain_mri_classification", images)
     columns = ("--label_column", "domain")
     bundle.train(tmp_path / "out", *columns, "--channels", 3, "--image_size", 40, "--save_to_models", "true")
     metadata = content(bundle.bundle / "configs" / "metadata.json")["network_data_format"]
@@ -474,12 +406,13 @@ def test_two_processes_calibrate_too_and_one_of_them_talks(brain, tmp_path):
     same_answers(tmp_path / "out", tmp_path / "one")
 
 
-def test_a_stack_is_read_a_few_times_and_not_for_each_picture(quick, tmp_path):
+def test_a_stack_is_read_a_few_times_and_not_for_each_picture(make_cli, tmp_path):
     hearts = make_cardiac_cohort(tmp_path / "hearts", patients=8, slices=4, size=48, progress=False)
-    cardiac = quick("cardiac_unet_segmentation", hearts)
-    done = cardiac.train(tmp_path / "out")
+    cardiac = make_cli("cardiac_unet_segmentation", hearts)
+    done = cardiac.train(tmp_path / "out", launcher=("-c", LISTENING))
+    opened = [line for line in done.stderr.splitlines() if line.startswith("opened ")]
     with (tmp_path / "out" / "split.csv").open(newline="") as file:
         validation = {row["image"] for row in csv.DictReader(file) if row["part"] == "val"}
-    counts = [sum(line.endswith(name) for line in done.opened.splitlines()) for name in validation]
+    counts = [sum(line.endswith(name) for line in opened) for name in validation]
     # looked at, trained with, scored, and shown in two figures
     assert 3 <= min(counts) <= max(counts) <= 5
