@@ -4,6 +4,7 @@ As a script it imports them once and forks for every line on its standard input,
 imported anew in each fork, which ends as Python itself would: by ``sys.excepthook`` and its exit status.
 """
 
+import importlib
 import json
 import os
 import runpy
@@ -14,6 +15,11 @@ import tempfile
 from pathlib import Path
 
 LIMIT = 600  # seconds
+LIBRARIES = (
+    *("ignite.engine", "ignite.handlers", "matplotlib.pyplot", "monai.bundle", "monai.data", "monai.engines"),
+    *("monai.handlers", "monai.inferers", "monai.transforms", "nibabel", "PIL.Image", "pydicom"),
+    "torch.utils.tensorboard",
+)
 
 
 class Warm:
@@ -40,23 +46,6 @@ class Warm:
             self.process.stdin.close()
             self.process.wait()
             self.process.stdout.close()
-
-
-def _import_all():
-    import ignite.engine
-    import ignite.handlers
-    import ignite.metrics
-    import matplotlib.pyplot
-    import monai.bundle
-    import monai.data
-    import monai.engines
-    import monai.handlers
-    import monai.inferers
-    import monai.transforms
-    import nibabel
-    import PIL.Image
-    import pydicom
-    import torch.utils.tensorboard  # noqa: F401
 
 
 def _child(request):
@@ -86,7 +75,8 @@ def _serve():
 
 
 if __name__ == "__main__":
-    _import_all()
+    for name in LIBRARIES:
+        importlib.import_module(name)
     request = _serve()
     if request is not None:
         _child(request)

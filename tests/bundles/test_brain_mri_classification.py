@@ -29,7 +29,8 @@ from medtl_monai.utils import UserError
 from medtl_monai.variants import convert_norm
 
 FILES = {
-    "run.json", "run.log", "config.json", "split.csv", "leakage.json", "load_report.json", "predictions.csv", "metrics.json",
+    "run.json", "run.log",
+    "config.json", "split.csv", "leakage.json", "load_report.json", "predictions.csv", "metrics.json",
     "checkpoints/best.pt", "checkpoints/last.pt", "figures/learning_curves.png", "figures/val_roc.png",
     "figures/val_pr.png", "figures/val_confusion.png", "figures/val_reliability.png", "figures/val_worst_cases.png",
     "figures/val_typical_cases.png",
@@ -154,7 +155,9 @@ def test_settings_backbone_and_folds_from_the_shell(cli, tmp_path):
         "--fold", 1, "--variant::dropout", 0.5, "--calibrate", "true",
     )  # fmt: skip
     assert "calibrated on the validation patients" in done.stdout
-    trained = re.search(r"strategy partial_freeze\(blocks=-1\): ([\d,]+) of [\d,]+ parameters trained", done.stdout).group(1)
+    trained = re.search(
+        r"strategy partial_freeze\(blocks=-1\): ([\d,]+) of [\d,]+ parameters trained", done.stdout
+    ).group(1)
     assert trained == "3,843"  # 1280 x 3 weights and 3 biases
 
 

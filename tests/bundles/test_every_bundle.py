@@ -98,7 +98,7 @@ def test_the_configurations_are_what_the_recipes_say():
     spec = importlib.util.spec_from_file_location("recipes_render", ROOT / "recipes" / "render.py")
     render = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(render)
-    assert render.BUNDLES == [path.name for path in BUNDLES]
+    assert [path.name for path in BUNDLES] == render.BUNDLES
     stale = [str(path.relative_to(ROOT)) for path, content in render.files() if path.read_text() != content]
     assert stale == [], "run `make bundles`"
 
