@@ -30,7 +30,7 @@ def cli(make_cli, dataset):
 def run(cli, tmp_path_factory):
     """One finished training of three epochs on one slice a patient, whose model was saved into the bundle."""
     output = tmp_path_factory.mktemp("run") / "first"
-    cli.train(output, "--epochs", 3, "--save_to_models", "true")
+    cli.train(output, "--epochs", 3, "--save_to_models", "true", launcher=("-m",))
     return output
 
 

@@ -49,7 +49,7 @@ def cli(make_cli, hearts):
 def run(cli, tmp_path_factory):
     """One finished training, whose model was saved into the bundle."""
     output = tmp_path_factory.mktemp("run") / "first"
-    return output, cli.train(output, "--save_to_models", "true")
+    return output, cli.train(output, "--save_to_models", "true", launcher=("-m",))
 
 
 def table(path):

@@ -32,7 +32,7 @@ def runs(cli, cohorts, tmp_path_factory):
     """One finished training of classes and one of findings."""
     folder = tmp_path_factory.mktemp("runs")
     for layout, dataset in cohorts.items():
-        cli.train(folder / layout, "--dataset_dir", dataset)
+        cli.train(folder / layout, "--dataset_dir", dataset, launcher=("-m",))
     return folder
 
 
