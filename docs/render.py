@@ -7,6 +7,7 @@ import math
 import re
 import statistics
 from pathlib import Path
+from typing import Any
 
 from monai.networks import nets
 from torch import nn
@@ -19,6 +20,7 @@ from medtl_monai.strategies import FAMILIES, STRATEGIES
 from medtl_monai.weights import SOURCES
 
 ROOT = Path(__file__).resolve().parents[1]
+KEYS_OF = ("train", "evaluate", "inference")  # the configurations whose keys the bundles' READMEs list
 
 
 def markdown(docstring: str) -> str:
@@ -219,6 +221,57 @@ def _scored(row: dict, metric: str) -> str:
 
 def _cores(machine: dict) -> str:
     return f"{machine['cores']} core{'s' * (machine['cores'] > 1)} of an {machine['cpu']}"
+
+
+def keys(bundle: str) -> str:
+    """A bundle's keys by group, with its own defaults, and the configurations that have them.
+
+    Meanings stand in recipes/keys.json, values in the bundle's configurations.
+    """
+    folder = ROOT / "bundles" / bundle / "configs"
+    configs = {name: json.loads((folder / f"{name}.json").read_text()) for name in KEYS_OF}
+    groups: dict[str, list[str]] = {}
+    for common in json.loads((ROOT / "recipes" / "keys.json").read_text()):
+        row = common | common.get("bundles", {}).get(bundle, {})
+        values = {name: config[row["key"]] for name, config in configs.items() if row["key"] in config}
+        if values:
+            where = "all" if len(values) == len(KEYS_OF) else ", ".join(values)
+            default = row.get("default") or _defaults(values)
+            groups.setdefault(row["group"], []).append(f"| `{row['key']}` | {row['meaning']} | {default} | {where} |")
+    head = "| key | meaning | default | in |\n|---|---|---|---|\n"
+    tables = [f"**{group.capitalize()}**\n\n{head}" + "\n".join(rows) for group, rows in groups.items()]
+    return "\n" + "\n\n".join(tables) + "\n\n"
+
+
+def _defaults(values: dict[str, Any]) -> str:
+    """The default of a key, and in which configurations it is another one."""
+    first, *_ = values.values()
+    told: dict[str, list[str]] = {}
+    for name, value in values.items():
+        open_ = value is None or (isinstance(value, dict) and bool(value) and not _settings(value))
+        text = "as trained" if open_ and value != first else _shown(value)
+        told.setdefault(text, []).append(name)
+    usual, *others = told
+    return "; ".join([usual, *(f"{', '.join(told[text])}: {text}" for text in others)])
+
+
+def _settings(value: dict[str, Any]) -> dict[str, Any]:
+    """An object's settings: neither what it is, nor references, nor what is left open."""
+    chosen = {k: v for k, v in value.items() if k != "_target_" and v is not None}
+    return {k: v for k, v in chosen.items() if not str(v).startswith("@")}
+
+
+def _shown(value: Any) -> str:
+    """A configuration's value for a reader."""
+    if value is None or value == {}:
+        return "none"
+    if isinstance(value, str):
+        return f"`{value}`"
+    if isinstance(value, dict):
+        return ", ".join(f"`{key}` {_shown(one)}" for key, one in _settings(value).items())
+    if isinstance(value, list):
+        return f"`{json.dumps(value)}`"
+    return f"{value:g}" if isinstance(value, float) else json.dumps(value)
 
 
 def regularization() -> str:
@@ -430,6 +483,8 @@ def between(page: Path | str, name: str, content: str) -> str:
 def pages() -> dict[Path, str]:
     """Every rendered page and what should stand there."""
     docs, readme = ROOT / "docs", (ROOT / "README.md").read_text(encoding="utf-8")
+    bundles = {path: path.read_text(encoding="utf-8") for path in sorted(ROOT.glob("bundles/*/docs/README.md"))}
+    bundles = {path: between(text, "keys", keys(path.parents[1].name)) for path, text in bundles.items()}
     chest = ROOT / "bundles" / "chest_xray_classification" / "docs" / "README.md"
     for name, table in (
         ("results", results("brain_mri")),
@@ -454,7 +509,8 @@ def pages() -> dict[Path, str]:
         docs / "networks.md": between(
             between(docs / "networks.md", "networks", networks()), "monai networks", monai_networks()
         ),
-        chest: between(chest, "shift", shift()),
+        **bundles,
+        chest: between(bundles[chest], "shift", shift()),
         ROOT / "README.md": readme,
     }
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from monai.transforms import (
     KeepLargestConnectedComponentd,
     LoadImaged,
     NormalizeIntensityd,
+    RepeatChanneld,
     Resized,
     ToTensord,
 )
@@ -180,20 +182,39 @@ class Model:
         """The task of the network itself: of a map of lesions it is segmentation."""
         return "segmentation" if self.lesion_map else self.task
 
+    @property
+    def divides_pairs(self) -> bool:
+        """Whether images are pairs of sides, of which the network sees one at a time."""
+        return self.compare_sides and not self.takes_pairs
+
+    @property
+    def judges_whole(self) -> bool:
+        """Whether the head gives the logits of an image as a whole, and not of its places or of one side of two."""
+        divided = self.compare_sides or self.lesion_map or self.crop_size is not None
+        return self.task != "segmentation" and not divided
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """What the network is trained on, ``(channels, *spatial)``; images that are scored may be larger."""
+        side = [self.crop_size or self.image_size] * self.dimensions
+        return (self.channels * (1 + self.takes_pairs), *side)
+
     def network(self) -> nn.Module:
         """The network, with random weights."""
         variant = dict(self.variant)
         changes = {key: variant.pop(key) for key in VARIANTS if key in variant}
         shape = {"in_channels": self.channels, "num_classes": len(self.classes), "spatial_dims": self.dimensions}
-        clash = [name for name in variant if name in shape]
-        if clash:
-            raise UserError(
-                f"variant has no {', '.join(clash)}: channels, classes and dimensions follow from the data."
-            )
+        for name in variant:
+            if name in shape:
+                raise UserError(f"variant has no {name!r}: channels, classes and dimensions follow from the data.")
         backbone = self.backbone
         if isinstance(backbone, str):
             labels_places = self.lesion_map and backbone in BACKBONES
-            network = build(f"fcn_{backbone}" if labels_places else backbone, **shape, **variant)
+            try:
+                network = build(f"fcn_{backbone}" if labels_places else backbone, **shape, **variant)
+            except UserError as error:
+                near = [name for key in variant for name in get_close_matches(key, VARIANTS, n=1, cutoff=0.7)]
+                raise UserError(f"{error} Or did you mean {near[0]!r}?" if near else str(error)) from error
         elif variant:
             raise UserError(f"variant: {', '.join(variant)} would be the backbone's own: give it beside _target_.")
         else:
@@ -261,13 +282,15 @@ class Model:
         square = ["image", "label"] if both else ["image"]
         size = [*[self.image_size] * self.dimensions, -1]
         mode: Any = ["trilinear", "nearest-exact"] if both else "trilinear"
+        # elsewhere prepare_batch makes several channels of one, as each has a mean of its own
+        repeated = [RepeatChanneld("image", repeats=self.channels)] if self.channels > 1 else []
         return [
             LoadStackd(keys),
             *([SelectStructuresd("label", values=values)] if labelled else []),
             self._scale("image"),
             CentreSquared(square, share=self.crop),
             Resized(square, spatial_size=size, mode=mode),
-            *([self._normalize("image")] if part == "predict" else []),
+            *([*repeated, self._normalize("image")] if part == "predict" else []),
         ]
 
     def _scale(self, keys: Any, **more: Any) -> ScalePercentilesd:
@@ -279,7 +302,13 @@ class Model:
         return NormalizeIntensityd(keys, subtrahend=mean, divisor=std, channel_wise=True, **more)
 
     def prepare_batch(self, augment: nn.Module | None = None, mix: nn.Module | None = None) -> PrepareBatch:
-        """MONAI's ``prepare_batch``: it augments and normalizes on the device what ``preparation`` gave."""
+        """MONAI's ``prepare_batch``: it augments and normalizes on the device what ``preparation`` gave.
+
+        Raises:
+            UserError: maps of lesions cannot be mixed.
+        """
+        if self.lesion_map and mix is not None:
+            raise UserError("lesion_map and mix exclude each other, maps cannot be mixed: leave one of them out.")
         return PrepareBatch(list(self.mean), list(self.std), augment=augment, mix=mix)
 
     # ---- how the network is run, and its output read
@@ -351,7 +380,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         UserError: there is none, it cannot be read, or it holds code.
     """
     if not Path(path).is_file():
-        raise UserError(f"there is no checkpoint {path}: give best.pt of a run, in its folder checkpoints.")
+        raise UserError(
+            f"there are no trained weights at {path}: give --checkpoint a best.pt of a training, or train with "
+            "--save_to_models true."
+        )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds: no checkpoint at all, a pickle of code, a truncated file
@@ -387,67 +419,80 @@ def _short(value: Any) -> str:
     return text if len(text) < 80 else f"{text[:77]}..."
 
 
-def _numbers(values: Any, least: float = -math.inf, above: bool = False) -> bool:
-    good = isinstance(values, (list, tuple)) and len(values) > 0
-    return good and all(
-        isinstance(v, (int, float))
-        and not isinstance(v, bool)
-        and math.isfinite(v)
-        and (v > least if above else v >= least)
-        for v in values
-    )
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _whole(value: Any, least: int, most: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+def _are_numbers(values: Any, above: float = -math.inf) -> bool:
+    return isinstance(values, (list, tuple)) and bool(values) and all(_is_number(v) and v > above for v in values)
+
+
+def _are_percentiles(values: Any) -> bool:
+    return _are_numbers(values) and len(values) == 2 and 0 <= values[0] < values[1] <= 100
+
+
+def _are_names(values: Any) -> bool:
+    return isinstance(values, (list, tuple)) and bool(values) and all(isinstance(name, str) for name in values)
+
+
+def _are_mirrors(values: Any) -> bool:
+    lists = isinstance(values, (list, tuple)) and bool(values) and all(isinstance(v, (list, tuple)) for v in values)
+    return lists and all(axis in (0, 1, 2) for axes in values for axis in axes)
+
+
+def _whole(least: int, most: int) -> tuple[Callable[[Any], bool], str]:
+    def fits(value: Any) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+    return fits, f"a whole number from {least} to {most}"
+
+
+def _one_of(options: Sequence[Any]) -> tuple[Callable[[Any], bool], str]:
+    return (lambda value: any(value is option or value == option for option in options)), f"one of {', '.join(options)}"
+
+
+_SWITCH = (lambda value: isinstance(value, bool)), "true or false"
+_MAPPING = (lambda value: isinstance(value, Mapping)), "a dictionary"
+_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "task": _one_of(_TASKS),
+    "classes": (_are_names, "a list of names"),
+    "backbone": (lambda v: isinstance(v, (str, Mapping)), "a name, or a dictionary with _target_"),
+    "image_size": _whole(8, 4096),
+    "mean": (_are_numbers, "a number for each channel"),
+    "std": (lambda v: _are_numbers(v, above=0), "a number above 0 for each channel"),
+    "variant": _MAPPING,
+    "images": _one_of(IMAGES),
+    "dimensions": _whole(1, 3),
+    "channels": _whole(1, 1024),
+    "percentiles": (_are_percentiles, "two numbers, 0 <= lower < upper <= 100"),
+    "crop": (lambda v: _is_number(v) and 0 < v <= 1, "a number above 0 and at most 1"),
+    "structures": (
+        lambda v: isinstance(v, Mapping) and all(_whole(1, 2**16)[0](value) for value in v.values()),
+        "names with whole numbers above 0",
+    ),
+    "compare_sides": _SWITCH,
+    "crop_size": (lambda v: v is None or _whole(2, 4096)[0](v), "a whole number from 2 to 4096"),
+    "lesion_map": _SWITCH,
+    "scales": (lambda v: _are_numbers(v, above=0), "numbers above 0"),
+    "mirrors": (_are_mirrors, "lists of axes (0, 1, 2), such as [[], [1]]"),
+    "slice_share": (lambda v: _is_number(v) and 0 <= v <= 1, "a number from 0 to 1"),
+    "threshold": (lambda v: _is_number(v) and 0 < v < 1, "a number between 0 and 1"),
+    "largest_component": _SWITCH,
+    "always_present": _SWITCH,
+    "calibration": (lambda v: v is None or isinstance(v, Mapping), "scale and offset, or nothing"),
+    "origin": _MAPPING,
+}
+"""Of every field what it may hold, in code and in words: a file that says something else was not written by a
+training, and could exhaust the memory or give numbers that are none."""
 
 
 def _check(model: Model) -> None:
-    """Refuse what no training could have written: sizes that exhaust the memory, numbers that are none."""
-    lower, upper = (*model.percentiles, None, None)[:2] if _numbers(model.percentiles) else (None, None)
-    texts = isinstance(model.classes, (list, tuple)) and all(isinstance(name, str) for name in model.classes)
-    one = lambda value: _numbers([value])  # noqa: E731
-    rules: dict[str, tuple[bool, str]] = {
-        "task": (model.task in _TASKS, f"one of {', '.join(_TASKS)}"),
-        "classes": (texts and 0 < len(model.classes) <= 10_000, "a list of names"),
-        "backbone": (isinstance(model.backbone, (str, Mapping)), "a name, or a dictionary with _target_"),
-        "variant": (isinstance(model.variant, Mapping), "a dictionary"),
-        "images": (model.images in IMAGES, f"one of {', '.join(IMAGES)}"),
-        "dimensions": (_whole(model.dimensions, 1, 3), "1, 2 or 3"),
-        "channels": (_whole(model.channels, 1, 1024), "a whole number from 1 to 1024"),
-        "image_size": (_whole(model.image_size, 8, 4096), "a whole number from 8 to 4096"),
-        "percentiles": (
-            lower is not None and len(model.percentiles) == 2 and 0 <= lower < upper <= 100,
-            "two numbers, 0 <= lower < upper <= 100",
-        ),
-        "crop": (one(model.crop) and 0 < model.crop <= 1, "a number above 0 and at most 1"),
-        "mean": (_numbers(model.mean) and len(model.mean) == model.channels, "a number for each channel"),
-        "std": (
-            _numbers(model.std, 0, above=True) and len(model.std) == model.channels,
-            "a number above 0 for each channel",
-        ),
-        "scales": (_numbers(model.scales, 0, above=True), "numbers above 0"),
-        "mirrors": (
-            isinstance(model.mirrors, (list, tuple))
-            and len(model.mirrors) > 0
-            and all(
-                isinstance(axes, (list, tuple)) and all(axis in (0, 1, 2) for axis in axes) for axes in model.mirrors
-            ),
-            "lists of axes (0, 1, 2), such as [[], [1]]",
-        ),
-        "crop_size": (model.crop_size is None or _whole(model.crop_size, 2, 4096), "a whole number from 2 to 4096"),
-        "slice_share": (one(model.slice_share) and 0 <= model.slice_share <= 1, "a number from 0 to 1"),
-        "threshold": (one(model.threshold) and 0 < model.threshold < 1, "a number between 0 and 1"),
-        "structures": (
-            isinstance(model.structures, Mapping) and all(_whole(v, 1, 2**16) for v in model.structures.values()),
-            "names with whole numbers above 0",
-        ),
-    }
-    for name in ("compare_sides", "lesion_map", "largest_component", "always_present"):
-        rules[name] = (isinstance(getattr(model, name), bool), "true or false")
-    for name, (fits, expected) in rules.items():
-        if not fits:
-            raise UserError(f"{name} must be {expected}, got {_short(getattr(model, name))}.")
+    for name, (fits, expected) in _RULES.items():
+        if not fits(value := getattr(model, name)):
+            raise UserError(f"{name} must be {expected}, got {_short(value)}.")
+    for name in ("mean", "std"):
+        if len(value := getattr(model, name)) != model.channels:
+            raise UserError(f"{name} must be {_RULES[name][1]}, of {model.channels}, got {_short(value)}.")
     if model.lesion_map and model.crop_size is not None:
         raise UserError("crop_size and lesion_map exclude each other: leave one of them out.")
     if model.images != "breasts" and (model.compare_sides or model.lesion_map or model.crop_size is not None):

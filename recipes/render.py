@@ -16,7 +16,7 @@ from medtl_monai.weights import SOURCES
 
 HERE = Path(__file__).resolve().parent
 CONFIGS = ("train", "evaluate", "inference", "ensemble", "snapshots", "multi_gpu_train", "metadata")
-BUNDLES = sorted(path.stem for path in HERE.glob("*.json") if path.stem not in CONFIGS)
+BUNDLES = sorted(path.stem for path in HERE.glob("*.json") if path.stem not in (*CONFIGS, "keys"))
 _DEFAULTS = ("backbone", "channels", "image_size", "percentiles")  # settings of a training that its model holds
 
 
@@ -50,6 +50,8 @@ def configurations(bundle: str) -> dict[str, dict[str, Any]]:
     mean, std = SOURCES[train["weights"]].normalization(train["channels"])
     views = {name: train["inferer"][name] for name in ("scales", "mirrors")}
     own = {"task": "classification", **settings, **views, "mean": list(mean), "std": list(std), **difference["model"]}
+    for name in ("train", "evaluate", "inference"):
+        found[name]["dataset_dir"] = {"_target_": difference["cohort"]}
     for name in ("evaluate", "inference"):
         found[name]["model"]["default"] = own
     metadata = found["metadata"]
@@ -76,6 +78,7 @@ def files() -> Iterator[tuple[Path, str]]:
     for bundle in BUNDLES:
         for name, content in configurations(bundle).items():
             yield HERE.parent / "bundles" / bundle / "configs" / f"{name}.json", written(content) + "\n"
+        yield HERE.parent / "bundles" / bundle / "configs" / "logging.conf", (HERE / "logging.conf").read_text()
 
 
 if __name__ == "__main__":

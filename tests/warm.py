@@ -15,11 +15,6 @@ import tempfile
 from pathlib import Path
 
 LIMIT = 600  # seconds
-LIBRARIES = (
-    *("ignite.engine", "ignite.handlers", "matplotlib.pyplot", "monai.bundle", "monai.data", "monai.engines"),
-    *("monai.handlers", "monai.inferers", "monai.transforms", "nibabel", "PIL.Image", "pydicom"),
-    "torch.utils.tensorboard",
-)
 
 
 class Warm:
@@ -46,6 +41,15 @@ class Warm:
             self.process.stdin.close()
             self.process.wait()
             self.process.stdout.close()
+
+
+def _import_all():
+    for name in (
+        *("ignite.engine", "ignite.handlers", "ignite.metrics", "matplotlib.pyplot", "monai.bundle", "monai.data"),
+        *("monai.engines", "monai.handlers", "monai.inferers", "monai.transforms", "nibabel", "PIL.Image", "pydicom"),
+        "torch.utils.tensorboard",
+    ):
+        importlib.import_module(name)
 
 
 def _child(request):
@@ -75,8 +79,7 @@ def _serve():
 
 
 if __name__ == "__main__":
-    for name in LIBRARIES:
-        importlib.import_module(name)
+    _import_all()
     request = _serve()
     if request is not None:
         _child(request)

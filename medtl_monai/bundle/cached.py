@@ -73,7 +73,7 @@ class CacheFeatures:
         compiled: bool = False,
     ) -> None:
         self.place, self.network = place, network
-        self.validator = None if model.lesion_map and model.compare_sides else validator
+        self.validator = None if model.divides_pairs else validator
         self.views, self.dtype = views, dtype
         if place is None:
             if views or dtype:

@@ -46,8 +46,8 @@ class Calibration:
         device: torch.device | str,
         wanted: bool = True,
     ) -> None:
-        if wanted and (model.compare_sides or model.lesion_map or model.crop_size is not None):
-            raise UserError("calibrate is for models that judge an image as a whole: leave it out.")
+        if wanted and not model.judges_whole:
+            raise UserError("calibrate is for classifiers that judge an image as a whole: leave it out.")
         self.model, self.checkpoint, self.loaders, self.device = model, checkpoint, loaders, device
         self.wanted = wanted
 

@@ -58,11 +58,11 @@ def choose_strategy(
     return made
 
 
-def wants_boxes(strategy: Any, crop_size: int | None = None, lesion_map: bool = False) -> bool:
-    """Whether a training looks at boxes around lesions."""
+def wants_boxes(strategy: Any, others: Sequence[Any] = ()) -> bool:
+    """Whether a training looks at boxes around lesions: by its strategy, or because any of ``others`` is set."""
     made = build(strategy)
     parts = list(made) if isinstance(made, Chain) else [made]
-    return crop_size is not None or lesion_map or any("boxes" in part.needs for part in parts)
+    return any(others) or any("boxes" in part.needs for part in parts)
 
 
 def box_columns(columns: str | Sequence[str] | None, strategy: Any) -> str | Sequence[str] | None:

@@ -12,10 +12,10 @@ from monai.transforms import Compose
 from .. import __version__
 from ..data import Cases
 from ..model import Model
-from ..strategies import Chain, Strategy
+from ..strategies import Chain, Strategy, describe
 from ..utils import UserError
 from .domains import named_domains
-from .origin import image_statistics, read_backbone
+from .origin import image_statistics, read_backbone, weights_hash
 
 __all__ = ["new_model", "read_model", "scoring_inferer", "training_preparation"]
 
@@ -27,6 +27,7 @@ def new_model(
     backbone: Any,
     variant: Mapping[str, Any],
     weights: str | None,
+    strategy: Strategy,
     channels: int = 1,
     mean: Any = None,
     std: Any = None,
@@ -41,6 +42,7 @@ def new_model(
         backbone: its name, or a network of MONAI as a dictionary, or as JSON, with ``_target_``.
         variant: see :class:`medtl_monai.model.Model`.
         weights: what the training starts from, which says how images are normalized.
+        strategy: how it learns; kept as text.
         channels: of an image.
         mean: of each channel, instead of what the weights say; one number for all.
         std: likewise.
@@ -60,7 +62,13 @@ def new_model(
         channels=channels,
         mean=found["mean"] if mean is None else _each(mean, channels),
         std=found["std"] if std is None else _each(std, channels),
-        origin={"weights": weights or "none", "dataset": Path(cases.root).name, "medtl_monai": __version__},
+        origin={
+            "weights": weights or "none",
+            "weights_sha256": weights_hash(weights),
+            "strategy": describe(strategy),
+            "dataset": Path(cases.root).name,
+            "medtl_monai": __version__,
+        },
         **settings,
     )
 

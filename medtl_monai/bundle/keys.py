@@ -39,7 +39,6 @@ SETTINGS: dict[str, tuple[type, float, float]] = {
     "num_workers": (int, 0, 1024),
     "image_size": (int, 32, 4096),
     "channels": (int, 1, 1024),
-    "crop_size": (int, 2, 4096),
     "val_fraction": (float, 0.01, 0.9),
     "val_interval": (int, 1, 100_000),
     "fold": (int, 0, 100_000),
@@ -236,8 +235,6 @@ def check_values(config: Mapping[str, Any], switches: Sequence[str] = ()) -> Non
         value = config.get(key)
         if isinstance(value, str) and "\0" in value:
             raise UserError(f"{key} holds a character that no name can hold: {value!r}.")
-    if config.get("lesion_map") is True and config.get("mix") is not None:
-        raise UserError("lesion_map and mix exclude each other, label maps cannot be mixed: leave one of them out.")
     _check_device(config.get("device"))
 
 

@@ -13,7 +13,7 @@ from ..model import PREPARATION, Model, read_checkpoint
 from ..utils import UserError
 from ..weights import SOURCES, Source, file_hash, find, local, lookup, recognize
 
-__all__ = ["backbone_of", "follow", "image_statistics", "read_backbone"]
+__all__ = ["backbone_of", "follow", "image_statistics", "read_backbone", "weights_hash"]
 
 _log = logging.getLogger("medtl_monai")
 
@@ -70,30 +70,39 @@ def _take(
     config: MutableMapping[str, Any], given: Collection[str], backbone: Any, weights: str, before: Model | None
 ) -> None:
     """The network of given weights; one that was given, too, must be the same."""
-    source = _entry(weights)
-    theirs = before.backbone if before is not None else source.architecture if source is not None else None
+    theirs, options = _network_of(weights, before)
     if theirs is None or isinstance(backbone, Mapping):
         return
-    ours = backbone_of(backbone)
     if "backbone" in given:
-        if isinstance(theirs, str) and backbone_of(theirs) != ours:
+        if isinstance(theirs, str) and backbone_of(theirs) != backbone_of(backbone):
             raise UserError(
                 f"the weights {weights} are of {theirs}, and backbone is {backbone}: give one, and the other follows."
             )
         return
-    options = dict(before.variant) if before is not None else dict(source.options) if source is not None else {}
-    around = next((kind for kind in _LABELLING if backbone.startswith(kind)), "")
-    if not isinstance(theirs, str):
-        config["backbone"] = json.dumps(theirs)
-    elif theirs in BACKBONES:
-        config["backbone"] = f"{around}{theirs}"
-    elif around:
-        config["backbone"] = theirs
+    config["backbone"] = _around(theirs, backbone)
     if config["backbone"] != backbone:
         _log.info(f"backbone {config['backbone']}, as the weights are of it")
     if options and "variant" not in given:
         config["variant"] = {**options, **config.get("variant", {})}
         _log.info(f"variant {options}, as the weights need it")
+
+
+def _network_of(weights: str, before: Model | None) -> tuple[str | Mapping[str, Any] | None, dict[str, Any]]:
+    """The network that weights are of, and its options; ``None`` where nothing says it."""
+    if before is not None:
+        return before.backbone, dict(before.variant)
+    source = _entry(weights)
+    return (None, {}) if source is None else (source.architecture, dict(source.options))
+
+
+def _around(theirs: str | Mapping[str, Any], backbone: str) -> str:
+    """The network ``theirs`` in place of a bundle's own: where that labels places, around the same decoder."""
+    if not isinstance(theirs, str):
+        return json.dumps(theirs)
+    kind = next((kind for kind in _LABELLING if backbone.startswith(kind)), "")
+    if theirs in BACKBONES:
+        return f"{kind}{theirs}"
+    return theirs if kind else backbone
 
 
 def _weights_for(backbone: str | Mapping[str, Any]) -> str:
@@ -108,18 +117,17 @@ def _weights_for(backbone: str | Mapping[str, Any]) -> str:
 
 def _keep_preparation(config: MutableMapping[str, Any], given: Collection[str], before: Model) -> None:
     for key in PREPARATION:
-        if key not in config:
-            continue
-        theirs = getattr(before, key)
+        theirs, ours = getattr(before, key), config.get(key)
         theirs = list(theirs) if isinstance(theirs, (list, tuple)) else theirs
-        if key in given and config[key] != theirs:
-            _log.info(f"{key} {config[key]} as given; the run that the weights are of had {theirs}")
-        elif key not in given and key in ("mean", "std") and len(theirs) != config["channels"]:
+        other_channels = isinstance(theirs, list) and key != "percentiles" and len(theirs) != config["channels"]
+        if key not in config or ours == theirs or other_channels:
             continue
-        elif key not in given and config[key] != theirs:
-            if not isinstance(config[key], Mapping) and config[key] is not None:
-                _log.info(f"{key} {theirs}, as in the run that the weights are of; by default {config[key]}")
-            config[key] = theirs
+        if key in given:
+            _log.info(f"{key} {ours} as given; the run that the weights are of had {theirs}")
+            continue
+        default = f"; by default {ours}" if not isinstance(ours, Mapping) and ours is not None else ""
+        _log.info(f"{key} {theirs}, as in the run that the weights are of{default}")
+        config[key] = theirs
 
 
 def backbone_of(name: str) -> str:
@@ -144,6 +152,14 @@ def image_statistics(weights: str | None, channels: int) -> dict[str, list[float
     if weights not in (None, "none"):
         _log.warning(f"{weights} does not say how its images were scaled: mean and std are 0.5, unless you give them")
     return {"mean": [0.5] * channels, "std": [0.5] * channels}
+
+
+def weights_hash(weights: str | None) -> str | None:
+    """SHA-256 of the file of these weights; ``None`` for none, or where it is not on this machine."""
+    if weights in (None, "none"):
+        return None
+    file = local(SOURCES[weights]) if weights in SOURCES else Path(weights)
+    return file_hash(file) if file is not None and file.is_file() else None
 
 
 def _entry(weights: str | None) -> Source | None:

@@ -26,6 +26,7 @@ from monai.bundle import ConfigParser
 from .. import __version__
 from ..data import Cases, write_split_csv
 from ..model import Model
+from ..predictions import class_name, relative
 from ..strategies import Strategy, describe
 from ..utils import UserError, first_process, write_json
 from ..weights import file_hash
@@ -54,6 +55,12 @@ class _Log(logging.handlers.MemoryHandler):
         self.capacity = 1
         self.flush()
 
+    def close(self) -> None:
+        file = self.target
+        super().close()
+        if file is not None:
+            file.close()
+
 
 def keep_log() -> None:
     """Keep what is logged from now on for ``run.log``; what an earlier run in this process kept is over."""
@@ -74,6 +81,7 @@ def open_output(
     *,
     ready: Any,
     model: Model,
+    device: torch.device | str,
     parts: Parts | None = None,
     cases: Cases | None = None,
     strategy: Strategy | None = None,
@@ -89,6 +97,7 @@ def open_output(
         bundle_root: the bundle's folder.
         ready: whatever must have been made before, so that a run that cannot start leaves nothing behind.
         model: that is trained or used.
+        device: where the network runs.
         parts: the split, if there are labels.
         cases: the labelled images, if there are any.
         strategy: of a training.
@@ -101,18 +110,19 @@ def open_output(
     """
     if not first_process():
         return
-    folder = Path(output_dir)
-    if (folder / "config.json").exists() and (
-        resume is None or Path(resume).resolve().parent.parent != folder.resolve()
-    ):
+    folder, now = Path(output_dir).resolve(), running()
+    goes_on = resume is not None and Path(resume).resolve().parent.parent == folder
+    again = getattr(now, "opened", None) == folder  # MONAI's federated client initializes a workflow twice
+    if (folder / "config.json").exists() and not goes_on and not again:
         raise UserError(
             f"{folder} already holds a run: give another --output_dir, or --resume its checkpoints/last.pt."
         )
-    text = None if strategy is None else describe(strategy)
-    write_config(output_dir, bundle_root, **({} if text is None else {"strategy": text}))
-    record: dict[str, Any] = {"state": "running", "command": _command()}
-    if text is not None:
-        record["strategy"] = text
+    if now is not None:
+        now.opened = folder  # type: ignore[attr-defined]
+    write_config(output_dir, bundle_root, strategy)
+    record: dict[str, Any] = {"state": "running", "command": _command(), "commit": _commit(), "started": _BEGAN}
+    if strategy is not None:
+        record["strategy"] = describe(strategy)
     if transfer is not None:
         report = transfer.report
         record["weights"] = {"source": report.source, "sha256": report.sha256, "coverage": report.coverage}
@@ -120,11 +130,12 @@ def open_output(
     if checkpoint is not None:
         record["checkpoint"] = {"file": str(Path(checkpoint).resolve()), "sha256": file_hash(Path(checkpoint))}
     if parts is not None:
-        write_split_csv(folder / "split.csv", parts.items, parts.names)
+        write_split_csv(folder / "split.csv", _in_words(parts, cases), parts.names)
         parts.leakage.save(folder / "leakage.json")
         record["data"] = _data(parts, cases)
-    record |= {"model": model.to_dict(), "started": _BEGAN, "commit": _commit()}
-    write_json(folder / "run.json", record)
+        if cases is not None:
+            _log.info(f"data: {cases.root}, of the layout {cases.layout}")
+    write_json(folder / "run.json", {**record, "model": model.to_dict(), "machine": circumstances(device)})
     for handler in _log.handlers:
         if isinstance(handler, _Log):
             handler.begin(folder / "run.log")
@@ -163,7 +174,7 @@ def circumstances(device: torch.device | str) -> dict[str, Any]:
     }
 
 
-def write_config(output_dir: str, bundle_root: str, **values: Any) -> None:
+def write_config(output_dir: str, bundle_root: str, strategy: Strategy | None = None) -> None:
     """Write ``config.json``: the configuration of this run with its values, with which it can be run again.
 
     Paths are made absolute. ``output_dir`` and ``resume`` are left at their defaults, so that the run is repeated as a
@@ -172,7 +183,7 @@ def write_config(output_dir: str, bundle_root: str, **values: Any) -> None:
     Args:
         output_dir: the folder.
         bundle_root: the bundle's folder.
-        values: by key, what was decided.
+        strategy: of a training: as text it stands in the place of what it was chosen from.
     """
     now = running()
     if now is None:
@@ -183,7 +194,9 @@ def write_config(output_dir: str, bundle_root: str, **values: Any) -> None:
         decided = now.parser.ref_resolver.resolved_content.get(key)
         if key in config and isinstance(decided, (str, bool, int, float, list)):
             config[key] = decided
-    config |= values | {"bundle_root": str(Path(bundle_root).resolve())}
+    config["bundle_root"] = str(Path(bundle_root).resolve())
+    if strategy is not None and isinstance(config["strategy"], str):
+        config["strategy"] = describe(strategy)
     config["output_dir"] = {"_target_": "medtl_monai.bundle.new_output_dir", "bundle_root": "@bundle_root"}
     for key in ("dataset_dir", "target_dir", "checkpoint", "weights"):
         value = config.get(key)
@@ -194,14 +207,25 @@ def write_config(output_dir: str, bundle_root: str, **values: Any) -> None:
     write_json(Path(output_dir) / "config.json", json.loads(json.dumps(config, default=repr)))
 
 
+def _in_words(parts: Parts, cases: Cases | None) -> list[dict[str, Any]]:
+    """The items with names in the folder of the data, and with classes by name."""
+    root = Path("/") if cases is None else cases.root
+    found = []
+    for item in parts.items:
+        label = item["label"]
+        said = relative(label, root) if isinstance(label, str) else class_name(label, parts.classes)
+        found.append({**item, "image": relative(str(item["image"]), root), "label": said})
+    return found
+
+
 def _data(parts: Parts, cases: Cases | None) -> dict[str, Any]:
     counts = {}
     for name in dict.fromkeys(parts.names):
         items = [item for item, part in zip(parts.items, parts.names, strict=True) if part == name]
         counts[name] = {"cases": len(items), "patients": len({str(item["patient"]) for item in items})}
     about = {} if cases is None else {"folder": str(cases.root), "layout": cases.layout, "task": cases.task}
-    root = "" if cases is None else f"{cases.root}/"
-    rows = (f"{str(i['image']).removeprefix(root)}\t{name}" for i, name in zip(parts.items, parts.names, strict=True))
+    words = _in_words(parts, cases)
+    rows = (f"{item['image']}\t{name}" for item, name in zip(words, parts.names, strict=True))
     split = hashlib.sha256("\n".join(sorted(rows)).encode()).hexdigest()
     return {**about, "parts": counts, "split_sha256": split, "leakage": parts.leakage.verdict}
 

@@ -141,14 +141,17 @@ class Report:
                 f"kept: epoch {kept['epoch']} of {kept['of']}, the last: {kept['name']} is not defined; {views}"
             )
             return
+        if kept["of"] == 1:
+            _log.info(f"kept: the only epoch; {views}")
+            return
         also = ", and calibrated the model" * (self.model.calibration is not None)
         _log.info(
             f"kept: epoch {kept['epoch']} of {kept['of']}, with the highest {kept['name']}, {kept['value']:.3f}; the "
             f"validation part chose it{also}, so its scores are optimistic; {views}"
         )
-        if kept["of"] > 1 and kept["epoch"] == 1:
+        if kept["epoch"] == 1:
             _log.warning("the first epoch was kept: training on made it worse; try a smaller lr")
-        elif kept["of"] > 1 and kept["epoch"] == kept["of"]:
+        elif kept["epoch"] == kept["of"]:
             _log.warning("the last epoch was kept: it may not have been enough of them; try more epochs")
 
     def score(self, network: nn.Module) -> dict[str, Any]:
@@ -254,15 +257,14 @@ def install_model(checkpoint: str | Path, folder: str | Path) -> None:
 
 def data_format(model: Model) -> dict[str, Any]:
     """``network_data_format`` of a bundle's metadata: what the network takes and gives."""
-    side = [model.crop_size or model.image_size] * model.dimensions
-    count = len(model.classes)
+    (channels, *side), count = model.input_shape, len(model.classes)
     image = {
-        "num_channels": model.channels * (1 + model.takes_pairs),
+        "num_channels": channels,
         "spatial_shape": side,
         "dtype": "float32",
         "value_range": [],
         "is_patch_data": False,
-        "channel_def": {str(k): "image" if k == 0 else f"image {k}" for k in range(model.channels)},
+        "channel_def": {str(k): "image" if k == 0 else f"image {k}" for k in range(channels)},
     }
     maps = model.learns == "segmentation"
     pred = {

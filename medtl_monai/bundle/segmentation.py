@@ -63,14 +63,15 @@ def structure_values(
     cases: Cases,
     structures: Mapping[str, int] | Sequence[str] | None = None,
     *,
-    model: Sequence[str] | None = None,
+    model: Mapping[str, int] | Sequence[str] | None = None,
 ) -> dict[str, int]:
     """Each structure's value in the masks.
 
     Args:
         cases: with masks.
         structures: names, where the data tells their values, or names with values; ``None``: all that the data has.
-        model: the structures of a trained model, which are wanted in this order.
+        model: the structures of a trained model, which are wanted in this order; with the values that they had in its
+            training, a name that the data does not know keeps its value, unless ``structures`` says all.
 
     Raises:
         UserError: a name whose value is not known, or values that are not different whole numbers above 0.
@@ -79,6 +80,11 @@ def structure_values(
         structures if isinstance(structures, Mapping) else zip(cases.classes, cases.label_values, strict=True)
     )
     names = model or (values if structures is None or isinstance(structures, Mapping) else structures)
+    if structures is None and isinstance(model, Mapping):
+        kept = {name: value for name, value in model.items() if name not in values}
+        values |= kept
+        for name, value in kept.items():
+            _log.info(f"{name}: the value {value} in the masks, as in the training; the data has no such name")
     unknown = [name for name in names if name not in values]
     if unknown:
         raise UserError(

@@ -9,6 +9,7 @@ import sys
 import time
 import warnings
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,8 +18,9 @@ import torch
 
 from ..backbones import BACKBONES, UNETS
 from ..model import Model
-from ..strategies import build as build_strategy
+from ..strategies import build
 from ..utils import UserError, first_process
+from ..weights import find
 from .keys import as_typed, check_keys, check_nested, check_values, given_keys, own_configuration
 from .memory import keep_freed_memory
 from .origin import follow, read_backbone
@@ -38,6 +40,8 @@ __all__ = [
 ]
 
 _log = logging.getLogger("medtl_monai")
+
+_COUNTS = ("out_channels", "num_classes", "n_classes")  # what MONAI's networks call the number of outputs
 
 
 def start(bundle_root: str, workflow: str) -> None:
@@ -86,14 +90,17 @@ def settle(config: dict[str, Any], base: Mapping[str, Any], given: set[str], wor
     if config.get("output_dir") == "":
         raise UserError("output_dir is empty: give the name of a folder, or leave it out.")
     if workflow != "train":
+        _check_checkpoints(config)
         return
     _take_network(config, base, given)
     follow(config, given)
     check_values(config)  # some may be of another run
     config["strategy_def"]["exact"] = "strategy" in given
-    if isinstance(config["strategy"], (str, list)) and not str(config["strategy"]).startswith(("$", "@")):
-        build_strategy(config["strategy"])
+    strategy = config["strategy"]
+    made = build(strategy) if isinstance(strategy, str) and not strategy.startswith(("$", "@")) else None
     _check_network(config)
+    if config["weights"] != "none" and not (made is not None and made.from_scratch):
+        find(config["weights"])
 
 
 def _take_network(config: dict[str, Any], base: Mapping[str, Any], given: set[str]) -> None:
@@ -111,23 +118,18 @@ def _take_network(config: dict[str, Any], base: Mapping[str, Any], given: set[st
         given.add("weights")
 
 
+def _check_checkpoints(config: Mapping[str, Any]) -> None:
+    """Trained weights that are not there show before images are read."""
+    named = config.get("checkpoints") if isinstance(config.get("checkpoints"), list) else [config.get("checkpoint")]
+    for file in named:
+        if isinstance(file, str) and not file.startswith(("$", "@")):
+            Model.read(file)
+
+
 def _check_network(config: Mapping[str, Any]) -> None:
     """Make the network without memory for its weights: what it cannot be shows before images are read."""
-    backbone, variant = read_backbone(config["backbone"]), config.get("variant", {})
-    norm = variant.get("norm") if isinstance(variant, Mapping) else None
-    channels = config.get("channels", 1)
-    model = Model(
-        task="classification",
-        classes=["one", "other"],
-        backbone=backbone,
-        # which names domains by the data, later
-        variant=variant if "domain" not in str(norm) else {k: v for k, v in variant.items() if k != "norm"},
-        image_size=config["image_size"],
-        mean=[0.5] * channels,
-        std=[0.5] * channels,
-        channels=channels,
-        percentiles=config["percentiles"],
-    )
+    model = _draft(config)
+    model.prepare_batch(mix=config.get("mix"))
     try:
         with torch.device("meta"):
             model.network()
@@ -135,11 +137,31 @@ def _check_network(config: Mapping[str, Any]) -> None:
         raise
     except Exception:  # of a network that needs real numbers to be made
         return
-    segments = config["model"]["images"] == "stacks"
+    segments, backbone = model.images == "stacks", model.backbone
     if isinstance(backbone, str) and segments != (backbone in UNETS):
         fitting = f"unet_{backbone}" if segments and backbone in BACKBONES else "a network that labels images"
         what = "one answer a pixel" if segments else "one answer an image"
         raise UserError(f"backbone {backbone} does not give {what}: take {fitting}.")
+
+
+def _draft(config: Mapping[str, Any]) -> Model:
+    """The model as far as it is known without images: classes, statistics and domains are made up."""
+    backbone = read_backbone(config["backbone"])
+    said = [] if isinstance(backbone, str) else [backbone[name] for name in _COUNTS if name in backbone]
+    count = said[0] if said and isinstance(said[0], int) else 2
+    own = {field.name: config[field.name] for field in fields(Model) if _is_known(config.get(field.name))}
+    channels, variant = config.get("channels", 1), own.get("variant", {})
+    if isinstance(variant, Mapping) and "domain" in str(variant.get("norm")):
+        own["variant"] = {key: value for key, value in variant.items() if key != "norm"}
+    made_up = {"task": "classification", "classes": [str(k) for k in range(count)], "structures": {}}
+    statistics = {"mean": [0.5] * channels, "std": [0.5] * channels}
+    return Model(**{**own, **made_up, **statistics, "backbone": backbone, "images": config["model"]["images"]})
+
+
+def _is_known(value: Any) -> bool:
+    """Whether a value is set, and not an object or an expression that is evaluated later."""
+    later = "_target_" in value if isinstance(value, Mapping) else str(value).startswith(("$", "@"))
+    return value is not None and not later
 
 
 def _join_processes(config: Mapping[str, Any]) -> None:

@@ -115,11 +115,6 @@ def load_network(model: Model, checkpoint: str, *, device: torch.device | str, r
         raise UserError(
             f"runtime must be torch, or on the CPU (--device cpu) {' or '.join(RUNTIMES)}; got {runtime!r} on {device}."
         )
-    if not Path(checkpoint).is_file():
-        raise UserError(
-            f"there are no trained weights at {checkpoint}: give --checkpoint a best.pt of a training, "
-            "or train with --save_to_models true."
-        )
     network = fill(model.network(), checkpoint, device)
     return network if runtime == "torch" else Exported(network, runtime)
 

@@ -100,7 +100,7 @@ def fold_patients(
 
 
 def write_split_csv(path: str | os.PathLike[str], items: Sequence[Item], parts: Sequence[str]) -> None:
-    """Write which image and patient went into which part: ``image,patient,label,domain,part``."""
+    """Write which image and patient went into which part: ``image,patient,label,domain,part``, as the items say it."""
     with atomic_path(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["image", "patient", "label", "domain", "part"])

@@ -21,6 +21,8 @@ def _cell(entry: dict[str, Any] | None) -> str:
 def render_metrics(metrics: dict[str, Any]) -> str:
     """The table printed at the end of a run: a row per metric, a column per part, ``value [95% interval]``.
 
+    What a part was used for before, such as choosing the epoch, stands above its scores, which are optimistic then.
+
     Args:
         metrics: the content of ``metrics.json``; its entries that are not parts are passed over.
 
@@ -35,9 +37,11 @@ def render_metrics(metrics: dict[str, Any]) -> str:
     if not parts:
         raise ValueError(f"Expected at least one part with metrics, got {list(metrics)}.")
     names = dict.fromkeys(name for part in parts.values() for name in part["metrics"])
+    used = ["", *(", ".join(part.get("used_for", [])) for part in parts.values())]
     rows = [
         ["metric", *parts],
         ["", *(f"{part['images']} images, {part['patients']} patients" for part in parts.values())],
+        *([used] if any(used) else []),
         *([name, *(_cell(part["metrics"].get(name)) for part in parts.values())] for name in names),
     ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -29,8 +29,8 @@ from medtl_monai.utils import UserError
 from medtl_monai.variants import convert_norm
 
 FILES = {
-    "run.json", "run.log",
-    "config.json", "split.csv", "leakage.json", "load_report.json", "predictions.csv", "metrics.json",
+    "run.json", "run.log", "config.json", "split.csv", "leakage.json", "load_report.json", "predictions.csv",
+    "metrics.json",
     "checkpoints/best.pt", "checkpoints/last.pt", "figures/learning_curves.png", "figures/val_roc.png",
     "figures/val_pr.png", "figures/val_confusion.png", "figures/val_reliability.png", "figures/val_worst_cases.png",
     "figures/val_typical_cases.png",
@@ -87,11 +87,12 @@ def test_predictions_and_split_agree_and_divide_no_patient(run, cohort):
         rows = list(csv.DictReader(file))
     with (cohort / "index.csv").open(newline="") as file:
         known = {row["image"]: row["patient"] for row in csv.DictReader(file)}
-    assert {row["image"]: row["patient"] for row in rows} == {str(cohort / image): of for image, of in known.items()}
-    assert sorted(predictions.images) == sorted(known)  # which are relative to the data
+    assert {row["image"]: row["patient"] for row in rows} == known  # names are relative to the data
+    assert {row["label"] for row in rows} == set(predictions.classes)
+    assert sorted(predictions.images) == sorted(known)
     assert dict(zip(predictions.images, predictions.patients, strict=True)) == known
     part = {row["image"]: row["part"] for row in rows}
-    assert predictions.parts == [part[str(cohort / image)] for image in predictions.images]
+    assert predictions.parts == [part[image] for image in predictions.images]
     assert predictions.predicted == [predictions.classes[i] for i in predictions.probabilities.argmax(1)]
     parts = {(row["patient"], row["part"]) for row in rows}
     assert len(parts) == len({patient for patient, _ in parts})
@@ -155,9 +156,7 @@ def test_settings_backbone_and_folds_from_the_shell(cli, tmp_path):
         "--fold", 1, "--variant::dropout", 0.5, "--calibrate", "true",
     )  # fmt: skip
     assert "calibrated on the validation patients" in done.stdout
-    trained = re.search(
-        r"strategy partial_freeze\(blocks=-1\): ([\d,]+) of [\d,]+ parameters trained", done.stdout
-    ).group(1)
+    trained = re.search(r"strategy partial_freeze\(blocks=-1\): ([\d,]+) of [\d,]+ parameters", done.stdout).group(1)
     assert trained == "3,843"  # 1280 x 3 weights and 3 biases
 
 

@@ -1,0 +1,134 @@
+"""Network, weights and preparation follow from each other, and the default strategy from the data."""
+
+import logging
+
+import pytest
+import torch
+
+from medtl_monai.bundle import box_columns, choose_strategy, follow, image_statistics, read_backbone, wants_boxes
+from medtl_monai.model import Model
+from medtl_monai.strategies import L2SP, describe
+from medtl_monai.utils import UserError
+
+BOXED = [{"box": [[1, 2, 3, 4]]}, {"box": []}]
+DEFAULT = "partial_freeze + localization + ema"
+
+
+def config(**changes):
+    start = {
+        "backbone": "efficientnet_lite0",
+        "weights": "efficientnet_lite0_imagenet",
+        "variant": {},
+        "channels": 1,
+        "image_size": 160,
+        "percentiles": [0.0, 99.9],
+        "mean": None,
+        "std": None,
+    }
+    return {**start, **changes}
+
+
+def followed(**given):
+    values = config(**given)
+    follow(values, set(given))
+    return values
+
+
+@pytest.fixture
+def run(tmp_path):
+    """The checkpoint of a run with other values than the defaults."""
+    model = Model(
+        task="classification", classes=["a", "b"], backbone="resnet18", image_size=64, percentiles=[1.0, 99.0],
+        mean=[0.3], std=[0.1], variant={"dropout": 0.2},
+    )  # fmt: skip
+    torch.save({"model": model.network().state_dict(), "about": model.to_dict()}, tmp_path / "best.pt")
+    return str(tmp_path / "best.pt")
+
+
+def test_nothing_given_changes_nothing():
+    assert followed() == config()
+
+
+def test_a_backbone_brings_the_catalogues_weights_or_none(caplog):
+    caplog.set_level(logging.INFO, "medtl_monai")
+    logging.getLogger("medtl_monai").propagate = True
+    assert followed(backbone="resnet18")["weights"] == "resnet18_imagenet"
+    assert followed(backbone="unet_resnet18")["weights"] == "resnet18_imagenet"
+    assert followed(backbone="unet")["weights"] == "none"
+    assert "the catalogue has none for unet" in caplog.text
+
+
+def test_weights_bring_their_network_and_its_options():
+    assert followed(weights="densenet121_imagenet")["backbone"] == "densenet121"
+    medical = followed(weights="resnet18_medicalnet")
+    assert (medical["backbone"], medical["variant"]) == ("resnet18", {"shortcut_type": "A"})
+    values = config(backbone="unet_efficientnet_lite0", weights="resnet18_imagenet")
+    follow(values, {"weights"})
+    assert values["backbone"] == "unet_resnet18"
+    assert followed(weights=None)["weights"] == "none"
+    assert followed(weights="none")["backbone"] == "efficientnet_lite0"
+
+
+def test_two_that_do_not_belong_together_are_refused(run):
+    with pytest.raises(UserError, match="weights densenet121_imagenet are of densenet121, and backbone is resnet18"):
+        followed(weights="densenet121_imagenet", backbone="resnet18")
+    with pytest.raises(UserError, match="are of resnet18, and backbone is lenet5"):
+        followed(weights=run, backbone="lenet5")
+    with pytest.raises(UserError, match="did you mean 'resnet18_imagenet'"):
+        followed(weights="resnet18_imagenett")
+    with pytest.raises(UserError, match="there is no weight file nowhere.pt"):
+        followed(weights="nowhere.pt")
+
+
+def test_another_runs_preparation_is_kept_unless_the_user_says_otherwise(run):
+    values = followed(weights=run)
+    assert (values["backbone"], values["variant"]) == ("resnet18", {"dropout": 0.2})
+    assert (values["image_size"], values["percentiles"]) == (64, [1.0, 99.0])
+    assert (values["mean"], values["std"]) == ([0.3], [0.1])
+    values = followed(weights=run, image_size=160, percentiles=[0.0, 99.9])
+    assert (values["image_size"], values["percentiles"], values["mean"]) == (160, [0.0, 99.9], [0.3])
+    three = followed(weights=run, channels=3)
+    assert (three["channels"], three["mean"]) == (3, None)  # its numbers are of one channel
+
+
+def test_statistics_of_a_file_known_by_its_content(shared_weights):
+    # torchvision's own file, given by its path
+    file = str(shared_weights / "mobilenet_v2-b0353104.pth")
+    assert image_statistics(file, 3) == image_statistics("mobilenet_v2_imagenet", 3)
+    assert followed(weights=file)["backbone"] == "mobilenet_v2"
+
+
+def test_backbones_as_text_and_as_dictionaries():
+    assert read_backbone("resnet18") == "resnet18"
+    assert read_backbone('{"_target_": "SegResNet"}') == {"_target_": "SegResNet"}
+    for wrong in (3, ["resnet18"], {"name": "SegResNet"}, "{'_target_'"):
+        with pytest.raises(UserError, match="backbone"):
+            read_backbone(wrong)
+
+
+@pytest.mark.parametrize(
+    ("weights", "items", "cached", "wanted"),
+    [
+        ("efficientnet_lite0_imagenet", BOXED, None, DEFAULT),
+        ("efficientnet_lite0_imagenet", [{}], None, "partial_freeze + ema"),
+        ("efficientnet_lite0_imagenet", BOXED, "memory", "partial_freeze + ema"),
+        ("none", BOXED, None, "scratch + localization + ema"),
+        (None, [{}], None, "scratch + ema"),
+    ],
+)
+def test_of_the_default_strategy_only_what_the_training_has_a_use_for(weights, items, cached, wanted):
+    made = choose_strategy(DEFAULT, weights=weights, items=items, cache_features=cached)
+    assert describe(made) == wanted
+    exact = choose_strategy(DEFAULT, weights=weights, items=items, cache_features=cached, exact=True)
+    assert describe(exact) == DEFAULT  # what the user asks for is never left out
+
+
+def test_boxes_are_read_where_something_learns_from_them():
+    assert wants_boxes(DEFAULT)
+    assert not wants_boxes("finetune")
+    assert wants_boxes("finetune", others=[None, 32])
+    assert box_columns("auto", "finetune + ema") is None
+    assert box_columns("auto", DEFAULT) == "auto"
+    assert box_columns(["a", "b", "c", "d"], "finetune") == ["a", "b", "c", "d"]
+    made = L2SP(alpha=0.5)
+    assert choose_strategy(made, weights="none", items=[]) is made
