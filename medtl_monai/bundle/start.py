@@ -65,6 +65,10 @@ def start(bundle_root: str, workflow: str) -> None:
     parser, base = now.parser, own_configuration(bundle_root, workflow)
     _join_processes(parser.config)
     keep_log()
+    if now.run_id not in now.parser:  # MONAI takes the first word that belongs to no key for the name of what is run
+        raise UserError(
+            f"{now.run_id!r} belongs to no key: put a value that has spaces in quotes, as in --strategy 'freeze + ema'."
+        )
     own = now.config_root_path.resolve() == (Path(bundle_root) / "configs").resolve()
     given = given_keys(parser.config, base, own)
     parser.config = as_typed(parser.config)
