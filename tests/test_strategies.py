@@ -97,7 +97,8 @@ def clash(first, second):
     a, b = STRATEGIES[first], STRATEGIES[second]
     scratch = {"scratch"} & {first, second}
     rates = all(cls.param_groups is not Strategy.param_groups for cls in (a, b))
-    return rates or (a.sets_trainable and b.sets_trainable) or (scratch and (a.needs_source or b.needs_source))
+    both = (a.sets_trainable and b.sets_trainable) or (a.averages and b.averages)
+    return rates or both or (scratch and (a.needs_source or b.needs_source))
 
 
 class Toy(nn.Module):

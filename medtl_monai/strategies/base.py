@@ -100,6 +100,8 @@ class Strategy(nn.Module):
     """The tasks that the strategy makes sense for."""
     measures: ClassVar[bool] = False
     """Whether the strategy measures what an epoch leaves: in a chain it does so after the other parts."""
+    averages: ClassVar[bool] = False
+    """Whether the network holds other weights between epochs than it trains: a chain can hold one such part."""
     cached: ClassVar[Literal["freezes", "beside", ""]] = ""
     """Whether it goes with cached features of the first blocks: it ``freezes`` them; or it stands ``beside`` what does,
     since in training it looks at no image and moves no frozen block; or it does not. Each class says it anew."""
@@ -207,8 +209,8 @@ class Chain(Strategy):
     """Several strategies applied in order; their extra losses add up.
 
     Raises:
-        UserError: two parts set learning rates, two decide what is trained, or one wants source weights and another
-            leaves them out.
+        UserError: two parts set learning rates, decide what is trained or average the weights, or one wants source
+            weights and another leaves them out.
     """
 
     def __init__(self, *parts: Strategy) -> None:
@@ -216,8 +218,13 @@ class Chain(Strategy):
         self.parts = nn.ModuleList(parts)
         grouping = [part for part in parts if type(part).param_groups is not Strategy.param_groups]
         freezing = [part for part in parts if part.sets_trainable]
+        averaging = [part for part in parts if part.averages]
         sourced = [part for part in parts if part.needs_source]
-        for what, clashing in (("set learning rates", grouping), ("decide what is trained", freezing)):
+        for what, clashing in (
+            ("set learning rates", grouping),
+            ("decide what is trained", freezing),
+            ("average the weights", averaging),
+        ):
             if len(clashing) > 1:
                 raise UserError(
                     f"only one strategy of a chain can {what}, got {_names(clashing)}: leave out all but one."
