@@ -80,6 +80,7 @@ SETTINGS = {  # of the contract: a row a strategy; its defaults where nothing is
     "similarity_preserving": "",
     "source_selection": "keep=0.9",
     "surgical": "",
+    "swa": "start=0.25",
     "tradaboost": "",
     "vat": "",
 }
