@@ -16,7 +16,8 @@ from medtl_monai.backbones import build
 from medtl_monai.backbones.heads import HEADS
 from medtl_monai.backbones.layouts import LAYOUTS, REFUSED
 from medtl_monai.cli import network_rows
-from medtl_monai.strategies import FAMILIES, STRATEGIES
+from medtl_monai.strategies import FAMILIES, STRATEGIES, Strategy
+from medtl_monai.strategies.base import NEEDED
 from medtl_monai.weights import SOURCES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -68,7 +69,24 @@ def strategies() -> str:
                 if p.default is not p.empty
             )
             lines += ["", f"## {name}", "", card.strip(), "", f"Settings and defaults: {arguments or 'none'}."]
+            lines += [f"Tasks: {', '.join(cls.tasks)}. Needs: {_needs(cls)}. Cached features: {CACHED[cls.cached]}."]
     return "\n".join(lines) + "\n"
+
+
+CACHED = {"freezes": "yes", "beside": "beside a strategy that freezes the first blocks", "": "no"}
+
+
+def _needs(cls: type[Strategy]) -> str:
+    """What a run must offer to a strategy."""
+    needs = ["pretrained weights"] * cls.needs_source + [NEEDED[name].partition(":")[0] for name in cls.needs]
+    return "; ".join(needs) or "nothing else"
+
+
+def cached_strategies() -> str:
+    """The sentence of docs/speed.md on the strategies that cached features go with."""
+    by_kind = {kind: [f"`{n}`" for n, cls in STRATEGIES.items() if cls.cached == kind] for kind in CACHED}
+    freezing, beside = (f"{', '.join(by_kind[kind][:-1])} or {by_kind[kind][-1]}" for kind in ("freezes", "beside"))
+    return f"It is for {freezing}, alone or with\n{beside}.\n"
 
 
 def variants() -> str:
@@ -505,7 +523,9 @@ def pages() -> dict[Path, str]:
         ),
         docs / "regularization.md": between(docs / "regularization.md", "regularization", regularization()),
         docs / "benefits.md": between(docs / "benefits.md", "benefits", benefits()),
-        docs / "speed.md": between(docs / "speed.md", "speed", speed()),
+        docs / "speed.md": between(
+            between(docs / "speed.md", "cached strategies", cached_strategies()), "speed", speed()
+        ),
         docs / "networks.md": between(
             between(docs / "networks.md", "networks", networks()), "monai networks", monai_networks()
         ),

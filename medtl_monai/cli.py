@@ -41,20 +41,19 @@ def _add_strategies(commands: Any) -> None:
 
 def _strategies(options: argparse.Namespace) -> None:
     """Names and summaries from the source text, as importing the strategies would import torch."""
-    folder = Path(__file__).parent / "strategies"
-    summaries = {
-        node.name: (ast.get_docstring(node) or "").partition("\n")[0]
-        for path in folder.glob("*.py")
-        for node in ast.parse(path.read_text(encoding="utf-8")).body
-        if isinstance(node, ast.ClassDef)
-    }
-    for node in ast.parse((folder / "__init__.py").read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.AnnAssign) and getattr(node.target, "id", "") == "FAMILIES":
-            assert isinstance(node.value, ast.Dict)
-            for family, members in zip(node.value.keys, node.value.values, strict=True):
-                print(f"{ast.literal_eval(family)}:")  # type: ignore[arg-type]
-                for name, cls in zip(members.keys, members.values, strict=True):  # type: ignore[attr-defined]
-                    print(f"  {ast.literal_eval(name):<22}{summaries[cls.id]}")
+    package = Path(__file__).parent / "strategies"
+    named = (node for node in _parsed(package / "__init__.py") if isinstance(node, ast.Assign))
+    folders = next(ast.literal_eval(node.value) for node in named if ast.unparse(node.targets[0]) == "FOLDERS")
+    for family, folder in folders.items():
+        print(f"{family}:")
+        for path in sorted((package / folder).glob("[!_]*.py"), key=lambda path: path.stem):
+            classes = (node for node in _parsed(path) if isinstance(node, ast.ClassDef) and node.name[0] != "_")
+            print(f"  {path.stem:<22}{(ast.get_docstring(next(classes)) or '').partition(chr(10))[0]}")
+
+
+def _parsed(path: Path) -> list[ast.stmt]:
+    """What stands in a file of Python, which is not run."""
+    return ast.parse(path.read_text(encoding="utf-8")).body
 
 
 def _add_networks(commands: Any) -> None:

@@ -119,9 +119,12 @@ def relative(image: str, root: str | os.PathLike[str]) -> str:
         >>> relative("/data/brain/a/1.png", "/data/brain"), relative("/elsewhere/1.png", "/data/brain")
         ('a/1.png', '/elsewhere/1.png')
     """
-    folder = Path(root).expanduser().resolve()
+    folder, path = Path(root).expanduser().absolute(), Path(image).absolute()
     folder = folder.parent if folder.is_file() else folder
-    return str(Path(image).relative_to(folder)) if Path(image).is_relative_to(folder) else str(image)
+    for within in (folder, folder.resolve()):  # images may be named by either
+        if path.is_relative_to(within):
+            return str(path.relative_to(within))
+    return str(image)
 
 
 def class_name(label: ArrayLike, classes: Sequence[str]) -> str:

@@ -104,7 +104,7 @@ class Cli:
         return [sys.executable, *launcher, "monai.bundle", "run", "--config_file", config, *data, *map(str, args)]
 
     def __call__(self, name, *args, cwd=None, **kwargs):
-        """Run to the end; the completed process."""
+        """Run to the end, with ``launcher`` in a new Python; the completed process."""
         if "launcher" not in kwargs:
             _, _, module, *words = self.command(name, *args)
             return self.warm(module, words, cwd or self.bundle, self.env)

@@ -15,7 +15,7 @@ from medtl_monai.backbones import anatomy, build_target, modules_of
 from medtl_monai.backbones.heads import HEADS
 from medtl_monai.backbones.layouts import LAYOUTS, REFUSED
 from medtl_monai.features import FeatureCache, extract_features
-from medtl_monai.strategies.place import _last_map
+from medtl_monai.strategies.feature.localization import _last_map
 from medtl_monai.utils import UserError, is_under
 
 DYN = {"kernel_size": [3, 3, 3, 3], "strides": [1, 2, 2, 2], "upsample_kernel_size": [2, 2, 2], "filters": [4, 8, 8, 8]}

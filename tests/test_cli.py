@@ -157,3 +157,4 @@ def test_strategies_are_listed_from_the_code_without_importing_torch(tmp_path):
         family: {name: cls.__doc__.splitlines()[0] for name, cls in members.items()}
         for family, members in FAMILIES.items()
     }
+    assert [(family, *names) for family, names in listed.items()] == [(f, *names) for f, names in FAMILIES.items()]

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medtl_monai.predictions import read_predictions, write_predictions
+from medtl_monai.predictions import read_predictions, relative, write_predictions
 from medtl_monai.utils import UserError
 
 words = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=8)
@@ -64,3 +64,15 @@ def test_a_table_that_holds_no_predictions_is_refused(tmp_path, text, match):
         read_predictions(tmp_path / "p.csv")
     with pytest.raises(UserError, match="found no file"):
         read_predictions(tmp_path / "other.csv")
+
+
+def test_images_are_named_in_the_folder_of_the_data_however_that_is_given(tmp_path, monkeypatch):
+    (tmp_path / "data" / "a").mkdir(parents=True)
+    (tmp_path / "data" / "a" / "1.png").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    for root in ("data", tmp_path / "data", "data/a/..", "link", tmp_path / "link"):
+        assert relative(str(tmp_path / "data" / "a" / "1.png"), root) == "a/1.png"
+    assert relative("data/a/1.png", "data") == relative("link/a/1.png", "link") == "a/1.png"
+    assert relative(str(tmp_path / "data" / "a" / "1.png"), "data/a/1.png") == "1.png"  # of a single file
+    assert relative("/elsewhere/1.png", "data") == "/elsewhere/1.png"

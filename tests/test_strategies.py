@@ -16,6 +16,7 @@ from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents
 from torch import nn
 
+from medtl_monai import strategies
 from medtl_monai.backbones import anatomy
 from medtl_monai.backbones import build as build_network
 from medtl_monai.bundle import EpochSeed
@@ -30,13 +31,75 @@ from medtl_monai.strategies import (
     l2_penalty,
     l2_sp_penalty,
 )
+from medtl_monai.strategies.base import NEEDED
 from medtl_monai.utils import UserError, is_under
 
-FREEZING = [name for name, cls in STRATEGIES.items() if cls.sets_trainable]
+SETTINGS = {  # of the contract: a row a strategy; its defaults where nothing is said
+    "adabn": "",
+    "afn": "",
+    "alpha_beta": "",
+    "attention_transfer": "",
+    "auto_rgn": "",
+    "bitfit": "",
+    "bss": "",
+    "cdan": "",
+    "class_balanced": "",
+    "co_tuning": "",
+    "coral": "",
+    "dann": "",
+    "delta": "",
+    "discriminative": "",
+    "ema": "",
+    "finetune": "",
+    "fixmatch": "",
+    "focal": "",
+    "freeze": "",
+    "freeze_bn": "",
+    "gradual_unfreeze": "",
+    "importance": "",
+    "jan": "",
+    "l1": "",
+    "l1_sp": "",
+    "l2": "",
+    "l2_sp": "",
+    "linear_dependency": "",
+    "localization": "",
+    "lp_ft": "probe_epochs=1",
+    "lwf": "",
+    "mcc": "",
+    "mean_teacher": "",
+    "mixout": "",
+    "mixstyle": "",
+    "mmd": "",
+    "partial_freeze": "",
+    "pseudo_label": "",
+    "rkd": "",
+    "sample_weights": "",
+    "scratch": "",
+    "simcvd": "",
+    "similarity_preserving": "",
+    "source_selection": "keep=0.9",
+    "surgical": "",
+    "swa": "start=0.25",
+    "tradaboost": "",
+    "vat": "",
+}
 CLASSIFYING = [name for name, cls in STRATEGIES.items() if "classification" in cls.tasks]
-FIRST = list(FAMILIES["parameter"])[:11]
-PAIRS = list(itertools.combinations(FIRST, 2))  # all of these, and a sample of the others
-PAIRS += random.Random(0).sample([p for p in itertools.combinations(CLASSIFYING, 2) if p not in PAIRS], 80)
+PAIRS = list(itertools.combinations(CLASSIFYING, 2))
+
+
+def asked(*names):
+    """What the contract trains."""
+    return " + ".join(f"{name}({SETTINGS[name]})" for name in names)
+
+
+def clash(first, second):
+    """Whether a chain cannot hold both."""
+    a, b = STRATEGIES[first], STRATEGIES[second]
+    scratch = {"scratch"} & {first, second}
+    rates = all(cls.param_groups is not Strategy.param_groups for cls in (a, b))
+    both = (a.sets_trainable and b.sets_trainable) or (a.averages and b.averages)
+    return rates or both or (scratch and (a.needs_source or b.needs_source))
 
 
 class Toy(nn.Module):
@@ -98,7 +161,7 @@ def toy(dims=2):
 
 @pytest.fixture(params=CLASSIFYING)
 def strategy(request):
-    return bound(build(request.param))
+    return bound(build(asked(request.param)))
 
 
 class TestContract:
@@ -214,7 +277,7 @@ def _all_in_two(rank, folder):
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=2)
     trained = {}
     for name in CLASSIFYING:
-        strategy, net = bound(build(name)), toy()
+        strategy, net = bound(build(asked(name))), toy()
         cases = [{**case, "image": case["image"] + rank} for case in loader().dataset][rank::2]
         prepare = strategy.prepare
         strategy.prepare = lambda n, prepare=prepare: nn.parallel.DistributedDataParallel(
@@ -261,7 +324,7 @@ class Places(Toy):
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_segmentation_is_trained_or_refused_before_training(name):
-    strategy = build(name)
+    strategy = build(asked(name))
     cases = [{"image": c["image"], "label": (c["image"][0] > 1).long()} for c in loader().dataset]
     if "segmentation" not in strategy.tasks:
         with pytest.raises(UserError, match="is for classification.* not for segmentation"):
@@ -270,7 +333,7 @@ def test_segmentation_is_trained_or_refused_before_training(name):
     trained = []
     for _ in range(2):
         torch.manual_seed(0)
-        net, strategy = Places(), build(name)
+        net, strategy = Places(), build(asked(name))
         strategy.bind(context(4, task="segmentation"))
         before = copy.deepcopy(net.state_dict())
         fit(strategy, net, 2, train_data_loader=DataLoader(Dataset(cases), batch_size=8))
@@ -282,16 +345,19 @@ def test_segmentation_is_trained_or_refused_before_training(name):
     assert torch.equal(*trained)
 
 
-@pytest.mark.parametrize(("first", "second"), PAIRS)
-def test_any_two_compose_or_are_refused_with_a_reason(first, second):
-    a, b = STRATEGIES[first], STRATEGIES[second]
-    scratch = {"scratch"} & {first, second}
-    rates = all(cls.param_groups is not Strategy.param_groups for cls in (a, b))
-    if rates or (a.sets_trainable and b.sets_trainable) or (scratch and (a.needs_source or b.needs_source)):
+def test_two_that_clash_are_refused_with_a_reason():
+    clashing = [pair for pair in PAIRS if clash(*pair)]
+    assert clashing
+    for pair in clashing:
         with pytest.raises(UserError, match="leave out all but one|choose one of the two"):
-            build([first, second])
-    else:
-        fit(bound(build([first, second])), toy())
+            build(list(pair))
+
+
+@pytest.mark.parametrize(
+    "pair", random.Random(0).sample([pair for pair in PAIRS if not clash(*pair)], 120), ids="-".join
+)
+def test_any_two_others_compose(pair):
+    fit(bound(build(asked(*pair))), toy())
 
 
 def test_two_that_set_learning_rates_are_refused():
@@ -599,6 +665,52 @@ def test_build_takes_objects_and_chains():
     assert [type(part).__name__ for part in chain] == ["L2", "FreezeBN", "EMA"]
 
 
-def test_families_hold_each_name_once():
-    names = [name for family in FAMILIES.values() for name in family]
-    assert len(names) == len(set(names)) == len(STRATEGIES)
+def test_every_strategy_has_a_row_of_settings_and_is_called_as_its_file():
+    assert sorted(SETTINGS) == sorted(STRATEGIES)
+    for family, members in FAMILIES.items():
+        for name, cls in members.items():
+            assert cls.__module__ == f"medtl_monai.strategies.{strategies.FOLDERS[family]}.{name}"
+            assert getattr(strategies, cls.__name__) is cls
+            assert cls.cached in ("freezes", "beside", "")
+            assert not set(cls.needs) - set(NEEDED)
+    assert set(strategies.__all__) <= set(dir(strategies)) | {cls.__name__ for cls in STRATEGIES.values()}
+    with pytest.raises(AttributeError, match="no attribute 'L3'"):
+        strategies.L3  # noqa: B018
+
+
+ONE = "from medtl_monai.strategies import Strategy\nclass One(Strategy): pass\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (f"{ONE}class _Base(Strategy): pass\n", "one"),
+        ("from medtl_monai.strategies import L2\nx = 1\n", "none"),
+        (f"{ONE}class Two(Strategy): pass\n", "One, Two"),
+        (f"{ONE}class Other: pass\n", "One, Other"),
+        ("class Other: pass\n", "Other"),
+    ],
+)
+def test_a_file_holds_one_strategy(text, found, tmp_path, monkeypatch):
+    name = f"own_{len(text)}"
+    (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    if found == "one":
+        assert strategies._strategy_of(name).__name__ == "One"
+    else:
+        with pytest.raises(TypeError, match=f"{name} must have one public class, a strategy, got {found}:"):
+            strategies._strategy_of(name)
+
+
+def test_two_strategies_of_one_name_are_refused():
+    l1, l2 = STRATEGIES["l1"], STRATEGIES["l2"]
+    assert strategies._by_name({"a": {"l1": l1}, "b": {"l2": l2}}) == {"l1": l1, "l2": l2}
+    with pytest.raises(TypeError, match="two strategies are called l1:"):
+        strategies._by_name({"a": {"l1": l1}, "b": {"l1": l2}})
+    with pytest.raises(TypeError, match="two strategies are called L2:"):
+        strategies._by_name({"a": {"x": l2}, "b": {"y": l2}})
+
+
+def test_what_derives_from_a_strategy_says_itself_whether_cached_features_go_with_it():
+    own = type("Own", (STRATEGIES["freeze"],), {})
+    assert (STRATEGIES["freeze"].cached, own.cached) == ("freezes", "")

@@ -102,7 +102,7 @@ def test_a_value_is_read_as_it_looks(text, value):
         ("3", "'3' stands where the name of a strategy was expected"),
         ("l2sp", "no strategy 'l2sp': did you mean 'l2_sp'"),
         ("finetune + lpft", "did you mean 'lp_ft'"),
-        ("zzz", "choose from finetune"),
+        ("zzz", "choose from alpha_beta"),
         ("l2_sp(alhpa=1)", "l2_sp takes alpha, beta, not 'alhpa': did you mean 'alpha'"),
         ("finetune(alpha=1)", "finetune takes no arguments, not 'alpha'"),
         ("l2_sp(alpha=high)", "alpha must be a number, got 'high'"),

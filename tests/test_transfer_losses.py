@@ -38,9 +38,10 @@ from medtl_monai.losses import (
     similarity_preserving,
 )
 from medtl_monai.strategies import Context, Step, build, discriminator_weights, kernel_mean_matching, kliep
-from medtl_monai.strategies.feature import mix_style
-from medtl_monai.strategies.instance import principal_components, tradaboost_weights
-from medtl_monai.strategies.semi import virtual_adversarial_loss
+from medtl_monai.strategies.densities import principal_components
+from medtl_monai.strategies.feature.mixstyle import mix_style
+from medtl_monai.strategies.instance.tradaboost import tradaboost_weights
+from medtl_monai.strategies.semi.vat import virtual_adversarial_loss
 from medtl_monai.transforms import PrepareBatch
 from medtl_monai.utils import UserError
 

@@ -179,6 +179,19 @@ def test_adabn_takes_the_statistics_of_the_other_images_and_nothing_else():
     assert torch.equal(layer.running_mean, kept)
 
 
+def test_adabn_measures_the_layers_that_are_asked_for_behind_the_others_as_they_are():
+    held, measured = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+    held.running_mean.fill_(1.0), held.running_var.fill_(4.0)
+    x = torch.randn(4, 3, 8, 8)
+    variants.adapt_batch_norm(nn.Sequential(held, measured), [x], layers=[measured])
+    assert (held.running_mean == 1).all()
+    assert (held.running_var == 4).all()
+    assert int(held.num_batches_tracked) == 0
+    seen = (x.numpy() - 1) / np.sqrt(4 + held.eps)
+    np.testing.assert_allclose(measured.running_mean, seen.mean((0, 2, 3)), rtol=1e-4)
+    np.testing.assert_allclose(measured.running_var, seen.var((0, 2, 3), ddof=1), rtol=1e-4)
+
+
 @pytest.mark.parametrize("name", ["standard", "alpha", "spatial", "dropblock", "stochastic_depth"])
 def test_dropout_acts_in_training_alone_and_within_monte_carlo(name):
     net, x = small(), images()

@@ -3,37 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from ignite.engine import Engine, Events
 from torch import nn
 
 from ..features import FeatureCache
 from ..model import Model
-from ..strategies import (
-    EMA,
-    L1,
-    L2,
-    L2SP,
-    LPFT,
-    Chain,
-    ClassBalanced,
-    Focal,
-    Freeze,
-    FreezeBN,
-    GradualUnfreeze,
-    Importance,
-    PartialFreeze,
-    SampleWeights,
-    SourceSelection,
-    Strategy,
-)
+from ..strategies import STRATEGIES, Chain, Strategy
 from ..utils import UserError
 
 __all__ = ["CacheFeatures"]
-
-_FREEZING = (Freeze, PartialFreeze, GradualUnfreeze, LPFT)
-_WEIGHTING = (ClassBalanced, Focal, SampleWeights, Importance, SourceSelection)
-_BESIDE = (EMA, L1, L2, L2SP, FreezeBN, *_WEIGHTING)  # in training they look at no image and move no frozen block
 
 _log = logging.getLogger("medtl_monai")
 
@@ -79,16 +59,7 @@ class CacheFeatures:
             if views or dtype:
                 raise UserError("cache_views and cache_dtype have no effect without cache_features: give it too.")
             return
-        parts = list(strategy) if isinstance(strategy, Chain) else [strategy]
-        others = [type(part).__name__ for part in parts if type(part) not in _FREEZING + _BESIDE]
-        if not any(isinstance(part, _FREEZING) for part in parts) or others:
-            found = " + ".join(others or [type(part).__name__ for part in parts])
-            raise UserError(
-                f"cache_features needs a strategy that freezes the first blocks and looks at nothing in them (freeze, "
-                f"partial_freeze, gradual_unfreeze or lp_ft, with ema, l1, l2, l2_sp, class_balanced, focal, "
-                f"sample_weights, importance or source_selection beside), got {found}: choose one of these, or leave "
-                "cache_features out."
-            )
+        _refuse_unfit(list(strategy) if isinstance(strategy, Chain) else [strategy])
         if isinstance(network, nn.parallel.DistributedDataParallel):
             raise UserError("cache_features works in one process: leave it out of a multi-process training.")
         if compiled:
@@ -112,3 +83,22 @@ class CacheFeatures:
             run.add_event_handler(Events.EPOCH_STARTED, lambda _, cache=cache: cache.refresh())
             engine.add_event_handler(Events.COMPLETED, lambda _, cache=cache: cache.close())
         _log.info(f"features of frozen blocks are kept: {self.place}")
+
+
+def _refuse_unfit(parts: Sequence[Strategy]) -> None:
+    """Raise where no part freezes the first blocks, or another moves them or looks at what is in them."""
+    others = [type(part).__name__ for part in parts if not part.cached]
+    if others or not any(part.cached == "freezes" for part in parts):
+        found = " + ".join(others or [type(part).__name__ for part in parts])
+        freezing, beside = (
+            [name for name, cls in STRATEGIES.items() if cls.cached == kind] for kind in ("freezes", "beside")
+        )
+        raise UserError(
+            "cache_features needs a strategy that freezes the first blocks and looks at nothing in them "
+            f"({_or(freezing)}, with {_or(beside)} beside), got {found}: choose one of these, or leave cache_features "
+            "out."
+        )
+
+
+def _or(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} or {names[-1]}"

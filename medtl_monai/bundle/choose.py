@@ -75,9 +75,10 @@ def training_items(items: Sequence[dict[str, Any]], repeat_minority: bool) -> li
     return repeated(items) if repeat_minority else list(items)
 
 
-def training_loader(dataset: Dataset, batch_size: int, **more: Any) -> DataLoader:
+def training_loader(dataset: Dataset, batch_size: int, drop_last: bool | None = None, **more: Any) -> DataLoader:
     """Batches of one size: an incomplete one, which batch norm would take for the whole, is left out if it can be."""
-    return DataLoader(dataset, batch_size=batch_size, drop_last=len(dataset) > batch_size, **more)
+    drop_last = len(dataset) > batch_size if drop_last is None else drop_last
+    return DataLoader(dataset, batch_size=batch_size, drop_last=drop_last, **more)
 
 
 def scoring_loaders(

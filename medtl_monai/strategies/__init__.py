@@ -1,106 +1,92 @@
-"""Transfer-learning strategies, by name (for configurations) and by class (for Python)."""
+"""Transfer-learning strategies, by name (for configurations) and by class (for Python).
+
+A folder a family, a file a strategy: its class, which is the file's only public one, says all that there is to say of
+it, and the file's name is the strategy's. Modules whose names begin with an underscore hold what several share.
+"""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
 from difflib import get_close_matches
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any, get_args, get_type_hints
 
 from ..utils import UserError
-from .average import EMA
 from .base import Chain, Context, Step, Strategy, Target
-from .contrast import LinearDependency, SimCVD
-from .feature import AFN, CDAN, CORAL, DANN, JAN, MCC, MMD, AdaBN, MixStyle
-from .instance import (
-    ClassBalanced,
-    Focal,
-    Importance,
-    SampleWeights,
-    SourceSelection,
-    TrAdaBoost,
-    discriminator_weights,
-    kernel_mean_matching,
-    kliep,
-)
-from .parameter import (
-    L1,
-    L2,
-    L2SP,
-    LPFT,
-    Discriminative,
-    FineTune,
-    Freeze,
-    FreezeBN,
-    GradualUnfreeze,
-    PartialFreeze,
-    Scratch,
-    l1_penalty,
-    l2_penalty,
-    l2_sp_penalty,
-)
-from .place import Localization
-from .relation import AttentionTransfer, CoTuning, RelationalDistillation, SimilarityPreserving
-from .semi import VAT, FixMatch, MeanTeacher, PseudoLabel
-from .source import BSS, DELTA, L1SP, AlphaBeta, AutoRGN, BitFit, LwF, Mixout, Surgical
+from .densities import discriminator_weights, kernel_mean_matching, kliep
+from .parameter.l1 import l1_penalty
+from .parameter.l2 import l2_penalty
+from .parameter.l2_sp import l2_sp_penalty
 from .tap import extract
 from .text import parse, render
 
+FOLDERS = {
+    "parameter": "parameter",
+    "feature": "feature",
+    "instance": "instance",
+    "relation": "relation",
+    "semi-supervised": "semi",
+}
+"""Where the strategies of each family are."""
+
+
+def _strategy_of(module: str) -> type[Strategy]:
+    """The strategy of a file, by the name of its module.
+
+    Raises:
+        TypeError: the file has none or several public classes, or it is no strategy.
+    """
+    classes = [one for one in vars(import_module(module)).values() if inspect.isclass(one) and one.__module__ == module]
+    public = [one for one in classes if not one.__name__.startswith("_")]
+    if len(public) != 1 or not issubclass(public[0], Strategy):
+        names = ", ".join(one.__name__ for one in public) or "none"
+        raise TypeError(f"{module} must have one public class, a strategy, got {names}: begin other names with _.")
+    return public[0]
+
+
+def _gather() -> dict[str, dict[str, type[Strategy]]]:
+    """Every strategy by family and name, from the files of the families' folders, in alphabetical order."""
+    families = {}
+    for family, folder in FOLDERS.items():
+        package = f"{__name__}.{folder}"
+        names = sorted(one.name for one in iter_modules(import_module(package).__path__) if one.name[0] != "_")
+        families[family] = {name: _strategy_of(f"{package}.{name}") for name in names}
+    return families
+
+
+def _by_name(families: dict[str, dict[str, type[Strategy]]]) -> dict[str, type[Strategy]]:
+    """Every strategy by its name alone.
+
+    Raises:
+        TypeError: two families have one of the same name, or two strategies are of the same class name.
+    """
+    every = [(name, cls) for members in families.values() for name, cls in members.items()]
+    for words in ([name for name, _ in every], [cls.__name__ for _, cls in every]):
+        twice = sorted({word for word in words if words.count(word) > 1})
+        if twice:
+            raise TypeError(f"two strategies are called {twice[0]}: rename one of the files, and its class.")
+    return dict(every)
+
+
+FAMILIES: dict[str, dict[str, type[Strategy]]] = _gather()
+"""Every strategy by family and name."""
+
+STRATEGIES: dict[str, type[Strategy]] = _by_name(FAMILIES)
+"""Every strategy by name."""
+
+_CLASSES = {cls.__name__: cls for cls in STRATEGIES.values()}
+
 __all__ = [
-    "AFN",
-    "BSS",
-    "CDAN",
-    "CORAL",
-    "DANN",
-    "DELTA",
-    "EMA",
     "FAMILIES",
-    "JAN",
-    "L1",
-    "L1SP",
-    "L2",
-    "L2SP",
-    "LPFT",
-    "MCC",
-    "MMD",
+    "FOLDERS",
     "STRATEGIES",
-    "VAT",
-    "AdaBN",
-    "AlphaBeta",
-    "AttentionTransfer",
-    "AutoRGN",
-    "BitFit",
     "Chain",
-    "ClassBalanced",
-    "CoTuning",
     "Context",
-    "Discriminative",
-    "FineTune",
-    "FixMatch",
-    "Focal",
-    "Freeze",
-    "FreezeBN",
-    "GradualUnfreeze",
-    "Importance",
-    "LinearDependency",
-    "Localization",
-    "LwF",
-    "MeanTeacher",
-    "MixStyle",
-    "Mixout",
-    "PartialFreeze",
-    "PseudoLabel",
-    "RelationalDistillation",
-    "SampleWeights",
-    "Scratch",
-    "SimCVD",
-    "SimilarityPreserving",
-    "SourceSelection",
     "Step",
     "Strategy",
-    "Surgical",
     "Target",
-    "TrAdaBoost",
     "build",
     "check",
     "describe",
@@ -112,70 +98,14 @@ __all__ = [
     "l2_penalty",
     "l2_sp_penalty",
 ]
+__all__.extend(_CLASSES)
 
-FAMILIES: dict[str, dict[str, type[Strategy]]] = {
-    "parameter": {
-        "finetune": FineTune,
-        "scratch": Scratch,
-        "freeze": Freeze,
-        "freeze_bn": FreezeBN,
-        "partial_freeze": PartialFreeze,
-        "gradual_unfreeze": GradualUnfreeze,
-        "discriminative": Discriminative,
-        "lp_ft": LPFT,
-        "l1": L1,
-        "l2": L2,
-        "l2_sp": L2SP,
-        "l1_sp": L1SP,
-        "delta": DELTA,
-        "bss": BSS,
-        "lwf": LwF,
-        "alpha_beta": AlphaBeta,
-        "mixout": Mixout,
-        "bitfit": BitFit,
-        "surgical": Surgical,
-        "auto_rgn": AutoRGN,
-        "ema": EMA,
-    },
-    "feature": {
-        "mmd": MMD,
-        "jan": JAN,
-        "coral": CORAL,
-        "dann": DANN,
-        "cdan": CDAN,
-        "mcc": MCC,
-        "afn": AFN,
-        "adabn": AdaBN,
-        "mixstyle": MixStyle,
-        "linear_dependency": LinearDependency,
-        "localization": Localization,
-    },
-    "instance": {
-        "class_balanced": ClassBalanced,
-        "focal": Focal,
-        "sample_weights": SampleWeights,
-        "importance": Importance,
-        "source_selection": SourceSelection,
-        "tradaboost": TrAdaBoost,
-    },
-    "relation": {
-        "co_tuning": CoTuning,
-        "rkd": RelationalDistillation,
-        "similarity_preserving": SimilarityPreserving,
-        "attention_transfer": AttentionTransfer,
-        "simcvd": SimCVD,
-    },
-    "semi-supervised": {
-        "vat": VAT,
-        "mean_teacher": MeanTeacher,
-        "pseudo_label": PseudoLabel,
-        "fixmatch": FixMatch,
-    },
-}
-"""Every strategy by family and name."""
 
-STRATEGIES: dict[str, type[Strategy]] = {name: cls for family in FAMILIES.values() for name, cls in family.items()}
-"""Every strategy by name."""
+def __getattr__(name: str) -> type[Strategy]:
+    """The class of a strategy: ``from medtl_monai.strategies import L2SP``."""
+    if name in _CLASSES:
+        return _CLASSES[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def build(spec: str | Strategy | Sequence[str | Strategy]) -> Strategy:
@@ -229,7 +159,7 @@ def describe(spec: str | Strategy | Sequence[str | Strategy]) -> str:
     :func:`build` makes the same strategy of it, unless a part was given as an object, which stands with its class.
 
     Example:
-        >>> describe(["l2_sp( alpha = 0.5 )", "freeze_bn", L2(weight=1.0)])
+        >>> describe(["l2_sp( alpha = 0.5 )", "freeze_bn", STRATEGIES["l2"](weight=1.0)])
         'l2_sp(alpha=0.5) + freeze_bn + L2'
     """
     strategy = spec if isinstance(spec, Strategy) else build(spec)

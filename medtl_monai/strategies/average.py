@@ -1,4 +1,4 @@
-"""The moving average of the weights of one training."""
+"""Averages of a network's weights over its training."""
 
 from __future__ import annotations
 
@@ -8,73 +8,59 @@ import torch
 from ignite.engine import Engine, Events
 from torch import Tensor, nn
 
-from ..utils import UserError, unwrap
+from ..utils import unwrap
 from .base import Strategy
 
-__all__ = ["EMA", "follow"]
+__all__ = ["Averaging", "follow", "tensors_of"]
 
 
-class EMA(Strategy):
-    r"""Validate and keep the moving average of the weights, while training goes on from the weights themselves.
+class Averaging(Strategy):
+    """Base of the strategies under which the network holds an average of its weights between epochs.
 
-    .. math:: \bar\theta_t = \bar\theta_{t-1} + a_t (\theta_t - \bar\theta_{t-1}), \quad a_t = \max(1 / s, 9 / (9 + t))
-
-    with :math:`s` the steps of ``epochs`` epochs.
-
-    - **What it does**: training is as without it; at the end of every epoch the network holds the exponential moving
-      average of its weights and batch-norm statistics, so that it is what is validated, chosen and saved.
-    - **When it helps**: while the learning rate is high, and with small batches: a good model earlier, and epochs that
-      differ less, of which the best is chosen more surely.
-    - **Cost**: a copy of the weights; almost no time.
-    - **Settings**: ``epochs`` in [0, inf): over about how many it averages; 0 is ``finetune``.
-    - **What it cannot do**: improve the end of a training whose rate has gone to zero: its last weights are alike.
-
-    References:
-        Polyak, Juditsky. Acceleration of stochastic approximation by averaging. SIAM J. Control Optim. 30, 1992.
-        Morales-Brotons, Vogels, Hendrikx. Exponential moving average of weights in deep learning: dynamics and
-        benefits. TMLR 2024.
+    The average is what is validated, chosen and saved; when the next epoch starts, training goes on from the weights.
     """
 
-    def __init__(self, epochs: float = 0.5) -> None:
+    averages = True
+
+    def __init__(self) -> None:
         super().__init__()
-        if epochs < 0:
-            raise UserError(f"ema: epochs must be 0 or more, got {epochs}.")
-        self.epochs = epochs
         self.average = nn.Module()  # between epochs the weights, while the network holds their average
         self.register_buffer("exchanged", torch.tensor(False))
 
     def prepare(self, network: nn.Module) -> nn.Module:
         """Copy the weights."""
-        for name, value in _state(network).items():
+        for name, value in tensors_of(network).items():
             self.average.register_buffer(name.replace(".", "/"), value.detach().clone())
         return network
 
     def attach(self, engine: Engine) -> None:
-        """Follow the weights after every step; exchange them for the average between epochs."""
+        """Give the network its weights when an epoch starts, and the average when it ends."""
         super().attach(engine)
         engine.add_event_handler(Events.EPOCH_STARTED, self._start)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._follow)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self._exchange)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._end)
 
-    def _start(self, engine: Engine) -> None:
-        if self.exchanged:  # the last epoch's end, of this run or of the one it resumes
-            self._exchange(engine)
-        elif engine.state.iteration == 0:  # the network may have been given other weights since it was prepared
-            follow(self.average.buffers(), _state(engine.network).values(), 1.0)
-
-    def _follow(self, engine: Engine) -> None:
-        step, steps = engine.state.iteration, max(1.0, self.epochs * engine.state.epoch_length)
-        share = max(1 / steps, 9 / (9 + step))
-        follow(self.average.buffers(), _state(engine.network).values(), share)
+    def follow(self, network: nn.Module, share: float) -> None:
+        """Move the average by ``share`` of the way towards the weights."""
+        follow(self.average.buffers(), tensors_of(network).values(), share)
 
     @torch.no_grad()
-    def _exchange(self, engine: Engine) -> None:
+    def exchange(self, network: nn.Module) -> None:
+        """Exchange the weights for their average, or back."""
         self.exchanged.logical_not_()
-        for mine, its in zip(self.average.buffers(), _state(engine.network).values(), strict=True):
+        for mine, its in zip(self.average.buffers(), tensors_of(network).values(), strict=True):
             if not torch.equal(mine, its):  # what is frozen is not touched: cached features count on it
                 kept = mine.clone()
                 mine.copy_(its)
                 its.copy_(kept)
+
+    def _start(self, engine: Engine) -> None:
+        if self.exchanged:  # the last epoch's end, of this run or of the one it resumes
+            self.exchange(engine.network)
+        elif engine.state.iteration == 0:  # the network may have been given other weights since it was prepared
+            self.follow(engine.network, 1.0)
+
+    def _end(self, engine: Engine) -> None:
+        self.exchange(engine.network)
 
 
 @torch.no_grad()
@@ -84,7 +70,7 @@ def follow(average: Iterable[Tensor], weights: Iterable[Tensor], share: float) -
         mine.lerp_(its, share) if mine.is_floating_point() else mine.copy_(its)
 
 
-def _state(network: nn.Module) -> dict[str, Tensor]:
+def tensors_of(network: nn.Module) -> dict[str, Tensor]:
     """Every parameter and buffer once: ``state_dict`` would exchange those with two names twice."""
     network = unwrap(network)
     return {**dict(network.named_parameters()), **dict(network.named_buffers())}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
@@ -100,9 +100,19 @@ class Strategy(nn.Module):
     """The tasks that the strategy makes sense for."""
     measures: ClassVar[bool] = False
     """Whether the strategy measures what an epoch leaves: in a chain it does so after the other parts."""
+    averages: ClassVar[bool] = False
+    """Whether the network holds other weights between epochs than it trains: a chain can hold one such part."""
+    cached: ClassVar[Literal["freezes", "beside", ""]] = ""
+    """Whether it goes with cached features of the first blocks: it ``freezes`` them; or it stands ``beside`` what does,
+    since in training it looks at no image and moves no frozen block; or it does not. Each class says it anew."""
 
     asked: tuple[str, dict[str, Any]] | None = None
     """The name and the arguments that it was asked for by; none if it was made as an object."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "cached" not in vars(cls):  # what derives from a strategy that looks at no image may look at one
+            cls.cached = ""
 
     def __init__(self) -> None:
         super().__init__()
@@ -130,7 +140,7 @@ class Strategy(nn.Module):
         for name in self.needs:
             value = getattr(context, name)
             if value is None or value == 0 or (isinstance(value, Sequence) and not value):
-                raise UserError(f"{type(self).__name__} needs {_NEEDED[name]}")
+                raise UserError(f"{type(self).__name__} needs {NEEDED[name]}")
         self._context = context
 
     @property
@@ -199,8 +209,8 @@ class Chain(Strategy):
     """Several strategies applied in order; their extra losses add up.
 
     Raises:
-        UserError: two parts set learning rates, two decide what is trained, or one wants source weights and another
-            leaves them out.
+        UserError: two parts set learning rates, decide what is trained or average the weights, or one wants source
+            weights and another leaves them out.
     """
 
     def __init__(self, *parts: Strategy) -> None:
@@ -208,8 +218,13 @@ class Chain(Strategy):
         self.parts = nn.ModuleList(parts)
         grouping = [part for part in parts if type(part).param_groups is not Strategy.param_groups]
         freezing = [part for part in parts if part.sets_trainable]
+        averaging = [part for part in parts if part.averages]
         sourced = [part for part in parts if part.needs_source]
-        for what, clashing in (("set learning rates", grouping), ("decide what is trained", freezing)):
+        for what, clashing in (
+            ("set learning rates", grouping),
+            ("decide what is trained", freezing),
+            ("average the weights", averaging),
+        ):
             if len(clashing) > 1:
                 raise UserError(
                     f"only one strategy of a chain can {what}, got {_names(clashing)}: leave out all but one."
@@ -257,7 +272,7 @@ class Chain(Strategy):
             part.attach(engine)
 
 
-_NEEDED = {
+NEEDED = {
     "labels": "the training labels: bind it to a run's context.",
     "classes": "the number of classes: bind it to a run's context.",
     "target": "images without labels: give their folder with --target_dir.",
@@ -267,6 +282,7 @@ _NEEDED = {
     "boxes": "boxes around lesions: give the table the columns x, y, width and height, in pixels from the top left.",
     "source_head": "the source's own classes, which these weights do not carry: choose weights with a head.",
 }
+"""What each entry of :attr:`Strategy.needs` is, and how a user gives it."""
 
 
 def _free_name(engine: Engine, name: str) -> str:

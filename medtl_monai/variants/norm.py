@@ -331,12 +331,15 @@ def convert_norm(network: nn.Module, name: str, **settings: Any) -> nn.Module:
 
 
 @torch.no_grad()
-def adapt_batch_norm(network: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
+def adapt_batch_norm(
+    network: nn.Module, batches: Iterable[Tensor], *, layers: Iterable[nn.Module] | None = None
+) -> nn.Module:
     """Replace the running statistics of batch norm by those of other images (AdaBN); the affine stays.
 
     Args:
         network: any network with batch norm; it is left in the mode it was in.
         batches: images of the target domain, ``(B, C, *spatial)``, at least one batch.
+        layers: the batch norms that are measured; the others use what they have. Default: all.
 
     References:
         Li, Wang, Shi, Hou, Liu. Revisiting batch normalization for practical domain adaptation. 2016.
@@ -345,7 +348,8 @@ def adapt_batch_norm(network: nn.Module, batches: Iterable[Tensor]) -> nn.Module
     first = next(remaining, None)
     if first is None:
         raise UserError("AdaBN needs images of the target domain, got none.")
-    layers = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    layers = network.modules() if layers is None else layers
+    layers = [m for m in layers if isinstance(m, _BatchNorm) and m.track_running_stats]
     modes = {module: module.training for module in network.modules()}
     momenta = [layer.momentum for layer in layers]
     network.eval()

@@ -52,7 +52,7 @@ METRICS = {
 def run(cli, tmp_path_factory):
     """One finished training of two epochs, whose model was saved into the bundle."""
     output = tmp_path_factory.mktemp("run") / "first"
-    done = cli.train(output, "--epochs", 2, "--save_to_models", "true")
+    done = cli.train(output, "--epochs", 2, "--save_to_models", "true", launcher=("-m",))
     return output, done
 
 

@@ -30,7 +30,7 @@ def cli(make_cli, dataset):
 def run(cli, tmp_path_factory):
     """One finished training of three epochs on one slice a patient, whose model was saved into the bundle."""
     output = tmp_path_factory.mktemp("run") / "first"
-    cli.train(output, "--epochs", 3, "--save_to_models", "true")
+    cli.train(output, "--epochs", 3, "--save_to_models", "true", launcher=("-m",))
     return output
 
 
@@ -125,7 +125,7 @@ def test_boxes_train_and_the_most_suspicious_places_are_scored(cli, tmp_path, wa
     cli.train(output, *way, "--compare_sides", "true", "--epochs", 2)
     trained = read_predictions(output / "predictions.csv")
     saved = states(output / "checkpoints" / "best.pt")
-    assert ("head.0.weight" in saved["model"]) == saved["settings"]["lesion_map"] == ("--lesion_map" in way)
+    assert ("head.0.weight" in saved["model"]) == saved["about"]["lesion_map"] == ("--lesion_map" in way)
     checkpoint = ("--checkpoint", output / "checkpoints" / "best.pt")
     done = cli("inference", "--output_dir", tmp_path / "all", *checkpoint)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -160,7 +160,8 @@ def test_mammograms_are_classified_too(cli, shared_data, tmp_path):
 
 BAD = [
     (("--data_strategy", 3), "data_strategy must be 1"),
-    (("--normal_share", 2), "normal_share must be above 0"),
+    (("--normal_share", 2), "normal_share must be a number from 0 to 1"),
+    (("--data_strategy", 1, "--normal_share", 0), "normal_share must be above 0"),
     (("--crop_size", 300), "crop_size must lie between 2 and image_size"),
     (("--crop_size", 16, "--lesion_map", "true"), "crop_size and lesion_map exclude each other"),
     (

@@ -32,7 +32,7 @@ def runs(cli, cohorts, tmp_path_factory):
     """One finished training of classes and one of findings."""
     folder = tmp_path_factory.mktemp("runs")
     for layout, dataset in cohorts.items():
-        cli.train(folder / layout, "--dataset_dir", dataset)
+        cli.train(folder / layout, "--dataset_dir", dataset, launcher=("-m",))
     return folder
 
 
@@ -116,7 +116,7 @@ def test_images_are_weighted_by_the_table_and_towards_a_target(cli, cohorts, tmp
     domain = rows[0].split(",")[columns.index("domain")]
     done = cli.train(
         tmp_path / "out", "--dataset_dir", dataset, "--target_dir", dataset / "normal",
-        "--strategy", "['sample_weights','importance','tradaboost']", "--strategy_settings::tradaboost::domain", domain,
+        "--strategy", f"sample_weights + importance + tradaboost(domain={domain})",
     )  # fmt: skip
     assert re.search(r"Importance: weights up to \d+\.\d, as if \d+ of \d+ images", done.stdout)
     last = states(tmp_path / "out" / "checkpoints" / "last.pt")["strategy"]
@@ -125,7 +125,7 @@ def test_images_are_weighted_by_the_table_and_towards_a_target(cli, cohorts, tmp
     assert 0 < last["parts.2.target"].sum() < len(last["parts.2.target"])
     done = cli.train(
         tmp_path / "cached", "--dataset_dir", dataset, "--target_dir", dataset / "normal", "--augmentation", "$None",
-        "--strategy", "['freeze','importance']", "--cache_features", tmp_path / "features",
+        "--strategy", "freeze + importance", "--cache_features", tmp_path / "features",
     )  # fmt: skip
     assert "Importance: weights up to" in done.stdout
     assert "features of frozen blocks are kept" in done.stdout
@@ -135,7 +135,7 @@ def test_images_are_weighted_by_the_table_and_towards_a_target(cli, cohorts, tmp
 
 def test_two_processes_score_the_same_model_alike(cli, runs, tmp_path):
     # from a finished model, head and all, with a step that changes nothing
-    args = ("--epochs", 1, "--image_size", 32, "--batch_size", 4, "--strategy_settings::partial_freeze::blocks", -1,
+    args = ("--epochs", 1, "--image_size", 32, "--batch_size", 4, "--strategy", "partial_freeze(blocks=-1)",
             "--weights", runs / "table" / "checkpoints" / "best.pt")  # fmt: skip
     launcher = ("-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29518", "-m")
     done = cli("train+multi_gpu_train", *args, "--lr", 1e-12, "--output_dir", tmp_path / "two", launcher=launcher)

@@ -16,11 +16,8 @@ COHORTS = {
         folder, patients=12, frames=4, size=(48, 40), progress=False
     ),
 }
-SETTINGS = {
-    "simcvd": ("--variant::dropout", 0.1),
-    "tradaboost": ("--strategy_settings::tradaboost::domain", "A"),
-    "source_selection": ("--strategy_settings::source_selection::keep", 0.9),
-}
+ARGUMENTS = {"tradaboost": "domain=A", "source_selection": "keep=0.9"}
+SETTINGS = {"simcvd": ("--variant::dropout", 0.1)}
 COLUMNS = {"sample_weights", "tradaboost"}  # they need columns that the layout of BCS-DBT does not have
 MATRIX = [
     (bundle, name)
@@ -63,4 +60,5 @@ def test_a_bundle_trains_with_a_strategy(clis, cohort, bundle, name, tmp_path):
     pictures = cli.dataset if "segmentation" in bundle else cohort
     target = pictures if STRATEGIES[name].needs or name in ("vat", "simcvd") else None
     more = () if target is None else ("--target_dir", target)
-    cli.train(tmp_path / "out", "--strategy", name, *more, *SETTINGS.get(name, ()))
+    strategy = f"{name}({ARGUMENTS.get(name, '')})"
+    cli.train(tmp_path / "out", "--strategy", strategy, *more, *SETTINGS.get(name, ()))

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 
-from ..backbones import anatomy
-from ..utils import UserError, unwrap
-from .base import _NEEDED, Step
-from .feature import FeatureStrategy
-from .tap import Tap
+from ...backbones import anatomy
+from ...utils import UserError, unwrap
+from ..base import NEEDED, Step
+from ..listening import FeatureStrategy
+from ..tap import Tap
 
 __all__ = ["Localization"]
 
@@ -52,7 +52,7 @@ class Localization(FeatureStrategy):
     def loss(self, step: Step) -> Tensor | None:
         """Of this batch's boxes: ``batch["lesion"]``, 1 within and 0 elsewhere, ``(B, 1, *spatial)``."""
         if "lesion" not in step.batch:
-            raise UserError(f"Localization needs {_NEEDED['boxes']}")
+            raise UserError(f"Localization needs {NEEDED['boxes']}")
         assert self._tap is not None, "prepare comes first"
         lesion = torch.as_tensor(step.batch["lesion"])
         seen = self._tap.value[: len(lesion)]  # of a network that compares sides, the other ones follow

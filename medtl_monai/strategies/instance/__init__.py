@@ -1,0 +1,1 @@
+"""Instance-based transfer: which images count, and how much."""

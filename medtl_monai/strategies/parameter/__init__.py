@@ -1,0 +1,1 @@
+"""Parameter-based transfer: which of the source weights are kept, and how hard."""

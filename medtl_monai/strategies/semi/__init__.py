@@ -1,0 +1,1 @@
+"""Semi-supervised transfer: images without labels teach consistency."""
