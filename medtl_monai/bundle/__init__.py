@@ -9,6 +9,7 @@ from .domains import Domains, named_domains, tell_domains
 from .handlers import Checkpoints, EpochSeed, History, Patience, Resume, SavePredictions, as_handler
 from .keys import check_keys, check_nested, check_values, given_keys
 from .levels import score_patients, suspicion
+from .masks import SaveMasks
 from .members import Ensemble, Member, cycle_length
 from .origin import follow, image_statistics, read_backbone
 from .processes import leave_processes
@@ -16,7 +17,8 @@ from .rank import rank_weights, render_rank
 from .record import close_record, open_output, write_config
 from .report import Predicted, Report, data_format, install_model, predict
 from .scores import accuracy, log_loss, mean_auc
-from .segmentation import SaveMasks, SegmentationReport, middle_share, read_stacks, segment, structure_values, unmasked
+from .segmentation import SegmentationReport, segment
+from .stacks import middle_share, read_stacks, structure_values, unmasked
 from .start import (
     default_amp,
     default_amp_dtype,

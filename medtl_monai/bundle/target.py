@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..data import SliceDataset, check_readable, unlabelled
 from ..features import extract_features
 from ..model import Model
-from .segmentation import unmasked
+from .stacks import unmasked
 
 __all__ = ["SourceImages", "TargetImages", "target_images"]
 
