@@ -42,6 +42,7 @@ __all__ = [
     "contour_grid",
     "dice_strips",
     "grad_cam",
+    "last_map",
     "learning_curves",
     "pr_curves",
     "reliability_diagram",
@@ -478,6 +479,35 @@ def _around(mask: Array) -> tuple[slice, ...]:
     ranges = [np.flatnonzero(mask.any(axis)) for axis in (1, 0)]
     room = max(16, *(int(r[-1] - r[0]) for r in ranges))
     return tuple(slice(max(0, r[0] - room), r[-1] + 1 + room) for r in ranges)
+
+
+def last_map(network: nn.Module, layers: Sequence[str], image: Tensor) -> str | None:
+    """The last of ``layers`` that gives maps, which :func:`grad_cam` can show; ``None`` where none does.
+
+    After it there may be dense layers, as in LeNet, AlexNet and VGG, or tokens.
+
+    Args:
+        network: in evaluation mode.
+        layers: names of modules, in their order.
+        image: ``(B, channels, H, W)``, as the network takes it.
+    """
+    found: list[str] = []
+
+    def look(name: str) -> Callable[..., None]:
+        def keep(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            if isinstance(output, Tensor) and output.ndim == image.ndim and max(output.shape[2:]) > 1:
+                found.append(name)
+
+        return keep
+
+    handles = [network.get_submodule(name).register_forward_hook(look(name)) for name in layers]
+    try:
+        with torch.no_grad():
+            network(image)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return max(found, key=list(layers).index, default=None)
 
 
 def grad_cam(network: nn.Module, layer: str, images: Tensor, classes: Sequence[int]) -> NDArray[np.float64]:

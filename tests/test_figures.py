@@ -8,6 +8,7 @@ from PIL import Image
 from sklearn import metrics as sk
 
 from medtl_monai import figures
+from medtl_monai.backbones import anatomy, build
 from medtl_monai.metrics import ranked_counts
 
 NAMES = {
@@ -209,6 +210,17 @@ def test_grad_cam_equals_a_hand_worked_map():
     found = figures.grad_cam(Pooled(), "conv", image.repeat(2, 1, 1, 1), [0, 1])
     np.testing.assert_allclose(found[0], [[0.25, 0.5], [0.0, 1.0]])
     assert not found[1].any()
+
+
+def test_the_last_layer_that_gives_maps_is_found_before_dense_ones():
+    net = build("lenet5", in_channels=1).eval()
+    layers = [block.prefixes[-1] for block in anatomy(net).blocks[:-1]]
+    image = torch.rand(1, 1, 32, 32)
+    layer = figures.last_map(net, layers, image)
+    assert layer != layers[-1]  # which is dense
+    assert figures.grad_cam(net, layer, image, [0]).shape == (1, 32, 32)
+    assert figures.last_map(net, layers[-1:], image) is None
+    assert not any(module._forward_hooks for module in net.modules())
 
 
 def test_grad_cam_leaves_no_hook_and_works_on_a_frozen_network():

@@ -210,14 +210,18 @@ class Report:
         batch = batch if self.model.takes_pairs else batch[:, : self.model.channels]
         tell_domains(network, [part.items[i].get("domain") for i in chosen])
         predicted = part.probabilities.argmax(1)
-        heats = figures.grad_cam(network, anatomy(network).blocks[-2].prefixes[-1], batch, predicted[chosen])
+        blocks = [block.prefixes[-1] for block in anatomy(network).blocks[:-1]]
+        layer = figures.last_map(network, blocks, batch[:1])
+        heats = None if layer is None else figures.grad_cam(network, layer, batch, predicted[chosen])
         truth = [class_name(label, self.classes) for label in part.labels[chosen]]
         captions = [
             f"{Path(part.items[i]['image']).name}\n{name}, predicted {self.classes[predicted[i]]} "
             f"({part.probabilities[i, predicted[i]]:.0%})"
             for i, name in zip(chosen, truth, strict=True)
         ]
-        said = part.probabilities[chosen] > 0.5 if self.model.task == "multilabel" else predicted[chosen]
+        said = (
+            part.probabilities[chosen] > self.model.threshold if self.model.task == "multilabel" else predicted[chosen]
+        )
         right = [bool(np.all((s == y) | np.isnan(y))) for s, y in zip(said, part.labels[chosen], strict=True)]
         figures.case_grid(
             [picture[: self.model.channels].mean(0).numpy() for picture in pictures],
