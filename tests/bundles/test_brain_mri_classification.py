@@ -321,7 +321,7 @@ def test_what_cannot_be_an_ensemble_is_refused(run, tmp_path):
     torch.save(content, tmp_path / "other.pt")
     with pytest.raises(UserError, match="its classes differ"):
         Ensemble([path, str(tmp_path / "other.pt")], device="cpu")
-    with pytest.raises(UserError, match="there is no checkpoint nowhere.pt"):
+    with pytest.raises(UserError, match="there are no trained weights at nowhere.pt"):
         Ensemble(["nowhere.pt"], device="cpu")
     with pytest.raises(UserError, match="4 epochs cannot be divided into 3 cycles"):
         cycle_length(4, 3)
