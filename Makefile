@@ -16,6 +16,7 @@ demo: $(DEMO_VENV)/.installed
 test: $(TEST_VENV)/.installed
 	$(TEST_VENV)/bin/ruff check .
 	$(TEST_VENV)/bin/ruff format --check .
+	$(TEST_VENV)/bin/mypy medtl_monai
 	$(TEST_VENV)/bin/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 test-slow: $(TEST_VENV)/.installed
