@@ -101,8 +101,9 @@ def fold_into_head(head: nn.Module, scale: ArrayLike, offset: ArrayLike) -> None
     layers = [m for m in head.modules() if isinstance(m, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d))]
     if not layers or layers[-1].bias is None:
         raise ValueError(f"expected a head that ends in a linear or convolutional layer with a bias, got {head}.")
-    layer = layers[-1]
+    layer, bias = layers[-1], layers[-1].bias
+    assert bias is not None
     with torch.no_grad():
         factor, shift = (torch.as_tensor(np.asarray(v)).to(layer.weight) for v in (scale, offset))
         layer.weight.mul_(factor.view(-1, *[1] * (layer.weight.ndim - 1)))
-        layer.bias.mul_(factor).add_(shift)
+        bias.mul_(factor).add_(shift)

@@ -127,8 +127,9 @@ def _weights_list(options: argparse.Namespace) -> None:
 def _weights_show(options: argparse.Namespace) -> None:
     from .weights import local, lookup
 
-    path = Path(options.source)
-    if not path.is_file():
+    given = Path(options.source)
+    path: Path | None = given
+    if not given.is_file():
         source = lookup(options.source)
         for field in fields(source):
             print(f"{field.name:<14} {getattr(source, field.name)}")

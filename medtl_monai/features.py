@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psutil
 import torch
@@ -103,10 +103,10 @@ class FeatureCache:
             )
         self.network, self.place, self.views, self.dtype = unwrap(network), place, views, dtype
         self._inner, self._given = prepare_batch, None if frozen is None else tuple(frozen)
-        count = len(loader.dataset)
+        self._data = cast("Any", loader.dataset)
+        count = len(self._data)
         self._known = torch.zeros(max(views, 1) * count, dtype=torch.bool).share_memory_()  # workers read it
         self._visits = torch.zeros(count, dtype=torch.long).share_memory_()
-        self._data = loader.dataset
         self.loader = _reload(loader, _Rows(loader.dataset, self._known, self._visits, entries))
         self._frozen: tuple[str, ...] = ()
         self._seen: Any = None
@@ -152,10 +152,12 @@ class FeatureCache:
             image, label = self._inner(batch, device, non_blocking)
             self._pending = _Pending(image, label, rows, replay=False)
         else:
-            shape, dtype = self._store.image
+            store = self._store
+            assert store is not None, "what is replayed was recorded"
+            shape, dtype = store.image
             image, label = torch.empty((len(rows), *shape), dtype=dtype, device="meta"), None
-            if "label" in self._store.parts:
-                label = self._store.read("label", rows, device)
+            if "label" in store.parts:
+                label = store.read("label", rows, device)
             self._pending = _Pending(image, label, rows, replay=True, device=device)
         return image, label
 
@@ -176,6 +178,7 @@ class FeatureCache:
         if not pending.replay and self._store is None:
             self._store = self._open(pending)
         store = self._store
+        assert store is not None, "what is replayed was recorded"
         if pending.replay:
             forwards = {name: partial(store.replay, name, pending) for name in self._frozen}
         else:
@@ -189,6 +192,7 @@ class FeatureCache:
         self._active.close()
         recorded, self._recording = self._recording, None
         if recorded is not None and output is not None:  # no output: the pass has failed
+            assert self._store is not None
             self._known[recorded.rows] = True
             self._store.flush(self._known)
 
@@ -228,7 +232,7 @@ class FeatureCache:
         weights = hashlib.sha256()
         for name, tensor in self._tensors(self._frozen):
             weights.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            weights.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+            weights.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
         device = image.device.type
         return {
             "weights": weights.hexdigest(),
@@ -297,7 +301,7 @@ def extract_features(
         cache.close()
         network.train(was_training)
     rows = [found[row] for row in sorted(found)]
-    labels = None if rows[0][1] is None else torch.stack([label for _, label in rows])
+    labels = None if rows[0][1] is None else torch.stack([cast("Tensor", label) for _, label in rows])
     return torch.stack([features for features, _ in rows]), labels
 
 
@@ -315,7 +319,7 @@ class _Pending:
 class _Rows(Dataset):
     """A data set's items with their ``row`` in the cache; without image and label where a whole batch is known."""
 
-    def __init__(self, dataset: Dataset, known: Tensor, visits: Tensor, entries: bool) -> None:
+    def __init__(self, dataset: Any, known: Tensor, visits: Tensor, entries: bool) -> None:
         self.dataset, self.known, self.visits, self.entries = dataset, known, visits, entries
 
     def __len__(self) -> int:
@@ -508,7 +512,8 @@ def _rehearsal(
 
 def _beside(network: nn.Module, frozen: Sequence[str]) -> dict[str, set[str]]:
     """Parameters beside modules (class tokens) of the blocks whose modules are ``frozen``, with the names of these."""
-    parameters, found = {name for name, _ in network.named_parameters()}, {}
+    parameters = {name for name, _ in network.named_parameters()}
+    found: dict[str, set[str]] = {}
     for block in anatomy(network).blocks[:-1]:
         modules = set(modules_of(network, block.prefixes))
         if modules <= set(frozen):
@@ -528,7 +533,8 @@ def _replaced(
     """Other ``forward`` functions for some modules, whose hooks stay, and parameters without content."""
     weights = {name: network.get_parameter(name) for name in empty}
     for name, weight in weights.items():
-        network.get_submodule(name.rpartition(".")[0])._parameters[name.rpartition(".")[2]] = weight.to("meta")
+        owner = network.get_submodule(name.rpartition(".")[0])
+        owner._parameters[name.rpartition(".")[2]] = weight.to("meta")  # type: ignore[assignment]
     modules = {name: network.get_submodule(name) for name in forwards}
     before = {name: vars(module).get("forward") for name, module in modules.items()}
     for name, module in modules.items():
@@ -540,8 +546,8 @@ def _replaced(
             network.get_submodule(name.rpartition(".")[0])._parameters[name.rpartition(".")[2]] = weight
         for name, module in modules.items():
             del module.forward
-            if before[name] is not None:
-                module.forward = before[name]
+            if (own := before[name]) is not None:
+                module.forward = own
 
 
 def _forward(network: nn.Module, name: str) -> Callable[..., Any]:
@@ -582,7 +588,7 @@ def _checksum(tensor: Tensor) -> int:
     """Changes with the content, also where torch's version counter does not (``.data``)."""
     bits = tensor.detach().contiguous().view(-1).view(torch.uint8)
     words = bits.view(torch.int64) if len(bits) % 8 == 0 else bits
-    return torch.hash_tensor(words).item() if len(bits) else 0
+    return int(torch.hash_tensor(words).item()) if len(bits) else 0
 
 
 def _check_room(needed: int, free: int, where: str) -> None:

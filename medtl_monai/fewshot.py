@@ -218,7 +218,7 @@ def meta_train(
             loss(learner(support), support_labels).backward()
             descent.step()
         if method == "reptile":
-            moves = [w - p for p, w in zip(learnt, weights, strict=True)]
+            moves: Sequence[Tensor | None] = [w - p for p, w in zip(learnt, weights, strict=True)]
         else:
             moves = torch.autograd.grad(loss(learner(query), query_labels), learnt, allow_unused=True)
         with torch.no_grad():

@@ -65,7 +65,7 @@ def _grid(panels: int, columns: int, size: tuple[float, float], title: str) -> t
     columns = min(columns, panels)
     rows = math.ceil(panels / columns)
     figure = Figure(figsize=(max(size[0] * columns, 4.0), size[1] * rows + 0.6), layout="constrained")
-    figure.get_layout_engine().set(h_pad=0.08)  # type: ignore[union-attr]
+    figure.get_layout_engine().set(h_pad=0.08)  # type: ignore[union-attr, call-arg]
     figure.suptitle(_text(title, width=max(48, 40 * columns)), fontsize=11)
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for spare in axes[panels:]:
@@ -118,13 +118,14 @@ def learning_curves(
         if best_epoch is not None:
             axes.axvline(best_epoch, color=GREY, linestyle=":", label=f"best epoch ({best_epoch})")
         axes.set(xlabel="Epoch", ylabel=label)
-        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+        locator: Any = axes.xaxis.get_major_locator()  # of linear axes, matplotlib's MaxNLocator
+        locator.set_params(integer=True, min_n_ticks=1)
         _tidy(axes)
         axes.legend(fontsize=8, frameon=False)
     _save(figure, path)
 
 
-def _cycle(count: int) -> list[dict[str, str]]:
+def _cycle(count: int) -> list[dict[str, Any]]:
     """Line styles that differ in colour, and past six in dashes too."""
     colors, dashes = [BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY], ["-", "--", ":"]
     return [{"color": colors[i % 6], "linestyle": dashes[i // 6 % 3]} for i in range(count)]
@@ -142,7 +143,7 @@ def _pr(tp: Array, fp: Array) -> Array:
 
 
 def _curves(
-    curve: Callable[[Array, Array], Array], scores: Array, truth: Array, patients: Sequence[str]
+    curve: Callable[[Array, Array], Array], scores: Array, truth: Array, patients: Sequence[str] | Array
 ) -> tuple[Array, Array, Array]:
     """The curve on the grid, and the lower and upper edge of its band."""
 
@@ -303,11 +304,14 @@ def reliability_diagram(
         probabilities, labels = check_predictions(probabilities, labels, names)
         confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     pair = [torch.from_numpy(values.astype(np.float64))[None, None] for values in (confidence, correct)]
-    mean_confidence, accuracy, images = (t[0, 0].numpy() for t in calibration_binning(*pair, num_bins=CALIBRATION_BINS))
+    mean_confidence, accuracy, images = (
+        t[0, 0].numpy() for t in calibration_binning(pair[0], pair[1], num_bins=CALIBRATION_BINS)
+    )
     left, width = np.arange(CALIBRATION_BINS) / CALIBRATION_BINS, 1 / CALIBRATION_BINS
 
     figure, (upper, lower) = _grid(2, 1, (4.4, 2.6), f"Calibration\n{title}")
-    upper.get_gridspec().set_height_ratios([2.6, 1])
+    grid: Any = upper.get_gridspec()
+    grid.set_height_ratios([2.6, 1])
     upper.bar(
         left, np.nan_to_num(accuracy), width, align="edge", color=SKY, alpha=0.6, edgecolor="white", label="accuracy"
     )

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -203,7 +203,11 @@ class Model:
         """The network, with random weights."""
         variant = dict(self.variant)
         changes = {key: variant.pop(key) for key in VARIANTS if key in variant}
-        shape = {"in_channels": self.channels, "num_classes": len(self.classes), "spatial_dims": self.dimensions}
+        shape: dict[str, Any] = {
+            "in_channels": self.channels,
+            "num_classes": len(self.classes),
+            "spatial_dims": self.dimensions,
+        }
         for name in variant:
             if name in shape:
                 raise UserError(f"variant has no {name!r}: channels, classes and dimensions follow from the data.")
@@ -247,7 +251,11 @@ class Model:
             ToSliced("image", channels=self.channels),
         ]
         if part == "train":
-            both = {"keys": ["image", "lesion"], "allow_missing_keys": True, "mode": ["area", "nearest"]}
+            both: dict[str, Any] = {
+                "keys": ["image", "lesion"],
+                "allow_missing_keys": True,
+                "mode": ["area", "nearest"],
+            }
             steps += [MarkLesiond("image", draw=lesions), self._scale("image"), Resized(spatial_size=side, **both)]
         else:
             steps += [self._scale("image"), Resized("image", spatial_size=side)]
@@ -298,7 +306,8 @@ class Model:
         return ScalePercentilesd(keys, lower=lower, upper=upper, **more)
 
     def _normalize(self, keys: Any, **more: Any) -> NormalizeIntensityd:
-        mean, std = list(self.mean), list(self.std)
+        mean: Any = list(self.mean)
+        std: Any = list(self.std)
         return NormalizeIntensityd(keys, subtrahend=mean, divisor=std, channel_wise=True, **more)
 
     def prepare_batch(self, augment: nn.Module | None = None, mix: nn.Module | None = None) -> PrepareBatch:
@@ -334,7 +343,7 @@ class Model:
         """
         if self.task != "segmentation":
             return Compose([self.activation("pred")])
-        back = Invertd("pred", transform=preparation, orig_keys="image", nearest_interp=False)
+        back = Invertd("pred", transform=cast("Compose", preparation), orig_keys="image", nearest_interp=False)
         return Compose([self.activation("pred"), back, CopyItemsd("pred", names="probability"), *self.decision()])
 
     def activation(self, keys: Any) -> Activationsd:

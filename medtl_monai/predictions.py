@@ -134,9 +134,10 @@ def class_name(label: ArrayLike, classes: Sequence[str]) -> str:
         >>> class_name(1, ["benign", "cancer"]), class_name([1, 0, float("nan")], ["Mass", "Nodule", "Effusion"])
         ('cancer', 'Mass|Effusion?')
     """
-    if np.ndim(label) == 0:
-        return "" if label < 0 else classes[label]
-    marks = zip(classes, label, strict=True)
+    given: Any = label
+    if np.ndim(given) == 0:
+        return "" if given < 0 else classes[given]
+    marks = zip(classes, given, strict=True)
     return "|".join(f"{name}?" if np.isnan(y) else name for name, y in marks if y != 0) or NO_FINDING
 
 

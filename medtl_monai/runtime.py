@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,12 +54,13 @@ class Exported(nn.Module):
 
     def _onnx(self, image: Tensor) -> bytes:
         file, batch = io.BytesIO(), {0: "batch"}
-        names = {"input_names": ["image"], "output_names": ["pred"]}
+        names: dict[str, Any] = {"input_names": ["image"], "output_names": ["pred"]}
+        target: Any = file  # or an open file, which the types do not say
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the tracer's, of shapes that are constant here
                 torch.onnx.export(
-                    self.network, (image,), file, dynamo=False, **names, dynamic_axes={"image": batch, "pred": batch}
+                    self.network, (image,), target, dynamo=False, **names, dynamic_axes={"image": batch, "pred": batch}
                 )
         except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
             reason = str(error).strip().partition("\n")[0]

@@ -7,13 +7,14 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 __all__ = [
     "UNKNOWN",
+    "MonaiEngine",
     "UserError",
     "atomic_path",
     "cache_dir",
@@ -29,6 +30,9 @@ __all__ = [
 
 UNKNOWN = 255
 """In maps of labels: a place of which nothing is known."""
+
+MonaiEngine: TypeAlias = Any
+"""An engine of MONAI. Ignite's types know neither its network and optimizer, nor what its state and output hold."""
 
 
 class UserError(ValueError):
@@ -50,7 +54,7 @@ def unwrap(network: nn.Module) -> nn.Module:
         if isinstance(network, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
             network = network.module
         elif "_orig_mod" in network._modules:
-            network = network._modules["_orig_mod"]
+            network = cast("nn.Module", network._modules["_orig_mod"])
         else:
             return network
 

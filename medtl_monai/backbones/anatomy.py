@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 from monai.networks import nets
 from torch import nn
@@ -80,7 +81,7 @@ def anatomy(network: nn.Module) -> Anatomy:
     """
     network = unwrap(network)
     if hasattr(network, "anatomy"):
-        return network.anatomy()
+        return cast("Any", network).anatomy()
     refuse(type(network))
     if isinstance(network, nets.FlexibleUNet):
         return _flexible(network)

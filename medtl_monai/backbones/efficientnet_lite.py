@@ -128,7 +128,8 @@ class EfficientNetLite(nn.Module):
         # the first and the last stage are not repeated more often
         last = len(STAGES) - 1
         repeats = [r if i in (0, last) else math.ceil(r * depth) for i, (r, *_) in enumerate(STAGES)]
-        blocks, inputs = [], _STEM
+        blocks: list[nn.Module] = []
+        inputs = _STEM
         for n, (_, kernel_size, stride, expansion, channels) in zip(repeats, STAGES, strict=True):
             outputs = round_to_8(channels * width)
             for j in range(n):

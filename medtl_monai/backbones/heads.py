@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from monai.networks import nets
@@ -122,5 +123,5 @@ def _places(pool: nn.Module, dims: int) -> int:
     """How many numbers a pooling gives for each channel."""
     if isinstance(pool, SpatialPyramidPool):
         return pool.places
-    size = pool.output_size
+    size = cast("int | Sequence[int]", pool.output_size)
     return size**dims if isinstance(size, int) else math.prod(size)

@@ -144,7 +144,7 @@ class _Staged(nn.Module):
 
 
 # channels of the branches 1x1, 3x3 (reduced, then convolved), "5x5" and pooled (Szegedy et al. 2015, table 1)
-_GOOGLENET = {
+_GOOGLENET: dict[str, Any] = {
     "inception3a": (64, 96, 128, 16, 32, 32),
     "inception3b": (128, 128, 192, 32, 96, 64),
     "maxpool3": 3,
@@ -207,7 +207,7 @@ class GoogLeNet(_Staged):
                 self.add_module(name, pool(row, 2, ceil_mode=True))
                 continue
             a, b0, b, c0, c, d = row
-            branches = {
+            branches: dict[str, Any] = {
                 "branch1": [(a, 1)],
                 "branch2": [[(b0, 1), (b, 3)]],
                 "branch3": [[(c0, 1), (c, 3)]],
@@ -433,7 +433,7 @@ class _Residual(_Branches):
 
 _BLOCK35 = {"branch0": [(32, 1)], "branch1": [[(32, 1), (32, 3)]], "branch2": [[(32, 1), (48, 3), (64, 3)]]}
 _BLOCK17 = {"branch0": [(192, 1)], "branch1": [[(128, 1), (160, (1, 7)), (192, (7, 1))]]}
-_BLOCK8 = {"branch0": [(192, 1)], "branch1": [[(192, 1), (224, (1, 3)), (256, (3, 1))]]}
+_BLOCK8: dict[str, Any] = {"branch0": [(192, 1)], "branch1": [[(192, 1), (224, (1, 3)), (256, (3, 1))]]}
 # repeats, branches of a residual block, scale: where the name says so
 _RESNET_V2: dict[str, Any] = {
     "conv2d_1a": (32, 3, 2),
@@ -491,7 +491,9 @@ class InceptionResNetV2(_Staged):
         for name, row in _RESNET_V2.items():
             if name.startswith("repeat"):
                 repeats, branches, scale = row
-                layer = nn.Sequential(*(_Residual(spatial_dims, channels, branches, scale) for _ in range(repeats)))
+                layer: nn.Module = nn.Sequential(
+                    *(_Residual(spatial_dims, channels, branches, scale) for _ in range(repeats))
+                )
             else:
                 layer, channels = _layer(spatial_dims, channels, row)
             self.add_module(name, layer)

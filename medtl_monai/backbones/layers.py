@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from monai.networks.layers.factories import Conv, Norm, Pool
@@ -72,10 +73,11 @@ _PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 def cut(x: Tensor) -> Tensor:
     """Without the first place of each spatial axis."""
-    return x[(..., *[slice(1, None)] * (x.ndim - 2))].contiguous()
+    places: tuple[Any, ...] = (..., *[slice(1, None)] * (x.ndim - 2))
+    return x[places].contiguous()
 
 
-def conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor, cuts: bool = False) -> Tensor:
+def conv_norm(conv: Any, norm: Any, x: Tensor, cuts: bool = False) -> Tensor:
     """``norm(conv(x))``, in one pass over the map where ``norm`` is a batch norm with given statistics.
 
     Its scale and shift then go into the convolution's weights, for this call alone: frozen and scoring networks are

@@ -73,7 +73,7 @@ before. What a network lacks is left out. What stands before the head in its blo
 
 _DOWNSTREAM = "gives maps for another network and no classes"
 
-REFUSED: dict[type[nn.Module], str] = {
+REFUSED: dict[type | None, str] = {
     nets.Critic: "tells real images from others and no classes",
     nets.DAF3D: "gives a list of maps in training and is built on torchvision",
     nets.DiNTS: "is put together by a search, which is not plain data",

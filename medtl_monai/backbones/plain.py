@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 from monai.networks.layers.factories import Conv, Pool
 from torch import Tensor, nn
@@ -163,6 +164,6 @@ class VGG(_Plain):
 def _size(pool: nn.Module) -> int:
     """How many places an adaptive pooling has."""
     places = 1
-    for n in pool.output_size:
+    for n in cast("Sequence[int]", pool.output_size):
         places *= n
     return places

@@ -66,7 +66,7 @@ def build_target(spec: Mapping[str, Any], *, spatial_dims: int, in_channels: int
     arguments = {key: value for key, value in spec.items() if key != "_target_"}
     target = spec.get("_target_")
     make = _look_up(target)
-    name = target.rpartition(".")[2]
+    name = spec["_target_"].rpartition(".")[2]
     _check_plain(name, arguments)
     refuse_download(name, arguments)
     kind = make if isinstance(make, type) else nn.Module
@@ -150,7 +150,8 @@ def _check_plain(name: str, value: Any) -> None:
 
 def _parameters(make: Callable[..., nn.Module]) -> dict[str, inspect.Parameter]:
     """What a constructor takes by name, and those take to which it passes the rest on."""
-    makers = [kind.__init__ for kind in make.__mro__] if isinstance(make, type) else [make, _FUNCTIONS[make]]
+    kinds: Any = make.__mro__ if isinstance(make, type) else ()
+    makers = [kind.__init__ for kind in kinds] or [make, _FUNCTIONS[make]]
     found: dict[str, inspect.Parameter] = {}
     for maker in makers:
         parameters = inspect.signature(maker).parameters.values()

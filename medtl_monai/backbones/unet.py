@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from monai.networks.nets.basic_unet import UpCat
@@ -97,13 +97,14 @@ class TransferUNet(nn.Module):
         for up, tap in zip(self.decoder, self._taps[-2::-1], strict=False):
             y = up(y, features[tap])
         y = interpolate(self.head(y), x.shape[2:], mode=_MODES[x.ndim - 2], align_corners=False)
-        return y[(..., *map(slice, size))]
+        places: tuple[Any, ...] = (..., *map(slice, size))
+        return y[places]
 
     def anatomy(self) -> Anatomy:
         """The encoder's blocks, the decoder's, and the head."""
         encoder = [block.within("encoder") for block in self._blocks]
         decoder = [Block(f"decoder.{i}", (f"decoder.{i}",)) for i in range(len(self.decoder))]
-        features = self.head[0].in_channels
+        features = cast("int", self.head[0].in_channels)
         return Anatomy((*encoder, *decoder, Block("head", ("head",))), "head", features, encoder="encoder")
 
     def _features(self, x: Tensor) -> dict[str, Tensor]:

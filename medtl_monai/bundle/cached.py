@@ -11,7 +11,7 @@ from torch import nn
 from ..features import FeatureCache
 from ..model import Model
 from ..strategies import STRATEGIES, Chain, Strategy
-from ..utils import UserError
+from ..utils import MonaiEngine, UserError
 
 __all__ = ["CacheFeatures"]
 
@@ -67,11 +67,13 @@ class CacheFeatures:
         if views and resume is not None:
             raise UserError("resume: the augmented views of an interrupted run are gone: leave cache_views out.")
 
-    def attach(self, engine: Engine) -> None:
+    def attach(self, engine: MonaiEngine) -> None:
         """Change where ``engine`` and the validator take their batches from."""
         if self.place is None:
             return
-        runs = [(run, views) for run, views in ((engine, self.views), (self.validator, 0)) if run is not None]
+        runs: list[tuple[MonaiEngine, int]] = [
+            (run, views) for run, views in ((engine, self.views), (self.validator, 0)) if run is not None
+        ]
         caches = [
             FeatureCache(
                 self.network, run.data_loader, run.prepare_batch, place=self.place, views=views, dtype=self.dtype

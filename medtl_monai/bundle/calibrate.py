@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -61,7 +62,7 @@ class Calibration:
         network = load_network(self.model, self.checkpoint, device=self.device)
         loader = self.loaders["val"]
         probabilities = predict(network, loader, self.model, device=self.device, name="val")
-        labels = np.array([item["label"] for item in loader.dataset.data])
+        labels = np.array([item["label"] for item in cast("Any", loader.dataset).data])
         scale, offset = fit_calibration(probabilities, labels, self.model.task)
         fold_into_head(network.get_submodule(anatomy(network).head), scale, offset)
         content["model"] = network.state_dict()

@@ -74,7 +74,7 @@ def read_parts(
         UserError: an unreadable image, a class with too few patients, patients shared by parts.
     """
     hashes = check_readable(cases.items)
-    settings = {"classes": cases.classes, "val_fraction": val_fraction, "fold": fold, "seed": seed}
+    settings: dict[str, Any] = {"classes": cases.classes, "val_fraction": val_fraction, "fold": fold, "seed": seed}
     names = [part] * len(cases.items) if part else split_patients(cases.items, **settings)
     leakage = audited(cases.items, names, hashes, allow_shared_patients)
     for name in dict.fromkeys(names):

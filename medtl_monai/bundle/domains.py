@@ -10,7 +10,7 @@ from typing import Any
 from ignite.engine import Engine, Events
 from torch import nn
 
-from ..utils import UserError, unwrap
+from ..utils import MonaiEngine, UserError, unwrap
 from ..variants import domains_of, use_domain
 
 __all__ = ["Domains", "named_domains", "tell_domains"]
@@ -66,7 +66,7 @@ def tell_domains(network: nn.Module, domain: Sequence[str | None] | str | None) 
 @cache
 def _warn(name: str | None, known: tuple[str, ...]) -> None:
     which = f"the domain {name}, which the training lacked" if name else "no known domain"
-    _log.warning(f"images of {which}: their normalization is the mean over {', '.join(known)}")
+    _log.warning(f"images of {which}: their normalization is the mean over {', '.join(map(str, known))}")
 
 
 class Domains:
@@ -85,13 +85,13 @@ class Domains:
         for one in self.networks if domain is not None else ():
             known = domains_of(unwrap(one))
             if domain not in known:
-                has = f"knows {', '.join(known)}" if known else "has no norm domain"
+                has = f"knows {', '.join(map(str, known))}" if known else "has no norm domain"
                 raise UserError(f"domain: the model {has}, got {domain!r}: give one that it knows, or leave it out.")
 
     def attach(self, engine: Engine) -> None:
         """Speak before every iteration."""
         engine.add_event_handler(Events.ITERATION_STARTED, self)
 
-    def __call__(self, engine: Engine) -> None:
+    def __call__(self, engine: MonaiEngine) -> None:
         for network in self.networks:
             tell_domains(network, engine.state.batch.get("domain", self.domain))

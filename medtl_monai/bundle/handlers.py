@@ -19,7 +19,7 @@ from tqdm import tqdm
 from ..losses import smoothing_part
 from ..model import Model, read_checkpoint
 from ..predictions import relative, write_predictions
-from ..utils import UserError, atomic_path, unwrap, with_bar
+from ..utils import MonaiEngine, UserError, atomic_path, unwrap, with_bar
 
 __all__ = [
     "Checkpoints",
@@ -47,7 +47,7 @@ class EpochSeed:
         """Seed at ``EPOCH_STARTED``, before the data loader is asked for an order."""
         engine.add_event_handler(Events.EPOCH_STARTED, self)
 
-    def __call__(self, engine: Engine) -> None:
+    def __call__(self, engine: MonaiEngine) -> None:
         set_determinism((self.seed * 100_003 + engine.state.epoch * 1_009 + engine.state.rank) % 2**32)
 
 
@@ -95,7 +95,7 @@ class History:
         """Go on after the rows of a checkpoint."""
         self.rows = list(state["rows"])
 
-    def _open(self, engine: Engine) -> None:
+    def _open(self, engine: MonaiEngine) -> None:
         if engine.state.rank == 0:
             self._writer = SummaryWriter(self.log_dir)
 
@@ -104,7 +104,7 @@ class History:
         name = f"epoch {engine.state.epoch}/{engine.state.max_epochs}"
         self._bar = with_bar(None, name, total=engine.state.epoch_length)
 
-    def _iteration(self, engine: Engine) -> None:
+    def _iteration(self, engine: MonaiEngine) -> None:
         output = engine.state.output
         self._losses.append(output["loss"].item())
         for name, value in self._parts_of(output).items():
@@ -132,7 +132,7 @@ class History:
             task = task - parts["smoothing"]
         return {"task": task, **parts} if parts else {}
 
-    def _epoch_completed(self, engine: Engine) -> None:
+    def _epoch_completed(self, engine: MonaiEngine) -> None:
         self._bar.close()
         state, network = engine.state, unwrap(engine.network)
         count = len(self._losses)
@@ -208,7 +208,7 @@ class Checkpoints:
         """Go on from the best epoch of a checkpoint."""
         self.best = dict(state)
 
-    def __call__(self, engine: Engine) -> None:
+    def __call__(self, engine: MonaiEngine) -> None:
         value = _defined(self.validator.state.metrics.get(self.key_metric))
         highest = self.best.get("value")
         if highest is None or (value is not None and value > highest):  # before the first validation: the newest
@@ -248,7 +248,8 @@ class Resume:
         if self.path is not None:
             engine.add_event_handler(Events.STARTED, self)
 
-    def __call__(self, engine: Engine) -> None:
+    def __call__(self, engine: MonaiEngine) -> None:
+        assert self.path is not None  # as it was attached
         content = read_checkpoint(self.path)
         targets = {**self.checkpoints.state, "checkpoints": self.checkpoints}
         missing = [name for name in (*targets, "trainer", "about") if name not in content]
@@ -297,7 +298,7 @@ class Patience:
         if self.epochs is not None:
             engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
-    def __call__(self, engine: Engine) -> None:
+    def __call__(self, engine: MonaiEngine) -> None:
         if engine.state.epoch - self.checkpoints.best["epoch"] >= self.epochs:
             if engine.state.rank == 0:
                 _log.info(f"stopped: {self.epochs} epochs in a row were no better")
@@ -328,7 +329,7 @@ class SavePredictions:
     def _start(self, engine: Engine) -> None:
         self._bar = with_bar(None, "predicting", total=engine.state.epoch_length)
 
-    def _collect(self, engine: Engine) -> None:
+    def _collect(self, engine: MonaiEngine) -> None:
         self._images += [str(case["image"].meta["filename_or_obj"]) for case in engine.state.batch]
         self._rows += [torch.as_tensor(case["pred"]).cpu() for case in engine.state.output]
         self._bar.update()

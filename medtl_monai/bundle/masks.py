@@ -17,7 +17,7 @@ from ..data import write_nifti
 from ..metrics.segmentation import ejection_fractions, volumes_ml
 from ..model import Model
 from ..predictions import relative
-from ..utils import atomic_path, with_bar
+from ..utils import MonaiEngine, atomic_path, with_bar
 from .stacks import stem, ventricles
 
 __all__ = ["SaveMasks"]
@@ -55,7 +55,7 @@ class SaveMasks:
     def _start(self, engine: Engine) -> None:
         self._bar = with_bar(None, "segmenting", total=engine.state.epoch_length)
 
-    def _save(self, engine: Engine) -> None:
+    def _save(self, engine: MonaiEngine) -> None:
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
             meta, mask = item["image"].meta, output["pred"].as_tensor().cpu()
             path, spacing = Path(meta["filename_or_obj"]), meta.get("spacing")

@@ -18,5 +18,5 @@ def leave_processes(network: nn.Module) -> None:
     """
     if not isinstance(network, DistributedDataParallel):
         return
-    network.reducer = network.logger = network.process_group = None
+    network.reducer = network.logger = network.process_group = None  # type: ignore[assignment]
     torch.distributed.destroy_process_group()

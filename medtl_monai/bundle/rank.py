@@ -101,6 +101,7 @@ def _outputs(
     progress: bool,
 ) -> tuple[NDArray[Any], NDArray[Any] | None]:
     """Features ``(N, F)`` of all items, and probabilities of the source's classes where it tells them apart."""
+    statistics: dict[str, Any] = dict(image_statistics(source.name, channels))
     model = Model(
         task="classification",
         classes=["one", "other"],  # of a head that is not used
@@ -108,14 +109,14 @@ def _outputs(
         variant=dict(source.options),
         channels=channels,
         image_size=image_size,
-        **image_statistics(source.name, channels),
+        **statistics,
     )
     network = model.network()
     where = anatomy(network)
     load_weights(network, source.name, head=where.head)
     loader = DataLoader(Dataset(items, model.preparation("target")), batch_size=_BATCH)
     prepare = model.prepare_batch()
-    network = network.to(device, memory_format=torch.channels_last)
+    network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     try:
         features, _ = extract_features(network, loader, prepare, device=device, place=place, progress=progress)
     except RuntimeError:

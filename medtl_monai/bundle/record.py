@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import ignite
 import monai
@@ -118,7 +118,7 @@ def open_output(
             f"{folder} already holds a run: give another --output_dir, or --resume its checkpoints/last.pt."
         )
     if now is not None:
-        now.opened = folder  # type: ignore[attr-defined]
+        now.opened = folder
     write_config(output_dir, bundle_root, strategy)
     record: dict[str, Any] = {"state": "running", "command": _command(), "commit": _commit(), "started": _BEGAN}
     if strategy is not None:
@@ -188,7 +188,7 @@ def write_config(output_dir: str, bundle_root: str, strategy: Strategy | None = 
     now = running()
     if now is None:
         return
-    config = copy.deepcopy(dict(now.parser.config))
+    config = copy.deepcopy(dict(cast("dict[str, Any]", now.parser.config)))
     config.pop(ConfigParser.meta_key, None)
     for key in DECIDED:
         decided = now.parser.ref_resolver.resolved_content.get(key)

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -40,7 +40,7 @@ class Predicted:
     @property
     def items(self) -> list[dict[str, Any]]:
         """The datalist items."""
-        return list(self.loader.dataset.data)
+        return list(cast("Any", self.loader.dataset).data)
 
     @property
     def labels(self) -> np.ndarray:
@@ -229,7 +229,7 @@ class Report:
             path,
             title=title,
             correct=right,
-            overlays=heats,
+            overlays=None if heats is None else list(heats),
         )
 
 

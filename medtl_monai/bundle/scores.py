@@ -60,7 +60,7 @@ class _AtOnce(CumulativeIterationMetric):
         super().__init__()
         self.compute = compute
 
-    def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **_: Any) -> tuple[Tensor, Tensor | None]:
+    def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **_: Any) -> Any:
         return y_pred.float(), y if y is None else y.float()
 
     def aggregate(self) -> float:

@@ -139,7 +139,7 @@ class SegmentationReport(Report):
 
     def _metrics(self, part: Segmented) -> dict[str, Any]:
         of_slice = [part.patients[case] for case, _ in part.where]
-        settings = {"seed": self.seed, "n_bootstrap": _RESAMPLES}
+        settings: dict[str, Any] = {"seed": self.seed, "n_bootstrap": _RESAMPLES}
         return {
             "images": len(part.items),
             "slices": len(part.slices),

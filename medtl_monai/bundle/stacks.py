@@ -99,7 +99,7 @@ def read_stacks(
     """
     hashes = _look(cases, structures)
     plain = [{**item, "label": 0} for item in cases.items]  # no classes to balance
-    settings = {"val_fraction": val_fraction, "fold": fold, "seed": seed, "classes": ["of masks"]}
+    settings: dict[str, Any] = {"val_fraction": val_fraction, "fold": fold, "seed": seed, "classes": ["of masks"]}
     names = [part] * len(plain) if part else split_patients(plain, **settings)
     leakage = audited(plain, names, hashes, allow_shared_patients)
     for name in dict.fromkeys(names):
@@ -165,7 +165,7 @@ def middle_share(items: Sequence[Mapping[str, Any]], structures: Mapping[str, in
     """
     farthest = 0.0
     for item in with_bar(items, "looking where the structures lie"):
-        mask = stack_of(item, "label")[0]
+        mask: Any = stack_of(item, "label")[0]
         size = torch.tensor(mask.shape[:2])
         inside = torch.isin(mask.as_tensor(), torch.tensor(list(structures.values()))).any(-1).nonzero()
         if len(inside):

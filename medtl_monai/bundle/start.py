@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -63,16 +63,18 @@ def start(bundle_root: str, workflow: str) -> None:
         return
     keep_freed_memory()
     parser, base = now.parser, own_configuration(bundle_root, workflow)
-    _join_processes(parser.config)
+    config = cast("dict[str, Any]", parser.config)
+    _join_processes(config)
     keep_log()
     if now.run_id not in now.parser:  # MONAI takes the first word that belongs to no key for the name of what is run
         raise UserError(
             f"{now.run_id!r} belongs to no key: put a value that has spaces in quotes, as in --strategy 'freeze + ema'."
         )
     own = now.config_root_path.resolve() == (Path(bundle_root) / "configs").resolve()
-    given = given_keys(parser.config, base, own)
-    parser.config = as_typed(parser.config)
-    settle(parser.config, base, given, workflow)
+    given = given_keys(config, base, own)
+    config = as_typed(config)
+    parser.config = cast("Any", config)
+    settle(config, base, given, workflow)
     parser.parse(reset=True)
 
 
@@ -124,7 +126,8 @@ def _take_network(config: dict[str, Any], base: Mapping[str, Any], given: set[st
 
 def _check_checkpoints(config: Mapping[str, Any]) -> None:
     """Trained weights that are not there show before images are read."""
-    named = config.get("checkpoints") if isinstance(config.get("checkpoints"), list) else [config.get("checkpoint")]
+    several = config.get("checkpoints")
+    named = several if isinstance(several, list) else [config.get("checkpoint")]
     for file in named:
         if isinstance(file, str) and not file.startswith(("$", "@")):
             Model.read(file)

@@ -24,7 +24,7 @@ class _Images:
     """A data set's images in their order, prepared for the network and not augmented."""
 
     def __init__(
-        self, dataset: Dataset, prepare: Callable[..., Any], batch_size: int, device: torch.device | str
+        self, dataset: Any, prepare: Callable[..., Any], batch_size: int | None, device: torch.device | str
     ) -> None:
         self.dataset, self.prepare, self.batch_size, self.device = dataset, prepare, batch_size, device
 

@@ -85,7 +85,7 @@ def transfer(
     strategy.bind(context)
     report = load_weights(network, origin, head=where.head, encoder=where.encoder, min_coverage=min_coverage)
     _log.info(f"weights\n{report}")
-    layout = {"memory_format": torch.channels_last} if _is_2d(network) else {}
+    layout: dict[str, Any] = {"memory_format": torch.channels_last} if _is_2d(network) else {}
     network = strategy.prepare(network.to(device, **layout))
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
     total = sum(p.numel() for p in network.parameters())
@@ -131,7 +131,7 @@ def fill(network: nn.Module, checkpoint: str | Path, device: torch.device | str)
     except (RuntimeError, TypeError) as error:
         reason = (str(error).splitlines() or [""])[-1].strip()
         raise UserError(f"{checkpoint} does not fit the network: {reason}") from error
-    layout = {"memory_format": torch.channels_last} if _is_2d(network) else {}
+    layout: dict[str, Any] = {"memory_format": torch.channels_last} if _is_2d(network) else {}
     return network.to(device, **layout).eval()
 
 

@@ -56,12 +56,12 @@ def read_array(name: str | Path) -> Array:
 class ArrayReader(ImageReader):
     """MONAI's reader interface for :func:`read_array`, for ``LoadImaged``'s ``reader``; ``(x, y)`` as MONAI's."""
 
-    def verify_suffix(self, filename: Sequence[str | Path] | str | Path) -> bool:
+    def verify_suffix(self, filename: Sequence[str | Path] | str | Path) -> bool:  # type: ignore[override]
         """Whether all are names of arrays."""
         names = [filename] if isinstance(filename, (str, Path)) else filename
         return all(split_array(name) is not None for name in names)
 
-    def read(self, data: Sequence[str | Path] | str | Path, **_: Any) -> str:
+    def read(self, data: Sequence[str | Path] | str | Path, **_: Any) -> str:  # type: ignore[override]
         """The name, if it is one; reading is left to :meth:`get_data`."""
         name = data if isinstance(data, (str, Path)) else data[0]
         _parts(name)

@@ -98,7 +98,7 @@ def with_boxes(cases: Cases, columns: str | Sequence[str], mode: str) -> Cases:
         )
     if "box" in cases.items[0]:
         return cases
-    known = {tuple(columns): mode} if named else BOX_COLUMNS
+    known: Mapping[Any, str] = {tuple(columns): mode} if named else BOX_COLUMNS
     first = cases.items[0].get(_GATHERED, [{}])[0]
     there = next((names for names in known if set(names) <= set(first)), None)
     if there is None and named:
@@ -133,7 +133,7 @@ class MarkLesiond(MapTransform):
     """
 
     def __init__(self, keys: Sequence[Hashable] | Hashable, draw: bool = True) -> None:
-        super().__init__(keys)  # type: ignore[arg-type]
+        super().__init__(keys)
         self.draw = draw
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

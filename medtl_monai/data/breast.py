@@ -69,7 +69,7 @@ class JoinSidesd(MapTransform):
     """
 
     def __init__(self, keys: Sequence[Hashable] | Hashable, compare: bool = True) -> None:
-        super().__init__(keys)  # type: ignore[arg-type]
+        super().__init__(keys)
         self.compare = compare
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -94,7 +94,7 @@ class MapLesiond(MapTransform):
     """
 
     def __init__(self, keys: Sequence[Hashable] | Hashable, label_key: Hashable = "label") -> None:
-        super().__init__(keys)  # type: ignore[arg-type]
+        super().__init__(keys)
         self.label_key = label_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -131,7 +131,7 @@ class RandCropLesiond(MapTransform, RandomizableTrait):
     """
 
     def __init__(self, keys: Sequence[Hashable] | Hashable, size: int, image_size: int) -> None:
-        super().__init__(keys)  # type: ignore[arg-type]
+        super().__init__(keys)
         if not 1 < size <= image_size:
             raise UserError(f"crop_size must lie between 2 and image_size, {image_size}; got {size}.")
         self.size = size

@@ -63,7 +63,7 @@ def write_datalist(path: str | Path, cases: Cases) -> None:
         if cases.task == "multilabel":
             entry["label"] = [None if math.isnan(value) else value for value in entry["label"]]
         lists.setdefault(_LISTS[item.get("split") or "train"], []).append(entry)
-    about = {"task": cases.task, "classes": cases.classes, "layout": cases.layout}
+    about: dict[str, Any] = {"task": cases.task, "classes": cases.classes, "layout": cases.layout}
     if cases.label_values:
         about["label_values"] = cases.label_values
     write_json(path, about | lists)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from monai.transforms import LoadImage
@@ -196,7 +196,7 @@ def _dicom(file: str) -> _Loaded:
     array = read_frame(file, about.frames // 2 if several else frame, rescale=False)
     array = array.mean(axis=-1) if array.ndim == 3 else array
     shape = (*about.shape, about.frames) if several else about.shape
-    spacing = about.spacing
+    spacing: tuple[float, ...] | None = about.spacing
     if several and spacing and about.slice_spacing:
         spacing = (*spacing, about.slice_spacing)
     return _Loaded(array, shape, f"{about.bits_stored} bits", spacing)
@@ -204,7 +204,11 @@ def _dicom(file: str) -> _Loaded:
 
 def _mask(item: Mapping[str, Any], image: _Read, name: str, doubts: dict[str, list[str]]) -> set[int]:
     label = item["label"]
-    mask = read_contour(label, image.shape) if is_contour(label) else _load(label, item, "label").array
+    mask = (
+        read_contour(label, cast("tuple[int, int]", image.shape))
+        if is_contour(label)
+        else _load(label, item, "label").array
+    )
     if mask.shape != image.shape:
         doubts["masks of another size than their image"].append(
             f"{name} ({_sides(mask.shape)}, not {_sides(image.shape)})"

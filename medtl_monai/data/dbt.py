@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -30,6 +30,7 @@ GROUPS = {"normal": ["normal"], "tumour": ["benign", "cancer", "malignant"]}
 _KEYS = ("image", "other", "label", "patient", "view", "laterality", "split", "domain", "box", "box_side")
 
 Item = Mapping[str, Any]
+AnyItem = TypeVar("AnyItem", bound=Item)
 
 
 def load_breasts(
@@ -171,7 +172,7 @@ def breast_slices(path: str | Path, *, compare_sides: bool = False) -> list[dict
     return [{key: item[key] for key in ("image", "other") if key in item} for item in items]
 
 
-def repeat_minority(items: Sequence[Item]) -> list[Item]:
+def repeat_minority(items: Sequence[AnyItem]) -> list[AnyItem]:
     """Items with those of smaller classes repeated, in turn, until all classes are as large as the largest.
 
     With random augmentation, each copy is another picture. For training items only: after the split, so that no copy

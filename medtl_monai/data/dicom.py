@@ -20,6 +20,7 @@ from ..utils import UserError
 
 if TYPE_CHECKING:
     from pydicom import Dataset
+    from pydicom.uid import UID
 
 __all__ = ["DicomReader", "Header", "header", "is_dicom", "read_frame", "read_series", "split_frame"]
 
@@ -208,12 +209,12 @@ class DicomReader(ImageReader):
     def __init__(self, rescale: bool = True, window: bool = False) -> None:
         self.rescale, self.window = rescale, window
 
-    def verify_suffix(self, filename: Sequence[str | Path] | str | Path) -> bool:
+    def verify_suffix(self, filename: Sequence[str | Path] | str | Path) -> bool:  # type: ignore[override]
         """Whether all are DICOM files or folders."""
         names = [filename] if isinstance(filename, (str, Path)) else filename
         return all(Path(name).is_dir() or is_dicom(name) for name in names)
 
-    def read(self, data: Sequence[str | Path] | str | Path, **_: Any) -> list[str]:
+    def read(self, data: Sequence[str | Path] | str | Path, **_: Any) -> list[str]:  # type: ignore[override]
         """The paths, if they are DICOM; decoding is left to :meth:`get_data`."""
         names = [data] if isinstance(data, (str, Path)) else list(data)
         if not self.verify_suffix(names):
@@ -253,8 +254,14 @@ class _Slice:
     def __init__(self, path: str, index: int, number: int, tags: Dataset) -> None:
         self.path, self.index, self.number, self.tags = path, index, number, tags
         known = tags.get("ImagePositionPatient") and tags.get("ImageOrientationPatient")
-        self.normal = _normal(tags) if known else None
+        self.normal = _normal(tags) if known else np.zeros(3)
         self.position = float(np.dot(self.normal, tags.ImagePositionPatient)) if known else None  # mm along the normal
+
+    @property
+    def place(self) -> float:
+        """The position of a slice that has one."""
+        assert self.position is not None
+        return self.position
 
 
 def _tags(path: str) -> Dataset:
@@ -287,7 +294,7 @@ def _decode(path: str, index: int | None, *, every: bool = False) -> tuple[Array
     tags = pydicom.Dataset()
     frame = None if every else index or 0
     try:
-        known = {"ds_out": tags, "specific_tags": [Tag(tag) for tag in _GROUPS], "index": frame}
+        known: dict[str, Any] = {"ds_out": tags, "specific_tags": [Tag(tag) for tag in _GROUPS], "index": frame}
         array = pixel_array(path, decoding_plugin=_plugin(path), **known)
     except Exception:  # no such frame, deflated, without a preamble: look at all of it
         tags = _tags(path)
@@ -333,7 +340,7 @@ class _Plain:
             file.seek(self.start + index * pixels.nbytes)
             for at in range(0, flat.size, _PIECE):
                 piece = flat[at : at + _PIECE]
-                if file.readinto(piece.view(np.uint8)) != piece.nbytes:
+                if file.readinto(piece.view(np.uint8).data) != piece.nbytes:
                     return None
                 if self.limits and not self.limits[0] <= piece.min() <= piece.max() <= self.limits[1]:
                     return None
@@ -495,9 +502,10 @@ def _flat(tags: Dataset, index: int, macros: Sequence[int] | None = None) -> Dat
     from pydicom import Dataset
 
     flat = Dataset(dict(tags.items()))  # much quicker than update()
-    flat.file_meta = getattr(tags, "file_meta", None)
+    meta: Any = getattr(tags, "file_meta", None)
+    flat.file_meta = meta
     for groups in [*_groups(tags, _GROUPS[0], 0), *_groups(tags, _GROUPS[1], index)]:
-        for tag in groups.keys() if macros is None else groups.keys() & macros:
+        for tag in groups.keys() if macros is None else groups.keys() & macros:  # type: ignore[operator]
             macro = groups[tag]
             if macro.VR == "SQ" and macro.value:
                 flat.update(macro.value[0])
@@ -541,9 +549,9 @@ def _spacing(frame: Dataset) -> tuple[tuple[float, float] | None, str]:
 
 
 def _slice_spacing(tags: Dataset) -> float | None:
-    places = [_Slice("", index, 0, _flat(tags, index)).position for index in (0, _frames(tags) - 1)]
-    if None not in places and places[0] != places[1]:
-        return abs(places[1] - places[0]) / (_frames(tags) - 1)
+    first, last = (_Slice("", index, 0, _flat(tags, index)).position for index in (0, _frames(tags) - 1))
+    if first is not None and last is not None and first != last:
+        return abs(last - first) / (_frames(tags) - 1)
     frame = _flat(tags, 0)
     value = frame.get("SpacingBetweenSlices") or frame.get("SliceThickness")
     return abs(float(value)) if value else None
@@ -598,13 +606,13 @@ def _in_space(slices: list[_Slice], name: str) -> tuple[list[_Slice], float | No
     """Slices in their order along the normal, and the usual distance between them in mm."""
     if any(np.abs(item.normal - slices[0].normal).max() > 1e-2 for item in slices):
         raise UserError(f"the slices in {name} differ in orientation: expected parallel slices; read them one by one.")
-    ordered = sorted(slices, key=lambda item: item.position)  # a stable sort: by instance number among equals
-    kept = [item for i, item in enumerate(ordered) if not i or item.position - ordered[i - 1].position > _SAME]
+    ordered = sorted(slices, key=lambda item: item.place)  # a stable sort: by instance number among equals
+    kept = [item for i, item in enumerate(ordered) if not i or item.place - ordered[i - 1].place > _SAME]
     if len(kept) < len(ordered):
         _log.warning(f"{name}: {len(ordered) - len(kept)} slices lie where another lies and are left out.")
-    gaps = np.diff([item.position for item in kept])
+    gaps = np.diff([item.place for item in kept])
     step = float(np.median(gaps)) if len(gaps) else None
-    wide = gaps[gaps > _GAP * step] if len(gaps) else gaps
+    wide = gaps[gaps > _GAP * step] if step is not None else gaps
     if len(wide):
         missing = int(np.round(wide / step).sum()) - len(wide)
         _log.warning(
@@ -613,7 +621,7 @@ def _in_space(slices: list[_Slice], name: str) -> tuple[list[_Slice], float | No
     return kept, step
 
 
-def _guessed_syntax(tags: Dataset) -> str:
+def _guessed_syntax(tags: Dataset) -> UID:
     from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
     implicit, little = tags.original_encoding

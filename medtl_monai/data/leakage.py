@@ -144,7 +144,7 @@ def _near_pairs(
 def _pair(one: str, other: str, part: str, other_part: str, distance: int) -> dict[str, Any]:
     files = [str(stored_in(name)) for name in (one, other)]
     within = [name.removeprefix(file) for name, file in zip((one, other), files, strict=True)]
-    same = distance == 0 and within[0] == within[1] and filecmp.cmp(*files, shallow=False)
+    same = distance == 0 and within[0] == within[1] and filecmp.cmp(files[0], files[1], shallow=False)
     return {"images": [one, other], "parts": [part, other_part], "distance": distance, "same_file": same}
 
 

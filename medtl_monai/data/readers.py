@@ -37,11 +37,13 @@ class AnyReader(ImageReader):
         self.readers = (ArrayReader(), DicomReader(), PILReader(), NiftiReader())
         self.other = ITKReader()
 
-    def verify_suffix(self, filename: Sequence[str | Path] | str | Path) -> bool:
+    def verify_suffix(self, filename: Sequence[str | Path] | str | Path) -> bool:  # type: ignore[override]
         """Always: what no other reader takes is ITK's."""
         return True
 
-    def read(self, data: Sequence[str | Path] | str | Path, **_: Any) -> tuple[ImageReader, Any]:
+    def read(  # type: ignore[override]
+        self, data: Sequence[str | Path] | str | Path, **_: Any
+    ) -> tuple[ImageReader, Any]:
         """The reader that could, and what it read.
 
         Raises:
@@ -81,7 +83,7 @@ class ToSliced(MapTransform):
     def __init__(
         self, keys: Sequence[Hashable] | Hashable, channels: int = 1, allow_missing_keys: bool = False
     ) -> None:
-        super().__init__(keys, allow_missing_keys)  # type: ignore[arg-type]
+        super().__init__(keys, allow_missing_keys)
         if channels not in (1, 3):
             raise UserError(f"channels must be 1 or 3 for images of two dimensions, got {channels!r}.")
         self.channels = channels

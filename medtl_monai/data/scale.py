@@ -38,7 +38,7 @@ class ScalePercentilesd(MapTransform):
         upper: float = 100.0,
         allow_missing_keys: bool = False,
     ) -> None:
-        super().__init__(keys, allow_missing_keys)  # type: ignore[arg-type]
+        super().__init__(keys, allow_missing_keys)
         if not 0 <= lower < upper <= 100:
             raise UserError(f"ScalePercentilesd: percentiles are 0 <= lower < upper <= 100, got {lower} and {upper}.")
         self.percentiles = [lower, upper]

@@ -28,7 +28,7 @@ def suspicious_spacing(volume: MetaTensor) -> str | None:
         'its spacing is 1.0 mm along all axes, which hardly fits 256 x 256 x 24 voxels'
     """
     shape = [int(n) for n in volume.shape[-3:]]
-    codes = [volume.meta.get(key) for key in ("sform_code", "qform_code")]
+    codes: list[Any] = [volume.meta.get(key) for key in ("sform_code", "qform_code")]
     if None not in codes and not any(int(code) for code in codes):
         return "its NIfTI header gives no position in space (sform and qform code 0), so its spacing may be made up"
     ones = np.allclose(np.asarray(volume.pixdim, dtype=float), 1.0, atol=1e-6)

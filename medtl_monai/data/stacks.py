@@ -100,7 +100,7 @@ def write_nifti(path: str | Path, array: NDArray[Any], affine: NDArray[Any]) -> 
         part.write_bytes(gzip.compress(nib.Nifti1Image(array, affine).to_bytes(), mtime=0))
 
 
-def stack_of(item: Mapping[Hashable, Any], key: str) -> MetaTensor:
+def stack_of(item: Mapping[Any, Any], key: str) -> MetaTensor:
     """The stack in the file under ``key`` of a datalist item.
 
     In HDF5 files the item's ``<key>_key`` names the data set, else it is called as the key; ``frame`` is the frame of
@@ -134,7 +134,7 @@ class SelectStructuresd(MapTransform):
     """
 
     def __init__(self, keys: Sequence[Hashable] | Hashable, values: Sequence[int]) -> None:
-        super().__init__(keys)  # type: ignore[arg-type]
+        super().__init__(keys)
         self.values = list(values)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -186,7 +186,7 @@ class CentreSquared(Cropd):
     def __init__(self, keys: Sequence[Hashable] | Hashable, share: float) -> None:
         if not 0 < share <= 1:
             raise UserError(f"crop must be above 0 and at most 1 (the whole), got {share}.")
-        super().__init__(keys, cropper=_CentreSquare(share))  # type: ignore[arg-type]
+        super().__init__(keys, cropper=_CentreSquare(share))
 
 
 class SliceDataset(Dataset):
@@ -209,7 +209,7 @@ class SliceDataset(Dataset):
         cache_dir: str | None = None,
     ) -> None:
         super().__init__(data)
-        stacks = cached_dataset(data, transform, cache_dir, num_workers, progress=False)
+        stacks: Any = cached_dataset(data, transform, cache_dir, num_workers, progress=False)
         self.slices = [
             {**{key: _slice(stack[key], z) for key in keys}, "domain": stack.get("domain", "")}
             for stack in stacks

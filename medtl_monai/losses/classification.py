@@ -28,6 +28,8 @@ class MaskedBCEWithLogitsLoss(nn.Module):
         0.6931
     """
 
+    pos_weight: Tensor | None
+
     def __init__(self, pos_weight: Sequence[float] | None = None, label_smoothing: float = 0.0) -> None:
         super().__init__()
         self.register_buffer("pos_weight", None if pos_weight is None else torch.tensor(pos_weight), persistent=False)

@@ -39,7 +39,7 @@ class BalancedCrossEntropyLoss(nn.Module):
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
         """Of ``logits`` ``(B, C, *spatial)`` and ``label`` ``(B, 1, *spatial)``; unknown places are left out."""
         label = label[:, 0].long()
-        how = {"ignore_index": UNKNOWN, "label_smoothing": self.label_smoothing, "reduction": "none"}
+        how: dict[str, Any] = {"ignore_index": UNKNOWN, "label_smoothing": self.label_smoothing, "reduction": "none"}
         each = nn.functional.cross_entropy(logits, label, **how)
         found = [places for places in (each[label == k] for k in range(logits.shape[1])) if len(places)]
         return torch.stack([places.mean() for places in found]).mean() if found else each.sum()

@@ -8,7 +8,7 @@ structures.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -80,8 +80,8 @@ def measure(
         hd95,
         surface,
         difference * (float(np.prod(spacing)) * thickness / 1000 if spacing else torch.nan),
-        MAEMetric()(*flat).reshape(shape),
-        MSEMetric()(*flat).reshape(shape),
+        cast("Tensor", MAEMetric()(*flat)).reshape(shape),
+        cast("Tensor", MSEMetric()(*flat)).reshape(shape),
         inside.float().masked_fill(wanted, torch.nan),
     ]
     return torch.stack(columns, -1).double().numpy()
@@ -242,9 +242,9 @@ def summarize(
     def entry(row: int, column: int) -> dict[str, Any]:
         value, missing = found[row, column], int(undefined[row, column])
         interval = None if np.isnan(low[row, column]) else [float(low[row, column]), float(high[row, column])]
-        result = {"value": float(value), "interval": interval, "undefined_resamples": missing}
+        result: dict[str, Any] = {"value": float(value), "interval": interval, "undefined_resamples": missing}
         if np.isnan(value):
-            which = [row - 1] if row else np.flatnonzero(np.isnan(found[1:, column]))
+            which = [row - 1] if row else np.flatnonzero(np.isnan(found[1:, column])).tolist()
             reasons = [_reason(METRICS[column], structures[k]) for k in which]
             result |= {"value": None, "interval": None, "reason": "; ".join(dict.fromkeys(reasons))}
         elif interval is None:

@@ -8,7 +8,7 @@ import torch
 from ignite.engine import Engine, Events
 from torch import Tensor, nn
 
-from ..utils import unwrap
+from ..utils import MonaiEngine, unwrap
 from .base import Strategy
 
 __all__ = ["Averaging", "follow", "tensors_of"]
@@ -21,6 +21,7 @@ class Averaging(Strategy):
     """
 
     averages = True
+    exchanged: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,13 +54,13 @@ class Averaging(Strategy):
                 mine.copy_(its)
                 its.copy_(kept)
 
-    def _start(self, engine: Engine) -> None:
+    def _start(self, engine: MonaiEngine) -> None:
         if self.exchanged:  # the last epoch's end, of this run or of the one it resumes
             self.exchange(engine.network)
         elif engine.state.iteration == 0:  # the network may have been given other weights since it was prepared
             self.follow(engine.network, 1.0)
 
-    def _end(self, engine: Engine) -> None:
+    def _end(self, engine: MonaiEngine) -> None:
         self.exchange(engine.network)
 
 

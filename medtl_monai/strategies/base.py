@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, cast
 
 from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
 from torch import Tensor, nn
 
-from ..utils import UserError, sum_over_processes, unwrap
+from ..utils import MonaiEngine, UserError, sum_over_processes, unwrap
 from .tap import extract
 
 __all__ = ["Chain", "Context", "Step", "Strategy", "Target"]
@@ -178,7 +178,7 @@ class Strategy(nn.Module):
         """
         name = _free_name(engine, self.name)
         if self.context.target is not None:
-            engine.add_event_handler(Events.EPOCH_STARTED, lambda _: self.context.target.restart())
+            engine.add_event_handler(Events.EPOCH_STARTED, lambda _: cast("Target", self.context.target).restart())
         engine.add_event_handler(Events.EPOCH_STARTED, lambda e: self.on_epoch(unwrap(e.network), e.state.epoch))
         engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, lambda _: self.on_forward())
         engine.add_event_handler(IterationEvents.LOSS_COMPLETED, lambda e: self._add_loss(e, name))
@@ -192,10 +192,10 @@ class Strategy(nn.Module):
         for gradient in gradients if processes > 1 else ():
             gradient.div_(processes)
 
-    def _add_loss(self, engine: Engine, name: str) -> None:
+    def _add_loss(self, engine: MonaiEngine, name: str) -> None:
         out, state = engine.state.output, engine.state
         progress = (state.iteration - 1) / (state.max_epochs * state.epoch_length)
-        batch = state.batch if isinstance(state.batch, Mapping) else {}
+        batch: Mapping[str, Any] = state.batch if isinstance(state.batch, Mapping) else {}
         task_loss = out.setdefault("task_loss", out["loss"])
         parts = out.setdefault("loss_parts", {"task": task_loss.detach()})
         step = Step(unwrap(engine.network), out["image"], out["label"], out["pred"], progress, batch, task_loss)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +52,7 @@ class Teaching(Strategy):
         """Hold on to what the network saw of this batch."""
         self._taps[0].pin()
 
-    def train(self, mode: bool = True) -> Strategy:
+    def train(self, mode: bool = True) -> Self:
         """The teacher always predicts."""
         super().train(mode)
         self.teacher.eval()

@@ -168,7 +168,9 @@ class AugmentBatch(nn.Module):
         return found
 
     @staticmethod
-    def apply(found: dict[str, Tensor], image: Tensor, label: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+    def apply(  # type: ignore[override]
+        found: dict[str, Tensor], image: Tensor, label: Tensor | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """``image``, and ``label`` with it, under the parameters of :meth:`sample`."""
         if "matrices" in found:
             image = warp(image, found["matrices"])
@@ -225,6 +227,7 @@ class PrepareBatch:
             None if value is None else torch.as_tensor(_plain(value)).to(device, non_blocking=non_blocking)
             for value in (batch["image"], batch.get("label"), batch.get("lesion"))
         )
+        assert image is not None
         if self.augment is not None and lesion is not None:
             image, lesion = self.augment(image, lesion)
         elif self.augment is not None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from monai.data import MetaTensor
@@ -66,7 +66,7 @@ class Spatial(BatchTransform):
 
     def __init__(self, prob: float, mode: str | None = None, padding_mode: str | None = None) -> None:
         super().__init__(prob)
-        padding_mode = {"edge": "border", "constant": "zeros"}.get(padding_mode, padding_mode)
+        padding_mode = {"edge": "border", "constant": "zeros"}.get(padding_mode or "", padding_mode)
         if mode not in (None, "bilinear", "nearest") or padding_mode not in (None, "zeros", "border", "reflection"):
             raise UserError(
                 f"{type(self).__name__}: mode bilinear or nearest, padding_mode zeros, border or reflection; got "
@@ -132,7 +132,7 @@ class BatchCompose(nn.Module):
         for transform in transforms:
             if not isinstance(transform, BatchTransform):
                 raise UserError(f"expected transforms of whole batches (medtl_monai.transforms), got {transform!r}.")
-        self.transforms = nn.ModuleList(transforms)
+        self.transforms = cast("Sequence[BatchTransform]", nn.ModuleList(transforms))
         self.generator = None if seed is None else torch.Generator().manual_seed(seed)
         self.track_meta = track_meta
 
@@ -170,7 +170,7 @@ class BatchCompose(nn.Module):
         return Plan(tuple(shape), tuple(parameters))
 
     @torch.no_grad()
-    def apply(self, plan: Plan, data: Mapping[str, Any]) -> dict[str, Any]:
+    def apply(self, plan: Plan, data: Mapping[str, Any]) -> dict[str, Any]:  # type: ignore[override]
         """The entries of a batch under ``plan``.
 
         Raises:
@@ -178,16 +178,17 @@ class BatchCompose(nn.Module):
         """
         device = next((value.device for value in data.values() if isinstance(value, Tensor)), torch.device("cpu"))
         with torch.autocast(device.type, enabled=False):  # positions in 16 bits are off by pixels
-            return self._apply(plan, dict(data))
+            return self._changed(plan, dict(data))
 
-    def _apply(self, plan: Plan, data: dict[str, Any]) -> dict[str, Any]:
+    def _changed(self, plan: Plan, data: dict[str, Any]) -> dict[str, Any]:
         given = self._entries(data)
         for name, image in given.items():
             data[name] = _checked(name, image, plan)
             if any(isinstance(t, Intensity) and name in t.names for t in self.transforms):
                 data[name] = _floating(data[name])
         seen = {name: geometry.scaling(torch.ones(1, len(plan.shape), dtype=torch.float64)) for name in given}
-        own, size = set(), plan.shape
+        own: set[str] = set()
+        size = plan.shape
         for row in self._rows():
             transform = self.transforms[row[0]]
             if isinstance(transform, Spatial):
@@ -198,7 +199,7 @@ class BatchCompose(nn.Module):
                     seen[name] = seen[name] @ geometry.index_matrices(matrices, size, after)
                 size = after
                 own.update(names)
-            else:
+            elif isinstance(transform, Intensity):
                 for name in transform.names:
                     if name in data and plan.parameters[row[0]]["chosen"].any():
                         image = data[name] if name in own else data[name].clone()
@@ -226,7 +227,7 @@ class BatchCompose(nn.Module):
         size, total = plan.shape, geometry.scaling(torch.ones(1, len(plan.shape), dtype=torch.float64))
         for row in self._rows():
             if isinstance(self.transforms[row[0]], Spatial):
-                last = self.transforms[row[-1]]
+                last = cast("Spatial", self.transforms[row[-1]])
                 if type(last).offsets is not Spatial.offsets and plan.parameters[row[-1]]["chosen"].any():
                     raise UserError(f"{type(last).__name__} has no inverse: leave it out of test-time augmentation.")
                 matrices, size = self._matrices(row, plan, size)
@@ -263,7 +264,7 @@ class BatchCompose(nn.Module):
         unit = geometry.scaling(torch.ones(n, len(size), dtype=torch.float64))
         total = unit
         for i in row:
-            parameters, transform = plan.parameters[i], self.transforms[i]
+            parameters, transform = plan.parameters[i], cast("Spatial", self.transforms[i])
             if parameters["chosen"].any():
                 matrices = transform.matrices(parameters, size)
                 total = total @ torch.where(parameters["chosen"][:, None, None], matrices, unit)
@@ -276,7 +277,7 @@ class BatchCompose(nn.Module):
         chosen = torch.stack([plan.parameters[i]["chosen"] for i in row]).any(0)
         if not chosen.any() or not names:
             return
-        transforms = [self.transforms[i] for i in row]
+        transforms = [cast("Spatial", self.transforms[i]) for i in row]
         parameters, device = plan.parameters[row[-1]], data[names[0]].device
         offsets = transforms[-1].offsets(parameters, size, device) if parameters["chosen"].any() else None
         for name in names:
@@ -301,18 +302,19 @@ def _change(transform: Intensity, image: Tensor, parameters: dict[str, Tensor]) 
 
 
 def _names(transform: BatchTransform) -> tuple[str, ...]:
-    return tuple(transform.how) if isinstance(transform, Spatial) else transform.names
+    return tuple(transform.how) if isinstance(transform, Spatial) else cast("Intensity", transform).names
 
 
 def _fit(row: list[BatchTransform], transform: BatchTransform) -> bool:
     """Whether ``transform`` may be composed with the movements before it."""
     if not isinstance(transform, Spatial) or not isinstance(row[0], Spatial):
         return False
-    if type(row[-1]).offsets is not Spatial.offsets or transform.how.keys() != row[0].how.keys():
+    movements = cast("list[Spatial]", row)
+    if type(movements[-1]).offsets is not Spatial.offsets or transform.how.keys() != movements[0].how.keys():
         return False
     return all(
         None in (a, b) or a == b
-        for other in row
+        for other in movements
         for name in transform.how
         for a, b in zip(other.how[name], transform.how[name], strict=True)
     )

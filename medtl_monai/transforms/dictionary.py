@@ -27,9 +27,10 @@ def _dictionary(kind: type[BatchTransform]) -> type[BatchTransform]:
             for option in ("mode", "padding_mode")
             if option in kwargs and issubclass(kind, Spatial)
         }
-        how = {}
+        how: dict[str, Any] = {}
         for i, name in enumerate(names):
-            kind.__init__(self, *args, **kwargs, **{option: values[i] for option, values in each.items()})
+            own = {option: values[i] for option, values in each.items()}
+            kind.__init__(self, *args, **kwargs, **own)  # type: ignore[misc]
             how[name] = self.how["image"] if isinstance(self, Spatial) else None
         if isinstance(self, Spatial):
             self.how = how

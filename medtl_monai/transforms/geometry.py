@@ -7,6 +7,7 @@ order of the array's axes: the convention of MONAI's ``Affine``.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -103,7 +104,7 @@ def resample(
     """
     size = list(image.shape[2:] if size is None else size)
     out = image.new_empty(*image.shape[:2], *size)
-    how = {"mode": mode, "padding_mode": padding_mode, "align_corners": False}
+    how: dict[str, Any] = {"mode": mode, "padding_mode": padding_mode, "align_corners": False}
     rest = []
     for i, rows in enumerate(matrices[:, :-1].tolist()):
         copied = None if offsets is not None else _copied(image[i], rows, size)

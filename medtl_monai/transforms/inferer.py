@@ -53,7 +53,7 @@ class MultiViewInferer(Inferer):
 
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """Average logits ``(B, C)``, or ``(B, C, *spatial)``, of ``inputs`` ``(B, channels, *spatial)``."""
-        total: Tensor | float = 0.0
+        total: Any = 0.0
         for scale in self.scales:
             view = _resized(inputs, [round(scale * side) for side in inputs.shape[2:]])
             for axes in self.mirrors:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from monai.utils import ensure_tuple_rep, fall_back_tuple
@@ -137,7 +138,8 @@ class RandSimulateLowResolution(Intensity):
         self.zoom_range = tuple(zoom_range)
 
     def draw(self, draw: Draw, shape: Sequence[int]) -> dict[str, Tensor]:
-        return {"zoom": draw.uniform(*self.zoom_range)}
+        low, high = self.zoom_range
+        return {"zoom": draw.uniform(low, high)}
 
     def change(self, image: Tensor, parameters: dict[str, Tensor]) -> Tensor:
         return effects.simulate_low_resolution(image, parameters["zoom"])
@@ -209,7 +211,7 @@ class RandCoarseDropout(Intensity):
         return {"count": count, "start": start, "stop": start + sizes, "field": draw.seeds()}
 
     def change(self, image: Tensor, parameters: dict[str, Tensor]) -> Tensor:
-        fill = self.fill_value
+        fill: Any = self.fill_value
         drawn = fill is None or isinstance(fill, Sequence)
         if drawn:
             shares = (fields(parameters["field"], image.shape[1:], image.device, normal=False) + 1) / 2

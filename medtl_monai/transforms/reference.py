@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import monai.transforms as monai
 import torch
@@ -49,7 +50,7 @@ class ImageByImage(nn.Module):
             one = change(one)
         return one
 
-    def _values(self, found: dict[str, Tensor], i: int, shape: torch.Size) -> Iterator[monai.Transform]:
+    def _values(self, found: dict[str, Tensor], i: int, shape: torch.Size) -> Iterator[Callable[..., Any]]:
         """MONAI's transforms of image ``i``'s values."""
         of = {name: value[i] for name, value in found.items() if value.ndim}
         if of.get("blur"):
@@ -59,9 +60,9 @@ class ImageByImage(nn.Module):
             yield monai.RandSimulateLowResolution(1.0, "area", "bilinear", zoom, align_corners=False)
         if "bias_field" in of:
             size = self.augment.bias_field
-            yield monai.RandBiasField(coeff_range=(-size, size), prob=1.0).set_random_state(
-                int(torch.randint(2**31, ()))
-            )
+            field = monai.RandBiasField(coeff_range=(-size, size), prob=1.0)
+            field.set_random_state(int(torch.randint(2**31, ())))
+            yield field
         if of.get("tone"):
             knots = torch.cat([torch.zeros(1), of["steps"].cumsum(0)])
             curve = monai.RandHistogramShift(len(knots), prob=1.0)
@@ -75,7 +76,7 @@ class ImageByImage(nn.Module):
             yield monai.ShiftIntensity(float(of["offset"]))
         if "noise" in of:
             noise = monai.RandGaussianNoise(1.0)
-            noise.noise = of["noise"]
+            noise.noise = of["noise"]  # type: ignore[assignment]
             yield _Fixed(noise)
         if of.get("erase"):
             hole = monai.RandCoarseDropout(1, 1, fill_value=float(of["fill"]), prob=1.0)
@@ -87,7 +88,7 @@ class ImageByImage(nn.Module):
 class _Fixed(monai.Transform):
     """A random transform of MONAI with the parameters that it was given."""
 
-    def __init__(self, transform: monai.RandomizableTransform) -> None:
+    def __init__(self, transform: Any) -> None:
         transform._do_transform = True
         self.transform = transform
 
@@ -95,7 +96,7 @@ class _Fixed(monai.Transform):
         return self.transform(image, randomize=False)
 
 
-def _stack(images: Iterator[Tensor]) -> Tensor:
+def _stack(images: Iterator[Any]) -> Tensor:
     return torch.stack([image.as_subclass(Tensor) for image in images])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from monai.utils import ensure_tuple, ensure_tuple_rep, ensure_tuple_size, fall_back_tuple
@@ -188,7 +189,7 @@ class Rand2DElastic(RandAffine):
         spacing: Sequence[float] | float,
         magnitude_range: tuple[float, float],
         prob: float = 0.1,
-        **affine: object,
+        **affine: Any,
     ) -> None:
         super().__init__(prob, **affine)
         self.spacing, self.magnitude_range = ensure_tuple_rep(spacing, 2), magnitude_range
@@ -218,7 +219,7 @@ class Rand3DElastic(RandAffine):
         sigma_range: tuple[float, float],
         magnitude_range: tuple[float, float],
         prob: float = 0.1,
-        **affine: object,
+        **affine: Any,
     ) -> None:
         super().__init__(prob, **affine)
         self.sigma_range, self.magnitude_range = sigma_range, magnitude_range

@@ -11,7 +11,7 @@ import copy
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -74,7 +74,7 @@ class ResidualAdapter(nn.Module):
         super().__init__()
         self.conv = _CONVS[ndim - 3](channels, channels, 1)
         nn.init.zeros_(self.conv.weight)
-        nn.init.zeros_(self.conv.bias)
+        nn.init.zeros_(cast("Tensor", self.conv.bias))
 
     def forward(self, y: Tensor) -> Tensor:
         """Adapted ``y``, ``(B, C, *spatial)``."""
@@ -82,7 +82,7 @@ class ResidualAdapter(nn.Module):
 
 
 def _behind_block(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-    return module.residual_adapter(output)
+    return cast("nn.Module", module.residual_adapter)(output)
 
 
 def _channels_behind(network: nn.Module, blocks: Sequence[str]) -> dict[str, int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +41,10 @@ _UNKNOWN = -1  # the place of a domain without a layer
 
 class _AnyBatchNorm(_BatchNorm):
     """Batch norm of ``(B, C, *spatial)``, whatever the number of dimensions."""
+
+    running_mean: Tensor  # always tracked
+    running_var: Tensor
+    num_batches_tracked: Tensor
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.ndim < 2:
@@ -174,7 +178,7 @@ class DomainBatchNorm(_AnyBatchNorm):
             if self.training:
                 raise UserError(f"domain: a training image is of none of the domains {self.names}: see use_domain.")
             return torch.stack([self._normalize(x, i) for i in range(len(self.names))]).mean(0)
-        layer = self.others[domain - 1] if domain else self
+        layer = cast("_AnyBatchNorm", self.others[domain - 1]) if domain else self
         if layer.training and x.numel() == x.shape[1]:
             return batch_norm(x, layer.running_mean, layer.running_var, layer.weight, layer.bias, eps=layer.eps)
         return _BatchNorm.forward(layer, x)
@@ -246,14 +250,14 @@ def use_regions(network: nn.Module, regions: Tensor) -> Iterator[None]:
             layer.regions = None
 
 
-def _options(old: nn.Module) -> dict[str, Any]:
+def _options(old: Any) -> dict[str, Any]:
     """What any norm layer has in common with batch norm."""
     affine = getattr(old, "weight", None) is not None
     momentum = old.momentum if isinstance(old, (_BatchNorm, _InstanceNorm)) else 0.1
     return {"eps": old.eps, "momentum": momentum, "affine": affine}
 
 
-def _channels(old: nn.Module) -> int:
+def _channels(old: Any) -> int:
     return int(old.num_channels if isinstance(old, nn.GroupNorm) else old.num_features)
 
 
@@ -267,7 +271,7 @@ def _plain_batch(old: nn.Module) -> nn.Module:
     return cls(_channels(old), **_options(old))
 
 
-def _instance(old: nn.Module) -> nn.Module:
+def _instance(old: Any) -> nn.Module:
     dims = next((i for i, kinds in enumerate(zip(_BATCH, _INSTANCE, strict=True)) if isinstance(old, kinds)), None)
     affine = _options(old)["affine"]
     if dims is None:  # a group of one channel each is the same
@@ -275,7 +279,7 @@ def _instance(old: nn.Module) -> nn.Module:
     return _INSTANCE[dims](_channels(old), eps=old.eps, affine=affine)
 
 
-def _group(old: nn.Module, groups: int = 32) -> nn.Module:
+def _group(old: Any, groups: int = 32) -> nn.Module:
     count = _channels(old)
     fitting = max(g for g in range(1, min(groups, count) + 1) if count % g == 0)
     return nn.GroupNorm(fitting, count, eps=old.eps, affine=_options(old)["affine"])
@@ -348,18 +352,18 @@ def adapt_batch_norm(
     first = next(remaining, None)
     if first is None:
         raise UserError("AdaBN needs images of the target domain, got none.")
-    layers = network.modules() if layers is None else layers
-    layers = [m for m in layers if isinstance(m, _BatchNorm) and m.track_running_stats]
+    chosen = network.modules() if layers is None else layers
+    measured = [m for m in chosen if isinstance(m, _BatchNorm) and m.track_running_stats]
     modes = {module: module.training for module in network.modules()}
-    momenta = [layer.momentum for layer in layers]
+    momenta = [layer.momentum for layer in measured]
     network.eval()
-    for layer in layers:
+    for layer in measured:
         layer.reset_running_stats()
         layer.momentum = None  # a plain average over the batches
         layer.train()
     for batch in chain([first], remaining):
         network(batch)
-    for layer, momentum in zip(layers, momenta, strict=True):
+    for layer, momentum in zip(measured, momenta, strict=True):
         layer.momentum = momentum
     for module, mode in modes.items():
         module.training = mode

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,9 @@ from .read import read_weights
 from .sources import SOURCES, Source, file_hash, find
 
 __all__ = ["Entry", "LoadReport", "load_weights", "recognize", "source_head"]
+
+
+Status = Literal["loaded", "adapted", "missing", "unused"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Entry:
     """
 
     name: str
-    status: Literal["loaded", "adapted", "missing", "unused"]
+    status: Status
     how: str
     shape: tuple[int, ...]
 
@@ -156,7 +159,7 @@ def load_weights(
             value, how = fit(any_channels=plain_key(key) == stem)
         if value is not None:
             filled[key] = value
-        status = "missing" if value is None else "loaded" if how == _AS_IT_WAS else "adapted"
+        status: Status = "missing" if value is None else "loaded" if how == _AS_IT_WAS else "adapted"
         entries.append(Entry(key, status, how, tuple(weight.shape)))
     named = {*target, *map(plain_key, target)}
     unused = [Entry(k, "unused", "not in the network", tuple(v.shape)) for k, v in state.items() if k not in named]
@@ -185,7 +188,11 @@ def source_head(
     inside = head or ""
     name = ".".join(part for part in (inside, last_layer(network.get_submodule(inside))) if part)
     weight, bias = (_open(source, None)[3].get(f"{name}.{key}") for key in ("weight", "bias"))
-    if weight is None or weight.ndim != 2 or weight.shape[1] != network.get_submodule(name).weight.shape[1]:
+    if (
+        weight is None
+        or weight.ndim != 2
+        or weight.shape[1] != cast("nn.Linear", network.get_submodule(name)).weight.shape[1]
+    ):
         return None
     layer = nn.Linear(weight.shape[1], weight.shape[0])
     with torch.no_grad():

@@ -277,5 +277,5 @@ def _in_package(source: Source) -> Path | None:
         installed = distribution(source.package)
     except PackageNotFoundError:
         return None
-    paths = [Path(installed.locate_file(file)) for file in installed.files or () if file.name == source.file]
+    paths = [Path(str(installed.locate_file(file))) for file in installed.files or () if file.name == source.file]
     return next((path for path in paths if path.is_file()), None)

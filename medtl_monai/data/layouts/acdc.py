@@ -45,12 +45,12 @@ def read(root: Path) -> Cases:
             )
     seen: set[str] = set()
     for path in sorted(root.glob("patient*.h5")) if not items else ():
-        name = _HDF5.fullmatch(path.name)
-        if name:
+        named = _HDF5.fullmatch(path.name)
+        if named:
             keys = {"image_key": "image", "label_key": "label"}
-            phase = "ES" if name[1] in seen else "ED"
-            items.append({"image": path, "label": path, **keys, "patient": name[1], "phase": phase})
-            seen.add(name[1])
+            phase = "ES" if named[1] in seen else "ED"
+            items.append({"image": path, "label": path, **keys, "patient": named[1], "phase": phase})
+            seen.add(named[1])
     return found(root, "acdc", items, CLASSES, "segmentation")
 
 

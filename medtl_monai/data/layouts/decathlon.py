@@ -53,7 +53,7 @@ def _about(root: Path) -> dict[str, Any] | None:
     except ValueError:
         return None
     known = isinstance(content, dict) and isinstance(content.get("labels"), dict) and content.get("training")
-    return content if known and all(key.isdecimal() for key in content["labels"]) else None
+    return content if content is not None and known and all(key.isdecimal() for key in content["labels"]) else None
 
 
 def _folders(root: Path) -> tuple[Path, Path] | None:

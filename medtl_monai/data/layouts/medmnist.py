@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,7 @@ def matches(root: Path) -> bool:
 def read(root: Path) -> Cases:
     """Images by their names in the file, ``file.npz#train_images/12``; the official split; no patients."""
     path = next(root.glob("*mnist*.npz"))
-    items = []
+    items: list[dict[str, Any]] = []
     with np.load(path) as arrays:
         for part in ("train", "val", "test"):
             labels = arrays[f"{part}_labels"]

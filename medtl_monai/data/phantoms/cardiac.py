@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ _VERSION = 1  # of the pictures: a cached cohort of another version is not used
 _FRAMES = {"ED": 1, "ES": 10}
 _SLICE = 10.0  # distance of slices in mm
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)

@@ -144,7 +144,7 @@ def draw_breast(
         inside = 1 - np.hypot(x / (length * edge), (y - low) / (half * edge))  # 0 at the skin
         gland = step(field[z] + 1.5 * (density - 0.5) + 1.2 * (inside - 0.45), 0.6) * step(inside - 0.06, 0.03)
         picture = (0.26 + 0.22 * gland + 0.035 * field[z]) * shade
-        if finding is not None:
+        if lesion is not None and finding is not None:
             away = abs(z - lesion.frame) / frames
             picture = picture + smooth(finding, 4 * away * lesion.radius * height) / (1 + 6 * away)
         picture = picture + 0.18 * step(0.02 - inside, 0.008)
@@ -243,7 +243,7 @@ def _patient(
         key = (patient, study, view)
         yield LABELS, (*key, *(int(finding == name) for name in _COLUMNS[LABELS][3:]))
         yield PATHS, (*key, path, f"Breast-Cancer-Screening-DBT/{patient}/{uids[0]}/{uids[1]}/1-1.dcm")
-        if finding in ("Benign", "Cancer"):
+        if lesion is not None and finding in ("Benign", "Cancer"):
             yield BOXES, (*key, 0, lesion.frame, *_box(lesion, view, shape), finding.lower(), 0, shape[0])
 
 

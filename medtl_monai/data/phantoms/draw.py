@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,7 +29,7 @@ def field(size: int, sigma: float, rng: np.random.Generator) -> Array:
     return (values - values.mean()) / values.std()
 
 
-def smooth(image: Array, sigma: float) -> Array:
+def smooth(image: NDArray[np.floating[Any]], sigma: float) -> Array:
     """Gaussian filter through the Fourier transform; ``sigma`` in pixels."""
     rows, columns = (np.exp(-2 * (np.pi * sigma * np.fft.fftfreq(n)) ** 2) for n in image.shape)
     return np.fft.ifft2(np.fft.fft2(image) * rows[:, None] * columns[None]).real

@@ -6,7 +6,7 @@ from ignite.engine import Engine, Events
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ...utils import UserError, unwrap
+from ...utils import MonaiEngine, UserError, unwrap
 from ...variants import adapt_batch_norm
 from ..base import Strategy
 
@@ -51,7 +51,7 @@ class AdaBN(Strategy):
         super().attach(engine)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._measure)
 
-    def _measure(self, engine: Engine) -> None:
+    def _measure(self, engine: MonaiEngine) -> None:
         target = self.context.target
         assert target is not None, "bind comes first"
         adapt_batch_norm(unwrap(engine.network), (target.next("plain")[0] for _ in range(self.batches)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +34,7 @@ class DANN(FeatureStrategy):
         Ganin, Ustinova, Ajakan et al. Domain-adversarial training of neural networks. JMLR 17(59), 2016.
     """
 
-    needs = ("target",)
+    needs: ClassVar[tuple[str, ...]] = ("target",)
 
     def __init__(self, weight: float = 1.0, hidden: int = 256, target_statistics: bool = True) -> None:
         super().__init__(weight, target_statistics)

@@ -32,6 +32,8 @@ class Weighting(Strategy):
 class PerImage(Weighting):
     """Base of the strategies with one weight for each training image, found by its place ``index`` in that part."""
 
+    table: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("table", torch.ones(0))

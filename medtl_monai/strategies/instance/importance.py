@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -38,7 +39,7 @@ class Importance(PerImage):
         2007.
     """
 
-    needs = ("source", "target")
+    needs: ClassVar[tuple[str, ...]] = ("source", "target")
     needs_source = True
     cached = "beside"
 

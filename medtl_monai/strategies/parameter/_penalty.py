@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from ...utils import UserError
@@ -24,6 +26,6 @@ class Penalty(Strategy):
         weights = [p for p in step.network.parameters() if p.requires_grad and p.ndim > 1]
         return self.weight * self.norm(weights) if weights else None
 
-    def norm(self, weights: list[Tensor]) -> Tensor:
+    def norm(self, weights: Sequence[Tensor]) -> Tensor:
         """The norm that is penalized."""
         raise NotImplementedError

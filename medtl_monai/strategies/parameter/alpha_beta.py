@@ -40,7 +40,7 @@ class AlphaBeta(Strategy):
             raise UserError(f"alpha_beta: keep must be {', '.join(made)}, got {keep!r}.")
         self.alpha, self.beta = alpha, beta
         self.keep: Strategy = made[keep]()
-        self.needs, self.tasks = self.keep.needs, self.keep.tasks
+        self.needs, self.tasks = self.keep.needs, self.keep.tasks  # type: ignore[misc]
 
     def bind(self, context: object) -> None:
         """Bind what keeps."""

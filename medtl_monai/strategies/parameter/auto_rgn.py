@@ -8,7 +8,7 @@ from monai.engines.utils import IterationEvents
 from torch import Tensor, nn
 
 from ...backbones import anatomy
-from ...utils import is_under, unwrap
+from ...utils import MonaiEngine, is_under, unwrap
 from ..base import Strategy
 
 __all__ = ["AutoRGN", "relative_gradient_norms"]
@@ -43,13 +43,13 @@ class AutoRGN(Strategy):
         engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self._scale)
         engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self._restore)
 
-    def _scale(self, engine: Engine) -> None:
+    def _scale(self, engine: MonaiEngine) -> None:
         groups = engine.optimizer.param_groups
         self._rates = [group["lr"] for group in groups]
         for group, factor in zip(groups, relative_gradient_norms([group["params"] for group in groups]), strict=True):
             group["lr"] *= factor
 
-    def _restore(self, engine: Engine) -> None:
+    def _restore(self, engine: MonaiEngine) -> None:
         for group, rate in zip(engine.optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate
 
@@ -67,10 +67,11 @@ def relative_gradient_norms(blocks: list[list[Tensor]]) -> list[float]:
     ratios = []
     for parameters in blocks:
         moved = [p for p in parameters if p.grad is not None]
+        gradients = [p.grad for p in parameters if p.grad is not None]
         if not moved:
             ratios.append(0.0)
             continue
-        gradient = torch.stack([p.grad.float().norm() for p in moved]).norm()
+        gradient = torch.stack([gradient.float().norm() for gradient in gradients]).norm()
         weight = torch.stack([p.float().norm() for p in moved]).norm().clamp_min(1e-12)
         ratios.append(float(gradient / weight))
     most = max(ratios) or 1.0

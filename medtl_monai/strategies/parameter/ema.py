@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ignite.engine import Engine, Events
 
-from ...utils import UserError
+from ...utils import MonaiEngine, UserError
 from ..average import Averaging
 
 __all__ = ["EMA"]
@@ -44,6 +44,6 @@ class EMA(Averaging):
         super().attach(engine)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._follow)
 
-    def _follow(self, engine: Engine) -> None:
+    def _follow(self, engine: MonaiEngine) -> None:
         step, steps = engine.state.iteration, max(1.0, self.epochs * engine.state.epoch_length)
         self.follow(engine.network, max(1 / steps, 9 / (9 + step)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -30,12 +32,12 @@ class L1(Penalty):
     def __init__(self, weight: float = 1e-5) -> None:
         super().__init__(weight)
 
-    def norm(self, weights: list[Tensor]) -> Tensor:
+    def norm(self, weights: Sequence[Tensor]) -> Tensor:
         """Sum of absolute values."""
         return l1_penalty(weights)
 
 
-def l1_penalty(weights: list[Tensor]) -> Tensor:
+def l1_penalty(weights: Sequence[Tensor]) -> Tensor:
     r"""Sum of absolute values, :math:`\sum_j |w_j|`, over all elements of ``weights``.
 
     Example:

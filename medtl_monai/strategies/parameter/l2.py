@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -32,12 +34,12 @@ class L2(Penalty):
     def __init__(self, weight: float = 1e-4) -> None:
         super().__init__(weight)
 
-    def norm(self, weights: list[Tensor]) -> Tensor:
+    def norm(self, weights: Sequence[Tensor]) -> Tensor:
         """Half the sum of squares."""
         return l2_penalty(weights)
 
 
-def l2_penalty(weights: list[Tensor]) -> Tensor:
+def l2_penalty(weights: Sequence[Tensor]) -> Tensor:
     r"""Half the sum of squares, :math:`\tfrac12 \sum_j w_j^2`, over all elements of ``weights``.
 
     Example:

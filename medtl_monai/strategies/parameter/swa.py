@@ -10,7 +10,7 @@ from monai.engines.utils import IterationEvents
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ...utils import UserError, sum_over_processes, unwrap
+from ...utils import MonaiEngine, UserError, sum_over_processes, unwrap
 from ...variants import adapt_batch_norm, domains_of
 from ..average import Averaging
 
@@ -39,6 +39,8 @@ class SWA(Averaging):
         generalization. UAI 2018.
     """
 
+    count: Tensor
+
     def __init__(self, start: float = 0.75, batches: int = 10) -> None:
         super().__init__()
         if not 0 <= start < 1 or batches < 1:
@@ -46,7 +48,7 @@ class SWA(Averaging):
         self.start, self.batches = start, batches
         self.register_buffer("count", torch.tensor(0))
         self._seen: list[Tensor] = []
-        self._moving: list[nn.Module] = []
+        self._moving: list[_BatchNorm] = []
 
     def attach(self, engine: Engine) -> None:
         """Keep the last batches, too."""
@@ -72,13 +74,13 @@ class SWA(Averaging):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_seen": [], "_moving": []}  # a copy has seen nothing
 
-    def _look(self, engine: Engine) -> None:
+    def _look(self, engine: MonaiEngine) -> None:
         """Keep what batch norm saw, and which of it moves: frozen ones do not."""
         if self._counts(engine):
             self._seen = [*self._seen, engine.state.output["image"]][-self.batches :]
             self._moving = [m for m in unwrap(engine.network).modules() if isinstance(m, _BatchNorm) and m.training]
 
-    def _end(self, engine: Engine) -> None:
+    def _end(self, engine: MonaiEngine) -> None:
         if not self._counts(engine):
             return
         self.count += 1
@@ -89,12 +91,12 @@ class SWA(Averaging):
             self._agree()
         self._seen, self._moving = [], []
 
-    def _counts(self, engine: Engine) -> bool:
+    def _counts(self, engine: MonaiEngine) -> bool:
         return engine.state.epoch > self.start * engine.state.max_epochs
 
     def _agree(self) -> None:
         """Average the statistics over the processes of a training."""
-        found = [b for m in self._moving for b in (m.running_mean, m.running_var) if b is not None]
+        found: list[Tensor] = [b for m in self._moving for b in (m.running_mean, m.running_var) if b is not None]
         processes = sum_over_processes(*found)
         for value in found if processes > 1 else ():
             value.div_(processes)

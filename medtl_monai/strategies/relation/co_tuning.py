@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,9 +36,12 @@ class CoTuning(Teaching):
     needs = ("source_head", "classes")
     tasks = ("classification",)
 
+    sums: Tensor
+    counts: Tensor
+
     def __init__(self, weight: float = 1.0) -> None:
         super().__init__(weight)
-        self.source_head: nn.Module = nn.Identity()
+        self.source_head: Any = nn.Identity()
         self._measuring = False
 
     def prepare(self, network: nn.Module) -> nn.Module:

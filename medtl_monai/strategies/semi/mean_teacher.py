@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import ClassVar
 
 import torch
 from ignite.engine import Engine, Events
 from torch import Tensor, nn
 
-from ...utils import UserError, unwrap
+from ...utils import MonaiEngine, UserError, unwrap
 from ..average import follow
 from ..base import Step, Strategy
 from ._consistency import two_views
@@ -31,8 +32,8 @@ class MeanTeacher(Strategy):
         Tarvainen, Valpola. Mean teachers are better role models. NeurIPS 2017.
     """
 
-    needs = ("target",)
-    tasks = ("classification", "segmentation")
+    needs: ClassVar[tuple[str, ...]] = ("target",)
+    tasks: ClassVar[tuple[str, ...]] = ("classification", "segmentation")
 
     def __init__(self, weight: float = 10.0, decay: float = 0.99) -> None:
         super().__init__()
@@ -51,7 +52,7 @@ class MeanTeacher(Strategy):
         super().attach(engine)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._follow)
 
-    def _follow(self, engine: Engine) -> None:
+    def _follow(self, engine: MonaiEngine) -> None:
         share = max(1 - self.decay, 1 / (engine.state.iteration + 1))  # quicker at first
         follow(self.teacher.state_dict().values(), unwrap(engine.network).state_dict().values(), share)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -29,7 +31,7 @@ class PseudoLabel(Strategy):
     """
 
     needs = ("target",)
-    tasks = ("classification", "segmentation")
+    tasks: ClassVar[tuple[str, ...]] = ("classification", "segmentation")
     views = ("augmented", "augmented")
 
     def __init__(self, weight: float = 1.0, threshold: float = 0.9) -> None:
