@@ -6,6 +6,7 @@ import json
 import math
 import re
 import statistics
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from medtl_monai.strategies.base import NEEDED
 from medtl_monai.weights import SOURCES
 
 ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "medtl_monai"
 KEYS_OF = ("train", "evaluate", "inference")  # the configurations whose keys the bundles' READMEs list
 
 
@@ -241,16 +243,15 @@ def _cores(machine: dict) -> str:
     return f"{machine['cores']} core{'s' * (machine['cores'] > 1)} of an {machine['cpu']}"
 
 
-def keys(bundle: str) -> str:
-    """A bundle's keys by group, with its own defaults, and the configurations that have them.
+def keys(bundle: Path) -> str:
+    """The keys by group of the bundle in that folder, with its own defaults, and the configurations that have them.
 
     Meanings stand in recipes/keys.json, values in the bundle's configurations.
     """
-    folder = ROOT / "bundles" / bundle / "configs"
-    configs = {name: json.loads((folder / f"{name}.json").read_text()) for name in KEYS_OF}
+    configs = {name: json.loads((bundle / "configs" / f"{name}.json").read_text()) for name in KEYS_OF}
     groups: dict[str, list[str]] = {}
     for common in json.loads((ROOT / "recipes" / "keys.json").read_text()):
-        row = common | common.get("bundles", {}).get(bundle, {})
+        row = common | common.get("bundles", {}).get(bundle.name, {})
         values = {name: config[row["key"]] for name, config in configs.items() if row["key"] in config}
         if values:
             where = "all" if len(values) == len(KEYS_OF) else ", ".join(values)
@@ -491,6 +492,113 @@ def speed() -> str:
     return "\n".join(lines)
 
 
+def imported(path: Path) -> Iterator[list[str]]:
+    """The names of the modules that a file of the package imports, wherever in it, in parts."""
+    package = ("medtl_monai", *path.relative_to(PACKAGE).parts[:-1])
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            module = [*base, *(node.module.split(".") if node.module else ())]
+            yield from ([*module, alias.name] if not node.module else module for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name.split(".") for alias in node.names)
+
+
+def uses() -> dict[str, set[str]]:
+    """Which top modules of the package each one imports."""
+    found: dict[str, set[str]] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        found.setdefault(name, set())
+        for parts in imported(path):
+            found[name] |= {part for part in parts[1:2] if parts[0] == "medtl_monai" and part != name}
+    del found["__init__"]
+    return {name: {used for used in names if used in found} for name, names in found.items()}
+
+
+def package_map() -> str:
+    """docs/map.md: the layers as the imports make them, and a sentence of each module from its docstring."""
+    used = uses()
+    height: dict[str, int] = {}
+    while len(height) < len(used):  # one above the highest that it imports
+        new = {n: max((height[m] for m in used[n]), default=-1) + 1 for n in used if used[n] <= height.keys()}
+        if new.keys() == height.keys():
+            raise ValueError(f"These modules import each other in a circle: {sorted(used.keys() - height.keys())}.")
+        height |= new
+    order = sorted(used, key=lambda name: (-height[name], name))
+    return "\n".join([MAP_HEAD, *_layers(used, height), *_tables(order)]) + "\n"
+
+
+MAP_HEAD = """# Map of the package
+
+Where to look first. Rendered from imports and docstrings by `make docs`; [How it is built](architecture.md) tells why.
+
+To follow a run from its beginning, open a bundle's `configs/train.json`: every `_target_` in it that begins with
+`medtl_monai` is in a module of this map. Then read [`bundle/transfer.py`](../medtl_monai/bundle/transfer.py), where
+weights and strategy meet the network, and [`model.py`](../medtl_monai/model.py), which is what a run leaves.
+
+## Layers
+
+A module stands above all that it imports. Arrows that follow from others are left out. What no arrow leads to is for
+the shell, for configurations or for Python.
+"""
+
+
+def _layers(used: dict[str, set[str]], height: dict[str, int]) -> list[str]:
+    """The picture, in Mermaid: a box for each height, an arrow for each import that no longer way implies."""
+
+    def below(name: str) -> set[str]:
+        return used[name].union(*(below(other) for other in used[name]))
+
+    lines = ["```mermaid", "flowchart TB"]
+    for level in range(max(height.values()), -1, -1):
+        names = sorted(name for name in used if height[name] == level)
+        boxes = [f'        {_node(name)}["{name}"]' for name in names]
+        lines += [f'    subgraph layer{level}[" "]', *boxes, "    end"]
+    for name in sorted(used, key=lambda name: (-height[name], name)):
+        implied = set().union(*(below(other) for other in used[name]))
+        lines += [f"    {_node(name)} --> {_node(other)}" for other in sorted(used[name] - implied)]
+    return [*lines, "```", ""]
+
+
+def _node(name: str) -> str:
+    """A name that is no word of Mermaid."""
+    return f"m_{name.strip('_')}"
+
+
+def _tables(order: Sequence[str]) -> list[str]:
+    """The top modules with their lines to the hundred, so that small changes leave the page as it is; then theirs."""
+    lines = [
+        "## Modules",
+        "",
+        "From top to bottom; lines to the hundred.",
+        "",
+        "| module | what | lines |",
+        "|---|---|---|",
+    ]
+    folders = [name for name in order if (PACKAGE / name).is_dir()]
+    for name in order:
+        files = sorted((PACKAGE / name).rglob("*.py")) if name in folders else [PACKAGE / f"{name}.py"]
+        count = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in files)
+        size = f"{round(count, -2):,}" if count >= 50 else "under 50"
+        lines.append(f"{_row(PACKAGE / name if name in folders else files[0])} {size} |")
+    lines += ["", "## Inside the packages", ""]
+    for name in folders:
+        inside = [path for path in sorted((PACKAGE / name).iterdir()) if path.suffix == ".py" or path.is_dir()]
+        rows = [_row(path) for path in inside if not path.name.startswith("__")]
+        lines += [f"**{name}**", "", "| module | what |", "|---|---|", *rows, ""]
+    return lines[:-1]
+
+
+def _row(path: Path) -> str:
+    """A module's name with a link to it, and the first sentence of its docstring."""
+    file = path / "__init__.py" if path.is_dir() else path
+    text = " ".join((ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").split("\n\n")[0].split())
+    text = re.sub(r":\w+:`([^`]+)`", r"`\1`", text).replace("``", "`").replace("|", "\\|")
+    sentence = re.match(r".+?\.(?= [A-Z]|$)|.*", text)[0]
+    return f"| [`{path.stem}`](../{path.relative_to(ROOT).as_posix()}) | {sentence} |"
+
+
 def between(page: Path | str, name: str, content: str) -> str:
     """The page (its file, or its text) with ``content`` between the two comments of that name."""
     start, end = f"<!-- {name} -->\n", f"<!-- end {name} -->"
@@ -502,7 +610,7 @@ def pages() -> dict[Path, str]:
     """Every rendered page and what should stand there."""
     docs, readme = ROOT / "docs", (ROOT / "README.md").read_text(encoding="utf-8")
     bundles = {path: path.read_text(encoding="utf-8") for path in sorted(ROOT.glob("bundles/*/docs/README.md"))}
-    bundles = {path: between(text, "keys", keys(path.parents[1].name)) for path, text in bundles.items()}
+    bundles = {path: between(text, "keys", keys(path.parents[1])) for path, text in bundles.items()}
     chest = ROOT / "bundles" / "chest_xray_classification" / "docs" / "README.md"
     for name, table in (
         ("results", results("brain_mri")),
@@ -513,6 +621,7 @@ def pages() -> dict[Path, str]:
     ):
         readme = between(readme, name, table)
     return {
+        docs / "map.md": package_map(),
         docs / "strategies.md": strategies(),
         docs / "weights.md": between(between(docs / "weights.md", "weights", weights()), "inflation", inflation()),
         docs / "data.md": between(docs / "data.md", "dicom frames", dicom_frames()),

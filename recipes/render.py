@@ -41,9 +41,8 @@ def merged(base: Any, change: Any) -> Any:
     return result
 
 
-def configurations(bundle: str) -> dict[str, dict[str, Any]]:
-    """The bundle's configurations by name."""
-    difference = read(bundle)
+def configurations(difference: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The configurations by name of the bundle that differs so from the recipe."""
     found = {name: merged(read(name), difference.get(name, {})) for name in CONFIGS}
     train = found["train"]
     settings = {name: train[name] for name in _DEFAULTS} | {"images": train["model"]["images"]}
@@ -73,15 +72,23 @@ def written(value: Any, indent: int = 0) -> str:
     return f"{ends[0]}\n" + ",\n".join(lines) + f"\n{' ' * indent}{ends[1]}"
 
 
+def bundle_files(difference: Mapping[str, Any], folder: Path) -> Iterator[tuple[Path, str]]:
+    """What is rendered of the bundle in ``folder``: configurations, the licence of the code, a place for the model."""
+    for name, content in configurations(difference).items():
+        yield folder / "configs" / f"{name}.json", written(content) + "\n"
+    yield folder / "configs" / "logging.conf", (HERE / "logging.conf").read_text(encoding="utf-8")
+    yield folder / "LICENSE", (HERE.parent / "LICENSE").read_text(encoding="utf-8")
+    yield folder / "models" / ".gitkeep", ""
+
+
 def files() -> Iterator[tuple[Path, str]]:
     """Every rendered file and its content."""
     for bundle in BUNDLES:
-        for name, content in configurations(bundle).items():
-            yield HERE.parent / "bundles" / bundle / "configs" / f"{name}.json", written(content) + "\n"
-        yield HERE.parent / "bundles" / bundle / "configs" / "logging.conf", (HERE / "logging.conf").read_text()
+        yield from bundle_files(read(bundle), HERE.parent / "bundles" / bundle)
 
 
 if __name__ == "__main__":
     for path, content in files():
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content, encoding="utf-8")
         print(path.relative_to(HERE.parent))

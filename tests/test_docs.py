@@ -1,6 +1,5 @@
 """The docs say what the code and the committed results say; the layers import downwards only."""
 
-import ast
 import importlib.util
 import json
 import re
@@ -64,17 +63,6 @@ def test_rendered_pages_are_not_stale():
         assert path.read_text(encoding="utf-8") == content, f"{path.name} is stale: run `make docs`"
 
 
-def imported(path):
-    package = ("medtl_monai", *path.relative_to(PACKAGE).parts[:-1])
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else ()
-            module = [*base, *(node.module or "").split(".")]
-            yield from ([*module, alias.name] if not node.module else module for alias in node.names)
-        elif isinstance(node, ast.Import):
-            yield from (alias.name.split(".") for alias in node.names)
-
-
 def test_the_brain_bundle_is_ahead_of_the_plain_loop_at_every_moment():
     runs = json.loads((ROOT / "benchmarks" / "results" / "brain_mri" / "peer.json").read_text())["runs"].values()
 
@@ -87,13 +75,34 @@ def test_the_brain_bundle_is_ahead_of_the_plain_loop_at_every_moment():
 
 
 def test_modules_import_from_lower_layers_only():
+    imported = load_render().imported
     for path in PACKAGE.rglob("*.py"):
         here = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-        for name in imported(path):
-            parts = [part for part in name if part]
+        for parts in imported(path):
             if parts[0] == "medtl_monai" and len(parts) > 1 and parts[1] in RANK and parts[1] != here:
                 assert RANK[parts[1]] < RANK[here], f"{path} imports {'.'.join(parts)}"
             assert parts[0] not in ("bundles", "torchvision")
+
+
+def test_the_map_holds_every_module_once_and_its_arrows_are_the_imports():
+    page = (ROOT / "docs" / "map.md").read_text(encoding="utf-8")
+    uses = {name.strip("_"): {other.strip("_") for other in used} for name, used in load_render().uses().items()}
+    rank = {name.strip("_"): height for name, height in RANK.items()}
+    links = re.findall(r"^\| \[`\w+`\]\(\.\./medtl_monai/(.+)\) \| \S", page, re.MULTILINE)
+    top = {path for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    inner = {path for folder in top if folder.is_dir() for path in folder.iterdir() if path.name != "__pycache__"}
+    modules = {path.relative_to(PACKAGE).as_posix() for path in top | inner if path.name != "__init__.py"}
+    assert sorted(links) == sorted(modules)
+    arrows = set(re.findall(r"^    m_(\w+) --> m_(\w+)$", page, re.MULTILINE))
+    assert arrows
+    assert all(lower in uses[upper] and rank[lower] < rank[upper] for upper, lower in arrows)
+    for upper, used in uses.items():  # what is left out follows from the others
+        reached, left = set(), [upper]
+        while left:
+            here = left.pop()
+            left += [lower for higher, lower in arrows if higher == here and lower not in reached]
+            reached |= {lower for higher, lower in arrows if higher == here}
+        assert used <= reached
 
 
 def test_the_package_itself_imports_nothing_heavy():
@@ -124,6 +133,9 @@ def test_every_key_of_a_bundle_has_a_row_and_every_row_a_key():
 
 
 def test_relative_links_lead_somewhere():
-    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *ROOT.glob("bundles/*/docs/*.md")]:
-        for link in re.findall(r"\]\((?!http|#)([^)#]+)", page.read_text()):
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
+    for page in [*pages, *ROOT.glob("bundles/*/docs/*.md")]:
+        # without blocks of code, whose links are another page's
+        text = re.sub(r"^(`{3,}).*?^\1$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+        for link in re.findall(r"\]\((?!http|#)([^)#]+)", text):
             assert (page.parent / link).exists(), f"{page.name}: {link}"

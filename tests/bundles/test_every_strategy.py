@@ -3,6 +3,7 @@
 import csv
 
 import pytest
+from conftest import ROOT
 
 from medtl_monai.data import make_brain_cohort, make_cardiac_cohort, make_chest_cohort, make_dbt_cohort
 from medtl_monai.strategies import STRATEGIES
@@ -27,6 +28,10 @@ MATRIX = [
     and not (bundle.startswith("breast") and name in COLUMNS)
 ]
 SAMPLE = [("cardiac_unet_segmentation", "simcvd")]  # the others are slow; see also each bundle's own tests
+
+
+def test_no_bundle_is_left_out():
+    assert sorted(COHORTS) == sorted(path.name for path in (ROOT / "bundles").iterdir())
 
 
 @pytest.fixture(scope="module")
