@@ -45,6 +45,7 @@ from .data import (
     ToSliced,
 )
 from .inference import SuspiciousPlaceInferer
+from .predictions import CASE_COLUMNS
 from .transforms import MultiViewInferer, PrepareBatch
 from .utils import UserError
 from .variants import VARIANTS, apply
@@ -59,6 +60,7 @@ PREPARATION = ("channels", "image_size", "percentiles", "crop", "mean", "std")
 
 _TASKS = ("classification", "multilabel", "segmentation")
 _SLICES_AT_ONCE = 16
+_PRESENT = 0.5  # probability above which a finding is; calibration makes it the right one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +91,6 @@ class Model:
         scales: sizes of the views whose logits are averaged, as factors.
         mirrors: axes along which the views are mirrored, a list for each.
         slice_share: share of a view's slices, the most suspicious ones, whose mean is the view's score.
-        threshold: probability above which a finding is called present.
         largest_component: keep the largest connected part of each structure.
         always_present: every slice shows every structure.
         calibration: scale and offset that were folded into the head; ``None``: not calibrated.
@@ -118,7 +119,6 @@ class Model:
     scales: Sequence[float] = (1.0,)
     mirrors: Sequence[Sequence[int]] = ((),)
     slice_share: float = 0.1
-    threshold: float = 0.5
     largest_component: bool = False
     always_present: bool = False
     calibration: Mapping[str, Any] | None = None
@@ -367,9 +367,9 @@ class Model:
         return Compose([self.activation("pred"), *onehot])
 
     def predicted(self, probabilities: NDArray[Any]) -> list[str]:
-        """What probabilities ``(N, C)`` say: the likeliest class; or the findings above the threshold."""
+        """What probabilities ``(N, C)`` say: the likeliest class; or the findings above one half."""
         if self.task == "multilabel":
-            found = np.asarray(probabilities) > self.threshold
+            found = np.asarray(probabilities) > _PRESENT
             return ["|".join(n for n, f in zip(self.classes, row, strict=True) if f) or "No Finding" for row in found]
         return [self.classes[k] for k in np.asarray(probabilities).argmax(1)]
 
@@ -446,7 +446,7 @@ def _are_names(values: Any) -> bool:
 
 def _are_mirrors(values: Any) -> bool:
     lists = isinstance(values, (list, tuple)) and bool(values) and all(isinstance(v, (list, tuple)) for v in values)
-    return lists and all(axis in (0, 1, 2) for axes in values for axis in axes)
+    return lists and all(axis in (0, 1, 2) and axis is not True for axes in values for axis in axes)
 
 
 def _whole(least: int, most: int) -> tuple[Callable[[Any], bool], str]:
@@ -482,10 +482,9 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "compare_sides": _SWITCH,
     "crop_size": (lambda v: v is None or _whole(2, 4096)[0](v), "a whole number from 2 to 4096"),
     "lesion_map": _SWITCH,
-    "scales": (lambda v: _are_numbers(v, above=0), "numbers above 0"),
+    "scales": (lambda v: _are_numbers(v, above=0) and max(v) <= 8, "numbers above 0 and at most 8"),
     "mirrors": (_are_mirrors, "lists of axes (0, 1, 2), such as [[], [1]]"),
     "slice_share": (lambda v: _is_number(v) and 0 <= v <= 1, "a number from 0 to 1"),
-    "threshold": (lambda v: _is_number(v) and 0 < v < 1, "a number between 0 and 1"),
     "largest_component": _SWITCH,
     "always_present": _SWITCH,
     "calibration": (lambda v: v is None or isinstance(v, Mapping), "scale and offset, or nothing"),
@@ -502,7 +501,25 @@ def _check(model: Model) -> None:
     for name in ("mean", "std"):
         if len(value := getattr(model, name)) != model.channels:
             raise UserError(f"{name} must be {_RULES[name][1]}, of {model.channels}, got {_short(value)}.")
+    if len(set(model.classes)) < len(model.classes) or "" in model.classes:
+        raise UserError(f"classes must be different names, got {_short(list(model.classes))}.")
+    _check_answer(model)
     if model.lesion_map and model.crop_size is not None:
         raise UserError("crop_size and lesion_map exclude each other: leave one of them out.")
     if model.images != "breasts" and (model.compare_sides or model.lesion_map or model.crop_size is not None):
         raise UserError("compare_sides, crop_size and lesion_map are for images of breasts.")
+
+
+def _check_answer(model: Model) -> None:
+    """Whether task, kind of images, classes and structures belong together."""
+    segments = model.task == "segmentation"
+    if segments != (model.images == "stacks"):
+        raise UserError(f"task {model.task} does not go with images {model.images}.")
+    values = list(model.structures.values())
+    if segments and (list(model.classes) != ["background", *model.structures] or len(set(values)) < len(values)):
+        raise UserError(
+            f"structures must have different values, in the order of the classes, got {_short(dict(model.structures))} "
+            f"for {_short(list(model.classes))}."
+        )
+    if not segments and (clash := sorted(set(model.classes) & set(CASE_COLUMNS))):
+        raise UserError(f"a class cannot be called {clash[0]!r}, as a column of predictions.csv is: rename it.")

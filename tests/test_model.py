@@ -47,6 +47,7 @@ def test_what_is_saved_is_read_back(tmp_path_factory, scales, mirrors, lower, up
     assert Model.read(path).to_dict() == one.to_dict()
 
 
+STACKS = {"task": "segmentation", "images": "stacks"}
 REFUSED = [
     ({"task": "regression"}, "task must be one of classification, multilabel, segmentation, got 'regression'"),
     ({"classes": []}, "classes must be a list of names"),
@@ -64,7 +65,13 @@ REFUSED = [
     ({"largest_component": "yes"}, "largest_component must be true or false"),
     ({"images": "breasts", "crop_size": 16, "lesion_map": True}, "exclude each other"),
     ({"crop_size": 16}, "are for images of breasts"),
-    ({"threshold": 1.0}, "threshold must be a number between 0 and 1"),
+    ({"classes": ["a", "a", "b"]}, "classes must be different names"),
+    ({"classes": ["a", "predicted"]}, "a class cannot be called 'predicted'"),
+    ({"images": "stacks"}, "task classification does not go with images stacks"),
+    (
+        {**STACKS, "classes": ["background", "b", "a"], "structures": {"a": 1, "b": 2}},
+        "structures must have different values, in the order of the classes",
+    ),
 ]
 
 
@@ -155,9 +162,7 @@ def test_pairs_crops_and_maps_of_breasts():
 def test_predictions_in_words():
     p = np.array([[0.2, 0.5, 0.3], [0.6, 0.7, 0.1]])
     assert model().predicted(p) == ["b", "b"]
-    findings = model(task="multilabel", threshold=0.5)
-    assert findings.predicted(p) == ["No Finding", "a|b"]
-    assert model(task="multilabel", threshold=0.4).predicted(p) == ["b", "a|b"]
+    assert model(task="multilabel").predicted(p) == ["No Finding", "a|b"]
 
 
 def test_views_are_averaged_as_the_model_says():

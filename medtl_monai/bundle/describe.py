@@ -85,7 +85,15 @@ def read_model(checkpoint: str, default: Mapping[str, Any], **changes: Any) -> M
         default: a model's data, so that MONAI's tools can look at a bundle without weights.
         changes: how the network is run and its answer read, where the user wants it otherwise; ``None``: as trained.
     """
-    model = Model.read(checkpoint) if Path(checkpoint).is_file() else Model.from_dict(default)
+    usual = Model.from_dict(default)
+    if not Path(checkpoint).is_file():
+        return usual.changed(**changes)
+    model = Model.read(checkpoint)
+    if model.images != usual.images:
+        raise UserError(
+            f"{checkpoint} is of a model of {model.images}, and this bundle is for {usual.images}: take the one that "
+            "it was trained with."
+        )
     return model.changed(**changes)
 
 

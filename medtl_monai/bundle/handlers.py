@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -101,6 +102,7 @@ class History:
 
     def _epoch_started(self, engine: Engine) -> None:
         self._losses, self._parts, self._started = [], {}, time.perf_counter()
+        self.validator.state.metrics = {}  # an epoch that is not validated has no scores, and not those of one before
         name = f"epoch {engine.state.epoch}/{engine.state.max_epochs}"
         self._bar = with_bar(None, name, total=engine.state.epoch_length)
 
@@ -255,8 +257,9 @@ class Resume:
         missing = [name for name in (*targets, "trainer", "about") if name not in content]
         if missing:
             raise UserError(f"resume: {self.path} has no {', '.join(missing)}: give checkpoints/last.pt of a run.")
-        if content["about"] != self.checkpoints.about:
-            differ = [key for key, value in self.checkpoints.about.items() if content["about"].get(key) != value]
+        ours, theirs = _compared(self.checkpoints.about), _compared(content["about"])
+        differ = [key for key, value in ours.items() if theirs.get(key) != value]
+        if differ:
             raise UserError(
                 f"resume: {self.path} was trained with other settings ({', '.join(differ)}): give the same."
             )
@@ -278,6 +281,10 @@ class Resume:
             raise UserError(
                 f"resume: {self.path} is of a run with another strategy or optimizer: give the same."
             ) from error
+        best = Path(str(self.path)).with_name("best.pt")
+        if best.is_file() and best.parent.resolve() != self.checkpoints.folder.resolve() and engine.state.rank == 0:
+            with atomic_path(self.checkpoints.folder / "best.pt") as part:  # no later epoch may be better
+                shutil.copyfile(best, part)
         engine.load_state_dict({"iteration": done, "epoch_length": length, "max_epochs": epochs})
         _log.info(f"going on after epoch {engine.state.epoch} of {epochs}, from {self.path}")
 
@@ -341,6 +348,12 @@ class SavePredictions:
         unlabelled, classes = [-1] * len(names), self.model.classes
         write_predictions(self.path, names, empty, empty, unlabelled, said, probabilities, classes)
         _log.info(f"{len(self._images)} predictions: {self.path}")
+
+
+def _compared(about: Mapping[str, Any]) -> dict[str, Any]:
+    """What two runs of one training have in common: of the origin the strategy and the weights, wherever they lie."""
+    origin = about.get("origin", {})
+    return {**about, "origin": {key: origin.get(key) for key in ("strategy", "weights_sha256")}}
 
 
 def _defined(value: Any) -> float | None:

@@ -69,7 +69,7 @@ TEXTS = (
 DECIDED = ("dataset_dir", "checkpoint", "checkpoints", "device", "amp", "amp_dtype", "crop")
 """Keys whose value may follow from the machine or the data; ``config.json`` holds what was decided."""
 
-_PLAIN = ("variant", "layout_options", "loss_options", "loss_weights", "groups", "structures", "mix", "default")
+_PLAIN = ("variant", "layout_options", "loss_options", "loss_weights", "groups", "structures", "default")
 _MONAIS = ("run_name",)  # MONAI's federated client adds it to every configuration
 
 
@@ -82,7 +82,7 @@ def given_keys(config: Mapping[str, Any], base: Mapping[str, Any], own: bool) ->
         own: whether ``config`` began as the bundle's own file; of another file, such as ``config.json`` of a run, all
             keys are given.
     """
-    typed = {re.split("::|#", name)[0] for name in _typed()}
+    typed = {re.split("::|#", name)[0] for name in (*_typed(), *_overlaid())}
     return {key for key, value in config.items() if not own or key in typed or value != base.get(key, ...)}
 
 
@@ -99,7 +99,7 @@ def as_typed(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _text(value: Any, typed: str | None) -> Any:
-    if isinstance(value, (int, float)):
+    if isinstance(value, (int, float, tuple)):
         return typed if typed is not None and _read(typed) == value else str(value)
     return None if value == "null" else value
 
@@ -128,6 +128,16 @@ def _typed() -> dict[str, str]:
             if not equals:
                 value = words[i + 1] if i + 1 < len(words) else ""
             found[name.replace("-", "_")] = value
+    return found
+
+
+def _overlaid() -> list[str]:
+    """The keys of configuration files after the first on the command line."""
+    files = _read(_typed().get("config_file", ""))
+    found: list[str] = []
+    for file in files[1:] if isinstance(files, (list, tuple)) else ():
+        if Path(file).is_file() and Path(file).suffix == ".json":
+            found += json.loads(Path(file).read_text(encoding="utf-8"))
     return found
 
 
@@ -160,6 +170,10 @@ def check_nested(config: Mapping[str, Any], base: Mapping[str, Any], path: str =
         UserError: naming the key and the nearest known ones.
     """
     for key, value in config.items():
+        if isinstance(value, list) and any(isinstance(one, Mapping) for one in value):
+            theirs = base.get(key) if isinstance(base, Mapping) else None
+            check_nested(_numbered(value), _numbered(theirs) if isinstance(theirs, list) else {}, f"{path}{key}::")
+            continue
         here, before = f"{path}{key}", base.get(key) if isinstance(base, Mapping) else None
         if key in _PLAIN or not isinstance(value, Mapping):
             continue
@@ -179,6 +193,10 @@ def check_nested(config: Mapping[str, Any], base: Mapping[str, Any], path: str =
                 hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(known)}."
                 raise UserError(f"{here} has no {name!r}: {hint}")
         check_nested(value, before if isinstance(before, Mapping) else {}, f"{here}::")
+
+
+def _numbered(values: list[Any]) -> dict[str, Any]:
+    return {str(i): value for i, value in enumerate(values)}
 
 
 def _parameters(target: Any) -> list[str] | None:

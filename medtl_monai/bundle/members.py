@@ -17,7 +17,10 @@ from .transfer import load_network
 
 __all__ = ["Ensemble", "Member", "cycle_length"]
 
-_SAME = ("task", "classes", "structures", "images")
+_SAME = (
+    *("task", "classes", "structures", "images", "compare_sides"),
+    *("slice_share", "largest_component", "always_present"),  # how the one answer is read
+)
 
 
 class Member(nn.Module):
@@ -48,7 +51,7 @@ class Ensemble:
         weights: of each model; ``None``: equal ones.
         device: where they run.
         runtime: as of :func:`medtl_monai.bundle.load_network`.
-        views: ``scales`` and ``mirrors`` for all, instead of each model's own.
+        changes: fields for all, such as ``scales`` or ``largest_component``, instead of each model's own.
 
     Raises:
         UserError: a file is missing, another task or other classes, or an unknown vote or unfit weights.
@@ -62,15 +65,17 @@ class Ensemble:
         weights: Sequence[float] | None = None,
         device: torch.device | str,
         runtime: str = "torch",
-        **views: Any,
+        **changes: Any,
     ) -> None:
+        if isinstance(checkpoints, str) or not checkpoints:
+            raise UserError(f"checkpoints must be a list such as \"['one.pt','two.pt']\", got {checkpoints!r}.")
         if voting not in ("soft", "hard"):
             raise UserError(f"voting must be soft or hard, got {voting!r}.")
         if weights is not None and (len(weights) != len(checkpoints) or min(weights) < 0 or sum(weights) <= 0):
             raise UserError(
                 f"member_weights: expected {len(checkpoints)} numbers of 0 or more, one a checkpoint, got {weights}."
             )
-        self.models = [Model.read(checkpoint).changed(**views) for checkpoint in checkpoints]
+        self.models = [Model.read(checkpoint).changed(**changes) for checkpoint in checkpoints]
         for checkpoint, model in zip(checkpoints, self.models, strict=True):
             differ = [name for name in _SAME if getattr(model, name) != getattr(self.models[0], name)]
             if differ:
@@ -108,7 +113,7 @@ class Ensemble:
         if first.task == "segmentation":
             steps.append(self._own_space)
         if self.voting == "hard" and first.task == "multilabel":
-            steps.append(AsDiscreted(self.keys, threshold=first.threshold))
+            steps.append(AsDiscreted(self.keys, threshold=0.5))
         elif self.voting == "hard":
             steps.append(AsDiscreted(self.keys, argmax=True, to_onehot=count))
         steps.append(MeanEnsembled(self.keys, output_key="pred", weights=self.weights))

@@ -78,13 +78,17 @@ def _take(
             raise UserError(
                 f"the weights {weights} are of {theirs}, and backbone is {backbone}: give one, and the other follows."
             )
-        return
-    config["backbone"] = _around(theirs, backbone)
-    if config["backbone"] != backbone:
-        _log.info(f"backbone {config['backbone']}, as the weights are of it")
-    if options and "variant" not in given:
-        config["variant"] = {**options, **config.get("variant", {})}
-        _log.info(f"variant {options}, as the weights need it")
+    else:
+        config["backbone"] = _around(theirs, backbone)
+        if config["backbone"] != backbone:
+            _log.info(f"backbone {config['backbone']}, as the weights are of it")
+    ours = dict(config.get("variant", {}))
+    for name, value in options.items():
+        if name not in ours:
+            _log.info(f"variant {name} {value}, as the weights are of it")
+        elif ours[name] != value:
+            _log.warning(f"variant {name} {ours[name]} as given; the weights are of {value}, and may not fit")
+    config["variant"] = {**options, **ours}
 
 
 def _network_of(weights: str, before: Model | None) -> tuple[str | Mapping[str, Any] | None, dict[str, Any]]:
@@ -117,6 +121,8 @@ def _weights_for(backbone: str | Mapping[str, Any]) -> str:
 
 def _keep_preparation(config: MutableMapping[str, Any], given: Collection[str], before: Model) -> None:
     for key in PREPARATION:
+        if key == "crop" and before.images != "stacks":  # only these are cropped
+            continue
         theirs, ours = getattr(before, key), config.get(key)
         theirs = list(theirs) if isinstance(theirs, (list, tuple)) else theirs
         other_channels = isinstance(theirs, list) and key != "percentiles" and len(theirs) != config["channels"]
@@ -177,14 +183,14 @@ def _entry(weights: str | None) -> Source | None:
 
 def _model_of(weights: str | None) -> Model | None:
     """What a run of this package says of its weights; ``None`` for all others."""
-    if weights in (None, "none") or weights in SOURCES or Path(weights).suffix not in (".pt", ".pth", ".ckpt"):
+    if weights in (None, "none") or weights in SOURCES or Path(weights).suffix in (".safetensors", ".onnx"):
         return None
     if not Path(weights).is_file():
         return None
-    if Path(weights).with_suffix(".json").is_file():
-        return Model.read(weights)
     try:
         content = read_checkpoint(weights)
     except UserError:  # of another trainer: the loader says what it makes of it
         return None
-    return Model.from_dict(content["about"]) if "about" in content else None
+    if "about" in content:
+        return Model.from_dict(content["about"])
+    return Model.read(weights) if Path(weights).with_name("model.json").is_file() else None

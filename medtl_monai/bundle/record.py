@@ -14,6 +14,7 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -86,7 +87,7 @@ def open_output(
     cases: Cases | None = None,
     strategy: Strategy | None = None,
     transfer: Transfer | None = None,
-    checkpoint: str | None = None,
+    checkpoint: str | Sequence[str] | None = None,
     resume: str | None = None,
 ) -> None:
     """Make the folder of this run and write what is known before it: the record, configuration, split, leakage, loaded
@@ -102,7 +103,7 @@ def open_output(
         cases: the labelled images, if there are any.
         strategy: of a training.
         transfer: what was loaded, if anything was.
-        checkpoint: the trained model that is used.
+        checkpoint: the trained model that is used, or several.
         resume: the checkpoint that the run goes on from.
 
     Raises:
@@ -128,7 +129,8 @@ def open_output(
         record["weights"] = {"source": report.source, "sha256": report.sha256, "coverage": report.coverage}
         report.save(folder / "load_report.json")
     if checkpoint is not None:
-        record["checkpoint"] = {"file": str(Path(checkpoint).resolve()), "sha256": file_hash(Path(checkpoint))}
+        files = [Path(file).resolve() for file in ([checkpoint] if isinstance(checkpoint, str) else checkpoint)]
+        record["checkpoints"] = [{"file": str(file), "sha256": file_hash(file)} for file in files]
     if parts is not None:
         write_split_csv(folder / "split.csv", _in_words(parts, cases), parts.names)
         parts.leakage.save(folder / "leakage.json")
@@ -142,7 +144,7 @@ def open_output(
     _log.info(f"everything of this run goes to {folder}")
 
 
-def close_record(output_dir: str, device: Any = "cpu", **more: Any) -> None:
+def close_record(output_dir: str, device: torch.device | str, **more: Any) -> None:
     """Say in ``run.json`` that the run is over, on what machine it ran, how long it took, and what else is told."""
     path = Path(output_dir) / "run.json"
     if not first_process() or not path.is_file():

@@ -132,6 +132,7 @@ class Report:
         return {"epoch": best, "of": len(rows), **key}
 
     def _tell(self, kept: Mapping[str, Any]) -> None:
+        calibrated = self.model.calibration is not None
         views = f"scored with {self.model.views()}"
         if not kept:
             _log.info(views)
@@ -142,9 +143,10 @@ class Report:
             )
             return
         if kept["of"] == 1:
-            _log.info(f"kept: the only epoch; {views}")
+            done = "; the validation part calibrated it, so its scores are optimistic" * calibrated
+            _log.info(f"kept: the only epoch{done}; {views}")
             return
-        also = ", and calibrated the model" * (self.model.calibration is not None)
+        also = ", and calibrated the model" * calibrated
         _log.info(
             f"kept: epoch {kept['epoch']} of {kept['of']}, with the highest {kept['name']}, {kept['value']:.3f}; the "
             f"validation part chose it{also}, so its scores are optimistic; {views}"
@@ -219,9 +221,7 @@ class Report:
             f"({part.probabilities[i, predicted[i]]:.0%})"
             for i, name in zip(chosen, truth, strict=True)
         ]
-        said = (
-            part.probabilities[chosen] > self.model.threshold if self.model.task == "multilabel" else predicted[chosen]
-        )
+        said = part.probabilities[chosen] > 0.5 if self.model.task == "multilabel" else predicted[chosen]
         right = [bool(np.all((s == y) | np.isnan(y))) for s, y in zip(said, part.labels[chosen], strict=True)]
         figures.case_grid(
             [picture[: self.model.channels].mean(0).numpy() for picture in pictures],

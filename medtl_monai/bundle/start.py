@@ -21,6 +21,7 @@ from ..model import Model
 from ..strategies import build
 from ..utils import UserError, first_process
 from ..weights import find
+from .describe import read_model
 from .keys import as_typed, check_keys, check_nested, check_values, given_keys, own_configuration
 from .memory import keep_freed_memory
 from .origin import follow, read_backbone
@@ -130,7 +131,7 @@ def _check_checkpoints(config: Mapping[str, Any]) -> None:
     named = several if isinstance(several, list) else [config.get("checkpoint")]
     for file in named:
         if isinstance(file, str) and not file.startswith(("$", "@")):
-            Model.read(file)
+            read_model(file, config["model"]["default"])
 
 
 def _check_network(config: Mapping[str, Any]) -> None:
@@ -160,9 +161,13 @@ def _draft(config: Mapping[str, Any]) -> Model:
     channels, variant = config.get("channels", 1), own.get("variant", {})
     if isinstance(variant, Mapping) and "domain" in str(variant.get("norm")):
         own["variant"] = {key: value for key, value in variant.items() if key != "norm"}
-    made_up = {"task": "classification", "classes": [str(k) for k in range(count)], "structures": {}}
+    classes, images = [str(k) for k in range(count)], config["model"]["images"]
+    made_up: dict[str, Any] = {"task": "classification", "classes": classes, "structures": {}, "images": images}
+    if images == "stacks":
+        structures = {str(k): k for k in range(1, count)}
+        made_up |= {"task": "segmentation", "classes": ["background", *structures], "structures": structures}
     statistics = {"mean": [0.5] * channels, "std": [0.5] * channels}
-    return Model(**{**own, **made_up, **statistics, "backbone": backbone, "images": config["model"]["images"]})
+    return Model(**{**own, **made_up, **statistics, "backbone": backbone})
 
 
 def _is_known(value: Any) -> bool:

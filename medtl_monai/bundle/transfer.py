@@ -126,9 +126,13 @@ def fill(network: nn.Module, checkpoint: str | Path, device: torch.device | str)
         UserError: the checkpoint does not fit the network.
     """
     content = read_checkpoint(checkpoint)
+    weights = content["model"] if isinstance(content.get("model"), Mapping) else content
+    broken = [key for key, value in weights.items() if isinstance(value, Tensor) and not value.isfinite().all()]
+    if broken:
+        raise UserError(f"{checkpoint} holds weights that are no finite numbers ({', '.join(map(str, broken[:3]))}).")
     try:
-        network.load_state_dict(content["model"] if isinstance(content.get("model"), Mapping) else content)
-    except (RuntimeError, TypeError) as error:
+        network.load_state_dict(weights)
+    except (RuntimeError, TypeError, AttributeError) as error:
         reason = (str(error).splitlines() or [""])[-1].strip()
         raise UserError(f"{checkpoint} does not fit the network: {reason}") from error
     layout: dict[str, Any] = {"memory_format": torch.channels_last} if _is_2d(network) else {}

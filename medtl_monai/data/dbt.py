@@ -19,6 +19,7 @@ from .breast import pair_sides
 from .cases import Cases
 from .datasets import load_cases, unlabelled
 from .dicom import header, is_dicom, split_frame
+from .layouts.common import has_columns, read_table
 
 __all__ = ["GROUPS", "breast_slices", "load_breasts", "repeat_minority", "select_slices"]
 
@@ -145,13 +146,18 @@ def select_slices(
 def breast_slices(path: str | Path, *, compare_sides: bool = False) -> list[dict[str, Any]]:
     """Images for inference: those of :func:`medtl_monai.data.unlabelled`, files of several frames slice by slice.
 
-    With ``compare_sides`` DICOM files get their ``other`` side, by what their headers say of patient, study and view.
+    With ``compare_sides`` images get their ``other`` side: DICOM files by what their headers say of patient, study and
+    view, others by a table ``index.csv`` in the folder with the columns image, patient and laterality, as in training.
+
+    Raises:
+        UserError: no image has another side to compare with.
     """
+    told = _sides(Path(path)) if compare_sides else {}
     items: list[dict[str, Any]] = []
     views = []
     for item in unlabelled(path):
         image = item["image"]
-        view: dict[str, Any] = dict(item)
+        view: dict[str, Any] = {**item, **told.get(image, {})}
         if is_dicom(image) and split_frame(image)[1] is None:
             head = header(image)
             if compare_sides:
@@ -164,12 +170,25 @@ def breast_slices(path: str | Path, *, compare_sides: bool = False) -> list[dict
         return items
     items = pair_sides(items, views)
     alone = sum("other" not in item for item in items)
+    if alone == len(items):
+        raise UserError(
+            "the model compares both breasts, and no image has another side: give DICOM files, or a table index.csv "
+            "with the columns image, patient and laterality (L or R)."
+        )
     if alone:
         _log.warning(
             f"{alone} of {len(items)} images have no other side to be compared with: compared with themselves, they "
             "stay undecided"
         )
     return [{key: item[key] for key in ("image", "other") if key in item} for item in items]
+
+
+def _sides(folder: Path) -> dict[str, dict[str, str]]:
+    """What a table in the folder says of its images' patients and sides, by path."""
+    table, columns = folder / "index.csv", ("image", "patient", "laterality")
+    rows = read_table(table, columns) if has_columns(table, columns) else []
+    keys = ("patient", "laterality", "view", "study")
+    return {str((folder / row["image"]).resolve()): {k: row[k] for k in keys if row.get(k)} for row in rows}
 
 
 def repeat_minority(items: Sequence[AnyItem]) -> list[AnyItem]:
