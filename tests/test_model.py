@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medtl_monai.bundle import install_model, load_network
+from medtl_monai.bundle import install_model, load_network, read_model
 from medtl_monai.model import Model
 from medtl_monai.transforms import MultiViewInferer
 from medtl_monai.utils import UserError
@@ -124,6 +124,10 @@ def test_a_network_of_monai_is_built_again_with_its_weights(tmp_path):
     x = torch.randn(2, 2, 32, 32)
     again = load_network(Model.read(tmp_path / "best.pt"), str(tmp_path / "best.pt"), device="cpu")
     torch.testing.assert_close(again(x), network(x))
+    broken = {key: value * float("nan") for key, value in network.state_dict().items() if value.is_floating_point()}
+    torch.save({"model": {**network.state_dict(), **broken}, "about": about.to_dict()}, tmp_path / "nan.pt")
+    with pytest.raises(UserError, match="holds weights that are no finite numbers"):
+        load_network(about, str(tmp_path / "nan.pt"), device="cpu")
     with pytest.raises(UserError, match="does not fit the network"):
         load_network(model(), str(tmp_path / "best.pt"), device="cpu")
 
@@ -136,6 +140,15 @@ def test_an_installed_model_is_a_plain_state_dict_with_its_data_beside_it(tmp_pa
     network.load_state_dict(torch.load(folder / "model.pt", weights_only=True))  # as MONAI's tools do
     assert Model.read(folder / "model.pt").to_dict() == about.to_dict()
     assert not [path for path in folder.iterdir() if path.name not in ("model.pt", "model.json")]
+
+
+def test_the_model_of_another_kind_of_images_is_refused(tmp_path):
+    torch.save({"model": {}, "about": model().to_dict()}, tmp_path / "best.pt")
+    usual = model(images="breasts").to_dict()
+    with pytest.raises(UserError, match="is of a model of slices, and this bundle is for breasts"):
+        read_model(str(tmp_path / "best.pt"), usual)
+    assert read_model(str(tmp_path / "best.pt"), model(classes=["x"]).to_dict(), scales=[2.0]).scales == [2.0]
+    assert read_model(str(tmp_path / "none.pt"), usual).images == "breasts"
 
 
 def test_pairs_crops_and_maps_of_breasts():

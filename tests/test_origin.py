@@ -1,6 +1,7 @@
 """Network, weights and preparation follow from each other, and the default strategy from the data."""
 
 import logging
+from pathlib import Path
 
 import pytest
 import torch
@@ -89,6 +90,24 @@ def test_another_runs_preparation_is_kept_unless_the_user_says_otherwise(run):
     assert (values["image_size"], values["percentiles"], values["mean"]) == (160, [0.0, 99.9], [0.3])
     three = followed(weights=run, channels=3)
     assert (three["channels"], three["mean"]) == (3, None)  # its numbers are of one channel
+
+
+def test_another_runs_variant_is_kept_and_its_crop_only_where_images_are_cropped(run, caplog):
+    logging.getLogger("medtl_monai").propagate = True
+    assert followed(weights=run, backbone="resnet18")["variant"] == {"dropout": 0.2}
+    assert followed(weights=run, variant={"norm": "group"})["variant"] == {"dropout": 0.2, "norm": "group"}
+    assert followed(weights=run, variant={"dropout": 0.5})["variant"] == {"dropout": 0.5}
+    assert "variant dropout 0.5 as given; the weights are of 0.2" in caplog.text
+    values = config(weights=run, crop={"_target_": "medtl_monai.bundle.middle_share"})
+    follow(values, {"weights"})
+    assert isinstance(values["crop"], dict)  # slices are not cropped
+
+
+def test_a_file_of_a_run_is_known_under_any_name(run, tmp_path):
+    renamed = tmp_path / "mine.model"
+    renamed.write_bytes(Path(run).read_bytes())
+    (tmp_path / "mine.json").write_text("{}")  # of somebody else
+    assert followed(weights=str(renamed))["image_size"] == 64
 
 
 def test_statistics_of_a_file_known_by_its_content(shared_weights):

@@ -63,7 +63,6 @@ KINDS = {"data": DATA, "training": TRAINING, "machine": MACHINE, "machinery": MA
 
 NO_CASE = {
     "dimensions": "the bundles are of images of two dimensions, and no key changes that",
-    "threshold": "no key changes it",
     "calibration": "it is in the weights of the head, too; here it only says so",
     "origin": "it says where a model is from, and changes no answer",
 }
