@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -340,10 +340,15 @@ class Model:
         Args:
             preparation: of a segmentation: what the image went through, which is undone. Then ``probability`` holds
                 the probabilities.
+
+        Raises:
+            UserError: a segmentation without its preparation.
         """
         if self.task != "segmentation":
             return Compose([self.activation("pred")])
-        back = Invertd("pred", transform=cast("Compose", preparation), orig_keys="image", nearest_interp=False)
+        if preparation is None:
+            raise UserError("postprocessing: masks go back to the image's own space: give what prepared the image.")
+        back = Invertd("pred", transform=preparation, orig_keys="image", nearest_interp=False)
         return Compose([self.activation("pred"), back, CopyItemsd("pred", names="probability"), *self.decision()])
 
     def activation(self, keys: Any) -> Activationsd:

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.data import MetaTensor, decollate_batch
+from torch import nn
 
 import medtl_monai.transforms as ours
 from medtl_monai.transforms import BatchCompose, effects, geometry
@@ -378,6 +379,12 @@ def test_the_affine_follows_the_image_where_asked():
     flipped = BatchCompose(chain[:1], track_meta=True)(image)
     torch.testing.assert_close(flipped.affine[0], reference.affine)
     assert got.affine.shape == (2, 4, 4)
+
+
+def test_a_chain_goes_with_the_network_to_another_device_or_type():
+    image = torch.rand(2, 1, 4, 4)
+    chain = BatchCompose([ours.RandFlip(1.0, spatial_axis=1)]).to("cpu")
+    assert torch.equal(nn.Sequential(chain).double()(image), image.flip(3))
 
 
 def test_mistakes_are_explained():

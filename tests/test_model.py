@@ -172,6 +172,13 @@ def test_pairs_crops_and_maps_of_breasts():
         maps.prepare_batch(mix=torch.nn.Identity())
 
 
+def test_masks_go_back_through_what_prepared_the_image():
+    stacks = model(task="segmentation", images="stacks", backbone="unet_resnet18")
+    assert len(stacks.postprocessing(stacks.preparation("test")).transforms) > 1
+    with pytest.raises(UserError, match="give what prepared the image"):
+        stacks.postprocessing()
+
+
 def test_predictions_in_words():
     p = np.array([[0.2, 0.5, 0.3], [0.6, 0.7, 0.1]])
     assert model().predicted(p) == ["b", "b"]

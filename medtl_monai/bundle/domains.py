@@ -64,7 +64,7 @@ def tell_domains(network: nn.Module, domain: Sequence[str | None] | str | None) 
 
 
 @cache
-def _warn(name: str | None, known: tuple[str, ...]) -> None:
+def _warn(name: str | None, known: tuple[str | int, ...]) -> None:
     which = f"the domain {name}, which the training lacked" if name else "no known domain"
     _log.warning(f"images of {which}: their normalization is the mean over {', '.join(map(str, known))}")
 

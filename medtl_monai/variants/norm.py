@@ -42,13 +42,17 @@ _UNKNOWN = -1  # the place of a domain without a layer
 class _AnyBatchNorm(_BatchNorm):
     """Batch norm of ``(B, C, *spatial)``, whatever the number of dimensions."""
 
-    running_mean: Tensor  # always tracked
+    running_mean: Tensor  # as in batch norm None without track_running_stats, which those that look at them refuse
     running_var: Tensor
     num_batches_tracked: Tensor
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.ndim < 2:
             raise ValueError(f"expected (B, C, ...), got {tuple(input.shape)}.")
+
+    def _check_tracked(self, name: str) -> None:
+        if not self.track_running_stats:
+            raise UserError(f"{name}: it normalizes by running statistics: leave track_running_stats out.")
 
     def _channels(self, values: Tensor, x: Tensor) -> Tensor:
         return values.to(x).view(1, -1, *[1] * (x.ndim - 2))
@@ -89,6 +93,7 @@ class BatchRenorm(_AnyBatchNorm):
         super().__init__(num_features, **kwargs)
         if r_max < 1 or d_max < 0:
             raise UserError(f"renorm: r_max must be at least 1 and d_max at least 0, got {r_max} and {d_max}.")
+        self._check_tracked("renorm")
         self.r_max, self.d_max = r_max, d_max
 
     def forward(self, x: Tensor) -> Tensor:
@@ -115,6 +120,7 @@ class StochNorm(_AnyBatchNorm):
         super().__init__(num_features, **kwargs)
         if not 0 <= p <= 1:
             raise UserError(f"stoch: p must lie between 0 and 1, got {p}.")
+        self._check_tracked("stoch")
         self.p = p
 
     def forward(self, x: Tensor) -> Tensor:
@@ -134,6 +140,7 @@ class FrozenBatchNorm(_AnyBatchNorm):
 
     def __init__(self, num_features: int, **kwargs: Any) -> None:
         super().__init__(num_features, **kwargs)
+        self._check_tracked("frozen")
         self.requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -233,6 +233,9 @@ def test_domains_that_cannot_be_told_apart_are_refused():
     network = convert_norm(torch.nn.Sequential(torch.nn.BatchNorm2d(1)), "domain", domains=["A", "B"])
     with pytest.raises(UserError, match="the model knows A, B, got 'C'"):
         Domains(network, "C")
+    numbered = convert_norm(torch.nn.Sequential(torch.nn.BatchNorm2d(1)), "domain", domains=2)
+    with pytest.raises(UserError, match="the model knows 0, 1, got 'C'"):
+        Domains(numbered, "C")
     with pytest.raises(UserError, match="the model has no norm domain, got 'A'"):
         Domains(torch.nn.BatchNorm2d(1), "A")
     with pytest.raises(UserError, match="images in target_dir are of no known domain"):
