@@ -173,7 +173,8 @@ def test_pairs_crops_and_maps_of_breasts():
 
 
 def test_masks_go_back_through_what_prepared_the_image():
-    stacks = model(task="segmentation", images="stacks", backbone="unet_resnet18")
+    heart = {"classes": ["background", "heart"], "structures": {"heart": 1}}
+    stacks = model(task="segmentation", images="stacks", backbone="unet_resnet18", **heart)
     assert len(stacks.postprocessing(stacks.preparation("test")).transforms) > 1
     with pytest.raises(UserError, match="give what prepared the image"):
         stacks.postprocessing()

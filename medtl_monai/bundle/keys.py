@@ -14,7 +14,9 @@ from typing import Any
 
 import torch
 from monai.bundle import ComponentLocator, ConfigParser
+from torch.utils.data import DataLoader
 
+from ..model import Model
 from ..utils import UserError
 
 __all__ = [
@@ -68,6 +70,13 @@ TEXTS = (
 
 DECIDED = ("dataset_dir", "checkpoint", "checkpoints", "device", "amp", "amp_dtype", "crop")
 """Keys whose value may follow from the machine or the data; ``config.json`` holds what was decided."""
+
+_PASSED_ON: dict[str, Any] = {
+    "medtl_monai.bundle.new_model": Model,
+    "medtl_monai.bundle.read_model": Model,
+    "medtl_monai.bundle.training_loader": DataLoader,
+}
+"""To what a function gives the arguments that it does not take itself."""
 
 _PLAIN = ("variant", "layout_options", "loss_options", "loss_weights", "groups", "structures", "default")
 _MONAIS = ("run_name",)  # MONAI's federated client adds it to every configuration
@@ -212,7 +221,10 @@ def _parameters(target: Any) -> list[str] | None:
     if thing is None or not callable(thing):
         return None
     try:
-        parameters = inspect.signature(thing).parameters.values()
+        parameters = [*inspect.signature(thing).parameters.values()]
+        if target in _PASSED_ON:
+            parameters = [p for p in parameters if p.kind is not p.VAR_KEYWORD]
+            parameters += inspect.signature(_PASSED_ON[target]).parameters.values()
     except (TypeError, ValueError):
         return None
     if any(p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for p in parameters):

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import torch
 
-from ..backbones import BACKBONES, UNETS
+from ..backbones import BACKBONES
 from ..model import Model
 from ..strategies import build
 from ..utils import UserError, first_process
@@ -140,14 +140,16 @@ def _check_network(config: Mapping[str, Any]) -> None:
     model.prepare_batch(mix=config.get("mix"))
     try:
         with torch.device("meta"):
-            model.network()
+            network = model.network().eval()
+            output = network(torch.empty(1, *model.input_shape))
     except UserError:
         raise
     except Exception:  # of a network that needs real numbers to be made
         return
-    segments, backbone = model.images == "stacks", model.backbone
-    if isinstance(backbone, str) and segments != (backbone in UNETS):
-        fitting = f"unet_{backbone}" if segments and backbone in BACKBONES else "a network that labels images"
+    segments, backbone = model.learns == "segmentation", model.backbone
+    if segments != (output.ndim > 2):
+        around = segments and isinstance(backbone, str) and backbone in BACKBONES
+        fitting = f"unet_{backbone}" if around else "another network"
         what = "one answer a pixel" if segments else "one answer an image"
         raise UserError(f"backbone {backbone} does not give {what}: take {fitting}.")
 

@@ -110,8 +110,9 @@ def test_both_breasts_are_compared_and_inference_finds_the_pairs_in_the_headers(
         np.testing.assert_allclose(probabilities, want[image], atol=1e-5)
     one = next(dataset.rglob("*.dcm"))
     done = cli("inference", "--dataset_dir", one, "--output_dir", tmp_path / "one", *checkpoint)
-    assert "4 of 4 images have no other side to be compared with" in done.stdout + done.stderr
-    np.testing.assert_allclose(read_predictions(tmp_path / "one" / "predictions.csv").probabilities, 0.5, atol=1e-6)
+    assert done.returncode == 1  # compared with themselves, all would be undecided
+    assert "the model compares both breasts, and no image has another side" in done.stderr
+    assert not (tmp_path / "one").exists()
 
 
 CACHED = ("--strategy", "freeze", "--augmentation", "$None", "--cache_features", "memory")

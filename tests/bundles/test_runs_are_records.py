@@ -191,7 +191,7 @@ def test_rows_name_images_in_the_data_and_say_what_was_predicted(brain, run, ima
         assert found.predicted == [found.classes[k] for k in found.probabilities.argmax(1)]
     record = content(tmp_path / "out" / "run.json")
     assert record["state"] == "finished"
-    assert record["checkpoint"] == {"file": str(best), "sha256": sha256(best.read_bytes()).hexdigest()}
+    assert record["checkpoints"][0] == {"file": str(best), "sha256": sha256(best.read_bytes()).hexdigest()}
     assert (tmp_path / "out" / "run.log").is_file()
 
 
