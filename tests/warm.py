@@ -4,6 +4,7 @@ As a script it imports them once and forks for every line on its standard input,
 imported anew in each fork, which ends as Python itself would: by ``sys.excepthook`` and its exit status.
 """
 
+import contextlib
 import importlib
 import json
 import os
@@ -25,22 +26,31 @@ class Warm:
 
     def __call__(self, module, words, cwd, env):
         """``python -m module *words``; the completed process."""
+        if self.process is not None and self.process.poll() is not None:
+            self.close()
         if self.process is None:
             command = [sys.executable, __file__]
             self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
         with tempfile.TemporaryDirectory() as folder:
             files = [str(Path(folder) / name) for name in ("stdout", "stderr")]
             print(json.dumps([module, list(words), str(cwd), dict(env), *files]), file=self.process.stdin, flush=True)
-            code = int(self.process.stdout.readline())
+            answer = self.process.stdout.readline()
+            if not answer:  # it was killed from outside, say: the next run starts another
+                ended = self.process
+                self.close()
+                raise RuntimeError(f"the prepared process ended with {ended.returncode} in: {' '.join(words)}")
+            code = int(answer)
             output, errors = (Path(file).read_text(errors="replace") for file in files)
         return subprocess.CompletedProcess([sys.executable, "-m", module, *words], code, output, errors)
 
     def close(self):
         """Let the script end."""
-        if self.process is not None:
-            self.process.stdin.close()
-            self.process.wait()
-            self.process.stdout.close()
+        process, self.process = self.process, None
+        if process is not None:
+            with contextlib.suppress(BrokenPipeError):  # of one that is gone
+                process.stdin.close()
+            process.wait()
+            process.stdout.close()
 
 
 def _import_all():
@@ -72,6 +82,7 @@ def _serve():
     while line := sys.stdin.readline():
         pid = os.fork()
         if not pid:
+            os.close(reply)  # so that the end of this script is seen
             return json.loads(line)
         _, status = os.waitpid(pid, 0)
         os.write(reply, f"{os.waitstatus_to_exitcode(status)}\n".encode())
