@@ -12,8 +12,9 @@ from monai.transforms import Compose
 from .. import __version__
 from ..data import Cases
 from ..model import Model
-from ..strategies import Chain, Strategy, describe
+from ..strategies import Strategy, describe
 from ..utils import UserError
+from .choose import wants_boxes
 from .domains import named_domains
 from .origin import image_statistics, read_backbone, weights_hash
 
@@ -99,8 +100,7 @@ def read_model(checkpoint: str, default: Mapping[str, Any], **changes: Any) -> M
 
 def training_preparation(model: Model, strategy: Strategy) -> Compose:
     """The preparation of training images; with maps of lesions where a strategy learns from them."""
-    parts = list(strategy) if isinstance(strategy, Chain) else [strategy]
-    return model.preparation("train", lesions=any("boxes" in part.needs for part in parts))
+    return model.preparation("train", lesions=wants_boxes(strategy))
 
 
 def scoring_inferer(model: Model, scales: Sequence[float] | None, mirrors: Sequence[Any] | None) -> Inferer:

@@ -111,7 +111,8 @@ class Report:
         write_json(self.folder / "metrics.json", {**metrics, "run": circumstances(self.device)})
         if self.save_to is not None:
             install_model(self.checkpoint, self.save_to)
-        print(f"\n{render_metrics(metrics)}\n")
+        epoch = f"epoch {kept['epoch']} of {kept['of']}, " if kept else ""
+        print(f"\n{render_metrics(metrics)}\n{epoch}{self.model.views()}\n")
         self._tell(kept)
         _log.info(f"metrics: {self.folder / 'metrics.json'}; figures: {self.folder / 'figures'}")
         close_record(str(self.folder), self.device, model=self.model.to_dict(), **({"kept": kept} if kept else {}))

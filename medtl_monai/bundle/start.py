@@ -104,7 +104,9 @@ def settle(config: dict[str, Any], base: Mapping[str, Any], given: set[str], wor
     check_values(config)  # some may be of another run
     config["strategy_def"]["exact"] = "strategy" in given
     strategy = config["strategy"]
-    made = build(strategy) if isinstance(strategy, str) and not strategy.startswith(("$", "@")) else None
+    texts = strategy if isinstance(strategy, list) else [strategy]
+    known = all(isinstance(text, str) and not text.startswith(("$", "@")) for text in texts)
+    made = build(strategy) if known else None
     _check_network(config)
     if config["weights"] != "none" and not (made is not None and made.from_scratch):
         find(config["weights"])

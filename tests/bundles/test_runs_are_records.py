@@ -163,6 +163,7 @@ def test_the_kept_epoch_and_what_validation_was_used_for_are_said(run):
     assert "used_for" not in metrics["train"]
     table = done.stdout[done.stdout.index("\nmetric ") :]
     assert re.search(r"chose the epoch.*calibrated", table)
+    assert f"\nepoch {kept['epoch']} of 2, 3 views an image" in table
 
 
 def test_a_first_or_a_last_epoch_that_was_kept_is_a_warning(run):
