@@ -47,8 +47,13 @@ def _strategies(options: argparse.Namespace) -> None:
     for family, folder in folders.items():
         print(f"{family}:")
         for path in sorted((package / folder).glob("[!_]*.py"), key=lambda path: path.stem):
-            classes = (node for node in _parsed(path) if isinstance(node, ast.ClassDef) and node.name[0] != "_")
-            print(f"  {path.stem:<22}{(ast.get_docstring(next(classes)) or '').partition(chr(10))[0]}")
+            print(f"  {path.stem:<22}{_summary(path)}")
+
+
+def _summary(path: Path) -> str:
+    """The first line of what a file's public class says of itself."""
+    classes = (node for node in _parsed(path) if isinstance(node, ast.ClassDef) and node.name[0] != "_")
+    return (ast.get_docstring(next(classes)) or "").partition("\n")[0]
 
 
 def _parsed(path: Path) -> list[ast.stmt]:

@@ -203,28 +203,29 @@ class Model:
         """The network, with random weights."""
         variant = dict(self.variant)
         changes = {key: variant.pop(key) for key in VARIANTS if key in variant}
+        network = self._backbone(variant)
+        network = apply(network, changes, blocks=[block.prefixes[-1] for block in anatomy(network).blocks[:-1]])
+        return compare_sides(network) if self.takes_pairs else network
+
+    def _backbone(self, options: Mapping[str, Any]) -> nn.Module:
         shape: dict[str, Any] = {
             "in_channels": self.channels,
             "num_classes": len(self.classes),
             "spatial_dims": self.dimensions,
         }
-        for name in variant:
+        for name in options:
             if name in shape:
                 raise UserError(f"variant has no {name!r}: channels, classes and dimensions follow from the data.")
-        backbone = self.backbone
-        if isinstance(backbone, str):
-            labels_places = self.lesion_map and backbone in BACKBONES
-            try:
-                network = build(f"fcn_{backbone}" if labels_places else backbone, **shape, **variant)
-            except UserError as error:
-                near = [name for key in variant for name in get_close_matches(key, VARIANTS, n=1, cutoff=0.7)]
-                raise UserError(f"{error} Or did you mean {near[0]!r}?" if near else str(error)) from error
-        elif variant:
-            raise UserError(f"variant: {', '.join(variant)} would be the backbone's own: give it beside _target_.")
-        else:
-            network = build_target(backbone, **shape)
-        network = apply(network, changes, blocks=[block.prefixes[-1] for block in anatomy(network).blocks[:-1]])
-        return compare_sides(network) if self.takes_pairs else network
+        if not isinstance(self.backbone, str):
+            if options:
+                raise UserError(f"variant: {', '.join(options)} would be the backbone's own: give it beside _target_.")
+            return build_target(self.backbone, **shape)
+        labels_places = self.lesion_map and self.backbone in BACKBONES
+        try:
+            return build(f"fcn_{self.backbone}" if labels_places else self.backbone, **shape, **options)
+        except UserError as error:
+            near = [name for key in options for name in get_close_matches(key, VARIANTS, n=1, cutoff=0.7)]
+            raise UserError(f"{error} Or did you mean {near[0]!r}?" if near else str(error)) from error
 
     # ---- from a file to what the network sees
 
@@ -509,6 +510,10 @@ def _check(model: Model) -> None:
     if len(set(model.classes)) < len(model.classes) or "" in model.classes:
         raise UserError(f"classes must be different names, got {_short(list(model.classes))}.")
     _check_answer(model)
+    _check_breasts(model)
+
+
+def _check_breasts(model: Model) -> None:
     if model.lesion_map and model.crop_size is not None:
         raise UserError("crop_size and lesion_map exclude each other: leave one of them out.")
     if model.images != "breasts" and (model.compare_sides or model.lesion_map or model.crop_size is not None):

@@ -1,5 +1,16 @@
 """What the bundles' configurations call: the beginning, the middle and the end of a run."""
 
+from .beginning import (
+    default_amp,
+    default_amp_dtype,
+    default_device,
+    find_root,
+    models_folder,
+    new_output_dir,
+    quieten_monai,
+    settle,
+    start,
+)
 from .cached import CacheFeatures
 from .calibrate import Calibration
 from .cases import Parts, read_parts
@@ -19,17 +30,6 @@ from .report import Predicted, Report, data_format, install_model, predict
 from .scores import accuracy, log_loss, mean_auc
 from .segmentation import SegmentationReport, segment
 from .stacks import middle_share, read_stacks, structure_values, unmasked
-from .start import (
-    default_amp,
-    default_amp_dtype,
-    default_device,
-    find_root,
-    models_folder,
-    new_output_dir,
-    quieten_monai,
-    settle,
-    start,
-)
 from .synthetic import images_of, write_synthetic
 from .target import SourceImages, TargetImages, target_images
 from .transfer import Transfer, fill, load_network, transfer

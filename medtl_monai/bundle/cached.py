@@ -89,18 +89,16 @@ class CacheFeatures:
 
 def _refuse_unfit(parts: Sequence[Strategy]) -> None:
     """Raise where no part freezes the first blocks, or another moves them or looks at what is in them."""
-    others = [type(part).__name__ for part in parts if not part.cached]
+    others = [part for part in parts if not part.cached]
     if others or not any(part.cached == "freezes" for part in parts):
-        found = " + ".join(others or [type(part).__name__ for part in parts])
-        freezing, beside = (
-            [name for name, cls in STRATEGIES.items() if cls.cached == kind] for kind in ("freezes", "beside")
-        )
+        found = " + ".join(type(part).__name__ for part in others or parts)
         raise UserError(
             "cache_features needs a strategy that freezes the first blocks and looks at nothing in them "
-            f"({_or(freezing)}, with {_or(beside)} beside), got {found}: choose one of these, or leave cache_features "
-            "out."
+            f"({_any_of('freezes')}, with {_any_of('beside')} beside), got {found}: choose one of these, or leave "
+            "cache_features out."
         )
 
 
-def _or(names: Sequence[str]) -> str:
+def _any_of(kind: str) -> str:
+    names = [name for name, cls in STRATEGIES.items() if cls.cached == kind]
     return f"{', '.join(names[:-1])} or {names[-1]}"

@@ -48,14 +48,19 @@ def choose_strategy(
         return build(strategy)
     parts = parse(strategy)
     if weights in (None, "none"):
-        kept = [part for part in parts if not STRATEGIES[part[0]].sets_trainable and part[0] != "finetune"]
-        parts = [("scratch", {}), *kept]
+        parts = _from_scratch(parts)
     if cache_features is not None or not any(item.get("box") for item in items):
         parts = [part for part in parts if "boxes" not in STRATEGIES[part[0]].needs]
     made = build(render(parts))
     if describe(made) != describe(strategy):
         _log.info(f"strategy {describe(made)}: what this training has a use for of the default {describe(strategy)}")
     return made
+
+
+def _from_scratch(parts: list[tuple[str, dict[str, Any]]]) -> list[tuple[str, dict[str, Any]]]:
+    """The parts that make sense without weights."""
+    kept = [part for part in parts if not STRATEGIES[part[0]].sets_trainable and part[0] != "finetune"]
+    return [("scratch", {}), *kept]
 
 
 def wants_boxes(strategy: Any, others: Sequence[Any] = ()) -> bool:

@@ -34,16 +34,20 @@ def named_domains(variant: Mapping[str, Any], items: Sequence[Mapping[str, Any]]
         return dict(variant)
     if "domains" in settings:
         raise UserError("norm domain: the names of the domains are taken from the data: leave domains out.")
-    found = [item.get("domain") for item in items]
-    names = sorted({str(name) for name in found if name})
-    if not all(found):
+    return {**variant, "norm": {**settings, "domains": _names([item.get("domain") for item in items])}}
+
+
+def _names(domains: Sequence[Any]) -> list[str]:
+    without = sum(not name for name in domains)
+    if without:
         raise UserError(
-            f"norm domain: {sum(not name for name in found)} of {len(found)} training images have no domain: give the "
-            "table a column domain (scanner, hospital), or choose another norm."
+            f"norm domain: {without} of {len(domains)} training images have no domain: give the table a column domain "
+            "(scanner, hospital), or choose another norm."
         )
+    names = sorted({str(name) for name in domains})
     if len(names) < 2:
         raise UserError(f"norm domain: all training images are of the domain {names[0]}: choose another norm.")
-    return {**variant, "norm": {**settings, "domains": names}}
+    return names
 
 
 def tell_domains(network: nn.Module, domain: Sequence[str | None] | str | None) -> None:

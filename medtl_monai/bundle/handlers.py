@@ -173,7 +173,8 @@ class Checkpoints:
 
     ``last.pt`` holds everything a run needs to go on. ``best.pt`` holds what a model needs to be used: its weights and
     what it is (:class:`medtl_monai.model.Model`). Both are written beside and renamed, so that a killed
-    run leaves whole files. MONAI's ``CheckpointSaver`` does neither fixed names an epoch nor atomic writes.
+    run leaves whole files. Ignite's ``Checkpoint``, on which MONAI's ``CheckpointSaver`` stands, removes the file of a
+    name before it writes the next one, so that a run killed in between would have neither.
 
     Args:
         folder: where the files go.
@@ -215,14 +216,17 @@ class Checkpoints:
         highest = self.best.get("value")
         if highest is None or (value is not None and value > highest):  # before the first validation: the newest
             self.best = {"epoch": engine.state.epoch, "value": value}
-        if engine.state.rank > 0:
-            return
-        model = {"model": unwrap(self.state["model"]).state_dict(), "epoch": engine.state.epoch}
+        if engine.state.rank == 0:
+            self._write(engine, value)
+
+    def _write(self, engine: MonaiEngine, value: float | None) -> None:
+        epoch = engine.state.epoch
+        model = {"model": unwrap(self.state["model"]).state_dict(), "epoch": epoch}
         model |= {"about": self.about, "key_metric": {"name": self.key_metric, "value": value}}
-        if self.best["epoch"] == engine.state.epoch:
+        if self.best["epoch"] == epoch:
             _save(model, self.folder / "best.pt")
-        if self.snapshot_every and engine.state.epoch % self.snapshot_every == 0:
-            _save(model, self.folder / f"snapshot{engine.state.epoch // self.snapshot_every}.pt")
+        if self.snapshot_every and epoch % self.snapshot_every == 0:
+            _save(model, self.folder / f"snapshot{epoch // self.snapshot_every}.pt")
         states = {name: unwrap(x).state_dict() if name == "model" else x.state_dict() for name, x in self.state.items()}
         own = {"checkpoints": self.state_dict(), "about": self.about}
         at = {key: getattr(engine.state, key) for key in ("epoch", "iteration", "epoch_length", "max_epochs")}
@@ -254,6 +258,21 @@ class Resume:
         assert self.path is not None  # as it was attached
         content = read_checkpoint(self.path)
         targets = {**self.checkpoints.state, "checkpoints": self.checkpoints}
+        self._check(engine, content, targets)
+        try:
+            for name, target in targets.items():
+                (unwrap(target) if name == "model" else target).load_state_dict(content[name])
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise UserError(
+                f"resume: {self.path} is of a run with another strategy or optimizer: give the same."
+            ) from error
+        if engine.state.rank == 0:
+            self._take_best()
+        engine.load_state_dict({key: content["trainer"][key] for key in ("iteration", "epoch_length", "max_epochs")})
+        _log.info(f"going on after epoch {engine.state.epoch} of {engine.state.max_epochs}, from {self.path}")
+
+    def _check(self, engine: MonaiEngine, content: Mapping[str, Any], targets: Mapping[str, Any]) -> None:
+        """Refuse a file that is no ``last.pt``, or is of another training."""
         missing = [name for name in (*targets, "trainer", "about") if name not in content]
         if missing:
             raise UserError(f"resume: {self.path} has no {', '.join(missing)}: give checkpoints/last.pt of a run.")
@@ -263,30 +282,23 @@ class Resume:
             raise UserError(
                 f"resume: {self.path} was trained with other settings ({', '.join(differ)}): give the same."
             )
-        epochs, length = engine.state.max_epochs, engine.state.epoch_length
-        done, its_length = content["trainer"]["iteration"], content["trainer"]["epoch_length"]
-        if its_length != length or content["trainer"]["max_epochs"] != epochs:
+        epochs, length, their = engine.state.max_epochs, engine.state.epoch_length, content["trainer"]
+        if their["epoch_length"] != length or their["max_epochs"] != epochs:
             raise UserError(
-                f"resume: {self.path} is of a run of {content['trainer']['max_epochs']} epochs of {its_length} steps, "
+                f"resume: {self.path} is of a run of {their['max_epochs']} epochs of {their['epoch_length']} steps, "
                 f"this run has {epochs} of {length}: give the same data, batch_size and epochs."
             )
-        if done >= epochs * length:
+        if their["iteration"] >= epochs * length:
             raise UserError(
                 f"resume: {self.path} is of a finished run ({epochs} epochs): there is nothing to go on with."
             )
-        try:
-            for name, target in targets.items():
-                (unwrap(target) if name == "model" else target).load_state_dict(content[name])
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise UserError(
-                f"resume: {self.path} is of a run with another strategy or optimizer: give the same."
-            ) from error
-        best = Path(str(self.path)).with_name("best.pt")
-        if best.is_file() and best.parent.resolve() != self.checkpoints.folder.resolve() and engine.state.rank == 0:
-            with atomic_path(self.checkpoints.folder / "best.pt") as part:  # no later epoch may be better
+
+    def _take_best(self) -> None:
+        """Copy the best model so far into this run's folder: no later epoch may be better."""
+        best, folder = Path(str(self.path)).with_name("best.pt"), self.checkpoints.folder
+        if best.is_file() and best.parent.resolve() != folder.resolve():
+            with atomic_path(folder / "best.pt") as part:
                 shutil.copyfile(best, part)
-        engine.load_state_dict({"iteration": done, "epoch_length": length, "max_epochs": epochs})
-        _log.info(f"going on after epoch {engine.state.epoch} of {epochs}, from {self.path}")
 
 
 class Patience:

@@ -175,33 +175,42 @@ def check_keys(config: Mapping[str, Any], known: Mapping[str, Any]) -> None:
 def check_nested(config: Mapping[str, Any], base: Mapping[str, Any], path: str = "") -> None:
     """Refuse keys inside of ``config`` that the bundle's own does not have, and that its objects do not take.
 
+    Args:
+        config: the configuration, or a part of it.
+        base: the same of the bundle's own.
+        path: where the part is.
+
     Raises:
         UserError: naming the key and the nearest known ones.
     """
     for key, value in config.items():
+        here, before = f"{path}{key}", base.get(key)
         if isinstance(value, list) and any(isinstance(one, Mapping) for one in value):
-            theirs = base.get(key) if isinstance(base, Mapping) else None
-            check_nested(_numbered(value), _numbered(theirs) if isinstance(theirs, list) else {}, f"{path}{key}::")
-            continue
-        here, before = f"{path}{key}", base.get(key) if isinstance(base, Mapping) else None
-        if key in _PLAIN or not isinstance(value, Mapping):
-            continue
-        known = list(before) if isinstance(before, Mapping) else []
-        target = value.get("_target_")
-        if target is not None:
-            same = isinstance(before, Mapping) and before.get("_target_") == target
-            takes = _parameters(target)
-            if takes is None:  # it takes any, or cannot be found, which MONAI says
-                continue
-            known = [*(known if same else []), *takes]
-        elif not isinstance(before, Mapping):
-            continue
-        for name in value:
-            if name not in known and not str(name).startswith("_"):
-                near = get_close_matches(str(name), known, n=1)
-                hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(known)}."
-                raise UserError(f"{here} has no {name!r}: {hint}")
-        check_nested(value, before if isinstance(before, Mapping) else {}, f"{here}::")
+            check_nested(_numbered(value), _numbered(before) if isinstance(before, list) else {}, f"{here}::")
+        elif isinstance(value, Mapping) and key not in _PLAIN:
+            known = _known_inside(value, before)
+            if known is not None:
+                _refuse_unknown(value, known, here)
+                check_nested(value, before if isinstance(before, Mapping) else {}, f"{here}::")
+
+
+def _known_inside(value: Mapping[str, Any], before: Any) -> list[str] | None:
+    """The keys that ``value`` may have where the bundle has ``before``; ``None``: any."""
+    own, target = list(before) if isinstance(before, Mapping) else None, value.get("_target_")
+    if target is None:
+        return own
+    takes = _parameters(target)
+    if takes is None:  # it takes any, or cannot be found, which MONAI says
+        return None
+    return [*(own if own and before.get("_target_") == target else []), *takes]
+
+
+def _refuse_unknown(value: Mapping[str, Any], known: Sequence[str], here: str) -> None:
+    for name in value:
+        if name not in known and not str(name).startswith("_"):
+            near = get_close_matches(str(name), known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(known)}."
+            raise UserError(f"{here} has no {name!r}: {hint}")
 
 
 def _numbered(values: list[Any]) -> dict[str, Any]:
@@ -210,26 +219,31 @@ def _numbered(values: list[Any]) -> dict[str, Any]:
 
 def _parameters(target: Any) -> list[str] | None:
     """Names of the arguments of what ``_target_`` names; ``None``: any, or it is not known."""
+    thing = _located(target)
+    if not callable(thing):
+        return None
+    try:
+        parameters = [*inspect.signature(thing).parameters.values()]
+    except (TypeError, ValueError):
+        return None
+    if target in _PASSED_ON:
+        parameters = [p for p in parameters if p.kind is not p.VAR_KEYWORD]
+        parameters += inspect.signature(_PASSED_ON[target]).parameters.values()
+    if any(p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for p in parameters):
+        return None
+    return [p.name for p in parameters]
+
+
+def _located(target: Any) -> Any:
+    """What ``_target_`` names, as MONAI finds it."""
     from pydoc import locate
 
     if not isinstance(target, str):
         return None
-    found = _LOCATOR.get_component_module_name(target)
-    if isinstance(found, list):
-        found = found[0] if found else None
-    thing = locate(f"{found}.{target}" if found else target)
-    if thing is None or not callable(thing):
-        return None
-    try:
-        parameters = [*inspect.signature(thing).parameters.values()]
-        if target in _PASSED_ON:
-            parameters = [p for p in parameters if p.kind is not p.VAR_KEYWORD]
-            parameters += inspect.signature(_PASSED_ON[target]).parameters.values()
-    except (TypeError, ValueError):
-        return None
-    if any(p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for p in parameters):
-        return None
-    return [p.name for p in parameters]
+    module = _LOCATOR.get_component_module_name(target)
+    if isinstance(module, list):
+        module = module[0] if module else None
+    return locate(f"{module}.{target}" if module else target)
 
 
 _LOCATOR = ComponentLocator()
@@ -247,19 +261,12 @@ def check_values(config: Mapping[str, Any], switches: Sequence[str] = ()) -> Non
         ...
         medtl_monai.utils.UserError: epochs must be a whole number from 1 to 100000, got 'ten'.
     """
-    for key, (kind, least, most) in SETTINGS.items():
-        value = config.get(key)
-        if value is None or isinstance(value, Mapping) or (isinstance(value, str) and value.startswith(("$", "@"))):
-            continue
-        fits = isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)
-        if not fits or not least <= value <= most:
-            noun = "whole number" if kind is int else "number"
-            raise UserError(
-                f"{key} must be a {noun} from {least:g} to {most:g}, got {value!r}.".replace("1e+05", "100000")
-            )
+    for key in SETTINGS:
+        if not _comes_later(config.get(key)):
+            _check_number(key, config[key])
     for key in switches:
         value = config.get(key, False)
-        if not isinstance(value, (bool, Mapping)) and not str(value).startswith(("$", "@")):
+        if value is None or not (isinstance(value, bool) or _comes_later(value)):
             raise UserError(f"{key} must be true or false, got {value!r}.")
     for key in TEXTS:
         value = config.get(key)
@@ -268,8 +275,21 @@ def check_values(config: Mapping[str, Any], switches: Sequence[str] = ()) -> Non
     _check_device(config.get("device"))
 
 
+def _comes_later(value: Any) -> bool:
+    """Whether a value is not set, or is an object or an expression that MONAI evaluates."""
+    return value is None or isinstance(value, Mapping) or str(value).startswith(("$", "@"))
+
+
+def _check_number(key: str, value: Any) -> None:
+    kind, least, most = SETTINGS[key]
+    fits = isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)
+    if not fits or not least <= value <= most:
+        noun = "whole number" if kind is int else "number"
+        raise UserError(f"{key} must be a {noun} from {least:g} to {most:g}, got {value!r}.".replace("1e+05", "100000"))
+
+
 def _check_device(device: Any) -> None:
-    if not isinstance(device, str) or device.startswith(("$", "@")):
+    if not isinstance(device, str) or _comes_later(device):
         return
     try:
         torch.empty(0, device=device)

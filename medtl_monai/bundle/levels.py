@@ -62,14 +62,17 @@ def score_patients(output_dir: str, model: Model, root: str, *, seed: int = 0) -
     for name, found in (("views", views), ("patients", wholes)):
         write_predictions(folder / f"{name}.csv", *found)
     if (folder / "metrics.json").is_file():
-        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        metrics["levels"] = _metrics(views, wholes, seed)
-        write_json(folder / "metrics.json", metrics)
-        scored = [(part, both) for part, both in metrics["levels"].items() if part != "train"]
-        if scored:
-            table = {f"{part}, {level}": found for part, both in scored for level, found in both.items()}
-            print(f"\n{render_metrics(table)}\n")
+        _add_metrics(folder / "metrics.json", _metrics(views, wholes, seed))
     _log.info(f"scored {len(views.images)} views and {len(wholes.images)} patients: {folder / 'patients.csv'}")
+
+
+def _add_metrics(path: Path, levels: dict[str, dict[str, dict]]) -> None:
+    """Into the file of the slices' metrics, and to the screen."""
+    write_json(path, {**json.loads(path.read_text(encoding="utf-8")), "levels": levels})
+    scored = [(part, both) for part, both in levels.items() if part != "train"]
+    if scored:
+        table = {f"{part}, {level}": found for part, both in scored for level, found in both.items()}
+        print(f"\n{render_metrics(table)}\n")
 
 
 def _merge(parts: Predictions, keys: Sequence[str], model: Model, share: float) -> Predictions:

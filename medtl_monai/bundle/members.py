@@ -67,21 +67,9 @@ class Ensemble:
         runtime: str = "torch",
         **changes: Any,
     ) -> None:
-        if isinstance(checkpoints, str) or not checkpoints:
-            raise UserError(f"checkpoints must be a list such as \"['one.pt','two.pt']\", got {checkpoints!r}.")
-        if voting not in ("soft", "hard"):
-            raise UserError(f"voting must be soft or hard, got {voting!r}.")
-        if weights is not None and (len(weights) != len(checkpoints) or min(weights) < 0 or sum(weights) <= 0):
-            raise UserError(
-                f"member_weights: expected {len(checkpoints)} numbers of 0 or more, one a checkpoint, got {weights}."
-            )
+        _check_vote(checkpoints, voting, weights)
         self.models = [Model.read(checkpoint).changed(**changes) for checkpoint in checkpoints]
-        for checkpoint, model in zip(checkpoints, self.models, strict=True):
-            differ = [name for name in _SAME if getattr(model, name) != getattr(self.models[0], name)]
-            if differ:
-                raise UserError(
-                    f"{checkpoint} cannot be in this ensemble: its {' and '.join(differ)} differ from the first's."
-                )
+        _check_alike(checkpoints, self.models)
         self.voting, self.weights = voting, weights
         self.preparations = [model.preparation() for model in self.models]
         self.keys = [f"pred_{i}" for i in range(len(self.models))]
@@ -126,6 +114,27 @@ class Ensemble:
             back = Invertd("pred", transform=preparation, orig_keys="image", nearest_interp=False)
             result[key] = back({"image": image, "pred": item[key]})["pred"]
         return result
+
+
+def _check_vote(checkpoints: Sequence[str], voting: str, weights: Sequence[float] | None) -> None:
+    if isinstance(checkpoints, str) or not checkpoints:
+        raise UserError(f"checkpoints must be a list such as \"['one.pt','two.pt']\", got {checkpoints!r}.")
+    if voting not in ("soft", "hard"):
+        raise UserError(f"voting must be soft or hard, got {voting!r}.")
+    if weights is not None and (len(weights) != len(checkpoints) or min(weights) < 0 or sum(weights) <= 0):
+        raise UserError(
+            f"member_weights: expected {len(checkpoints)} numbers of 0 or more, one a checkpoint, got {weights}."
+        )
+
+
+def _check_alike(checkpoints: Sequence[str], models: Sequence[Model]) -> None:
+    """Refuse a model that answers another question than the first."""
+    for checkpoint, model in zip(checkpoints, models, strict=True):
+        differ = [name for name in _SAME if getattr(model, name) != getattr(models[0], name)]
+        if differ:
+            raise UserError(
+                f"{checkpoint} cannot be in this ensemble: its {' and '.join(differ)} differ from the first's."
+            )
 
 
 def cycle_length(epochs: int, cycles: int) -> int:

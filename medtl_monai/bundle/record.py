@@ -111,15 +111,8 @@ def open_output(
     """
     if not first_process():
         return
-    folder, now = Path(output_dir).resolve(), running()
-    goes_on = resume is not None and Path(resume).resolve().parent.parent == folder
-    again = getattr(now, "opened", None) == folder  # MONAI's federated client initializes a workflow twice
-    if (folder / "config.json").exists() and not goes_on and not again:
-        raise UserError(
-            f"{folder} already holds a run: give another --output_dir, or --resume its checkpoints/last.pt."
-        )
-    if now is not None:
-        now.opened = folder
+    folder = Path(output_dir).resolve()
+    _claim(folder, resume)
     write_config(output_dir, bundle_root, strategy)
     record: dict[str, Any] = {"state": "running", "command": _command(), "commit": _commit(), "started": _BEGAN}
     if strategy is not None:
@@ -129,19 +122,32 @@ def open_output(
         record["weights"] = {"source": report.source, "sha256": report.sha256, "coverage": report.coverage}
         report.save(folder / "load_report.json")
     if checkpoint is not None:
-        files = [Path(file).resolve() for file in ([checkpoint] if isinstance(checkpoint, str) else checkpoint)]
-        record["checkpoints"] = [{"file": str(file), "sha256": file_hash(file)} for file in files]
+        record["checkpoints"] = _hashed([checkpoint] if isinstance(checkpoint, str) else checkpoint)
     if parts is not None:
-        write_split_csv(folder / "split.csv", _in_words(parts, cases), parts.names)
-        parts.leakage.save(folder / "leakage.json")
-        record["data"] = _data(parts, cases)
-        if cases is not None:
-            _log.info(f"data: {cases.root}, of the layout {cases.layout}")
+        record["data"] = _write_data(folder, parts, cases)
     write_json(folder / "run.json", {**record, "model": model.to_dict(), "machine": circumstances(device)})
     for handler in _log.handlers:
         if isinstance(handler, _Log):
             handler.begin(folder / "run.log")
     _log.info(f"everything of this run goes to {folder}")
+
+
+def _claim(folder: Path, resume: str | None) -> None:
+    """Refuse a folder of another run; MONAI's federated client initializes one workflow twice."""
+    now = running()
+    goes_on = resume is not None and Path(resume).resolve().parent.parent == folder
+    again = getattr(now, "opened", None) == folder
+    if (folder / "config.json").exists() and not goes_on and not again:
+        raise UserError(
+            f"{folder} already holds a run: give another --output_dir, or --resume its checkpoints/last.pt."
+        )
+    if now is not None:
+        now.opened = folder
+
+
+def _hashed(checkpoints: Sequence[str]) -> list[dict[str, str]]:
+    files = [Path(file).resolve() for file in checkpoints]
+    return [{"file": str(file), "sha256": file_hash(file)} for file in files]
 
 
 def close_record(output_dir: str, device: torch.device | str, **more: Any) -> None:
@@ -192,21 +198,30 @@ def write_config(output_dir: str, bundle_root: str, strategy: Strategy | None = 
         return
     config = copy.deepcopy(dict(cast("dict[str, Any]", now.parser.config)))
     config.pop(ConfigParser.meta_key, None)
-    for key in DECIDED:
-        decided = now.parser.ref_resolver.resolved_content.get(key)
-        if key in config and isinstance(decided, (str, bool, int, float, list)):
-            config[key] = decided
+    config |= {key: value for key, value in _decided(now.parser).items() if key in config}
     config["bundle_root"] = str(Path(bundle_root).resolve())
     if strategy is not None and isinstance(config["strategy"], str):
         config["strategy"] = describe(strategy)
     config["output_dir"] = {"_target_": "medtl_monai.bundle.new_output_dir", "bundle_root": "@bundle_root"}
-    for key in ("dataset_dir", "target_dir", "checkpoint", "weights"):
-        value = config.get(key)
-        if isinstance(value, str) and not value.startswith(("$", "@")) and os.path.exists(value):
-            config[key] = os.path.abspath(value)
+    config |= {key: _absolute(config[key]) for key in _FILES if key in config}
     if "resume" in config:
         config["resume"] = None
     write_json(Path(output_dir) / "config.json", json.loads(json.dumps(config, default=repr)))
+
+
+def _decided(parser: ConfigParser) -> dict[str, Any]:
+    """What became of the keys that follow from the machine or the data, as far as a file can hold it."""
+    found = {key: parser.ref_resolver.resolved_content.get(key) for key in DECIDED}
+    return {key: value for key, value in found.items() if isinstance(value, (str, bool, int, float, list))}
+
+
+_FILES = ("dataset_dir", "target_dir", "checkpoint", "weights")
+
+
+def _absolute(value: Any) -> Any:
+    """The whole name of a file or folder that is there; anything else as it is."""
+    named = isinstance(value, str) and not value.startswith(("$", "@")) and os.path.exists(value)
+    return os.path.abspath(value) if named else value
 
 
 def _in_words(parts: Parts, cases: Cases | None) -> list[dict[str, Any]]:
@@ -220,16 +235,25 @@ def _in_words(parts: Parts, cases: Cases | None) -> list[dict[str, Any]]:
     return found
 
 
-def _data(parts: Parts, cases: Cases | None) -> dict[str, Any]:
+def _write_data(folder: Path, parts: Parts, cases: Cases | None) -> dict[str, Any]:
+    """Split and leakage as files; what the record says of the data."""
+    words, about = _in_words(parts, cases), {}
+    write_split_csv(folder / "split.csv", words, parts.names)
+    parts.leakage.save(folder / "leakage.json")
+    if cases is not None:
+        about = {"folder": str(cases.root), "layout": cases.layout, "task": cases.task}
+        _log.info(f"data: {cases.root}, of the layout {cases.layout}")
+    rows = (f"{item['image']}\t{name}" for item, name in zip(words, parts.names, strict=True))
+    split = hashlib.sha256("\n".join(sorted(rows)).encode()).hexdigest()
+    return {**about, "parts": _counts(parts), "split_sha256": split, "leakage": parts.leakage.verdict}
+
+
+def _counts(parts: Parts) -> dict[str, dict[str, int]]:
     counts = {}
     for name in dict.fromkeys(parts.names):
         items = [item for item, part in zip(parts.items, parts.names, strict=True) if part == name]
         counts[name] = {"cases": len(items), "patients": len({str(item["patient"]) for item in items})}
-    about = {} if cases is None else {"folder": str(cases.root), "layout": cases.layout, "task": cases.task}
-    words = _in_words(parts, cases)
-    rows = (f"{item['image']}\t{name}" for item, name in zip(words, parts.names, strict=True))
-    split = hashlib.sha256("\n".join(sorted(rows)).encode()).hexdigest()
-    return {**about, "parts": counts, "split_sha256": split, "leakage": parts.leakage.verdict}
+    return counts
 
 
 def _command() -> str:

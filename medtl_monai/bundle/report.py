@@ -209,20 +209,14 @@ class Report:
 
     def _draw_cases(self, part: Predicted, chosen: Sequence[int], network: nn.Module, path: Path, title: str) -> None:
         pictures = torch.stack([torch.as_tensor(part.loader.dataset[int(i)]["image"]) for i in chosen])
-        batch, _ = self.model.prepare_batch()({"image": pictures}, self.device)
-        batch = batch if self.model.takes_pairs else batch[:, : self.model.channels]
-        tell_domains(network, [part.items[i].get("domain") for i in chosen])
-        predicted = part.probabilities.argmax(1)
-        blocks = [block.prefixes[-1] for block in anatomy(network).blocks[:-1]]
-        layer = figures.last_map(network, blocks, batch[:1])
-        heats = None if layer is None else figures.grad_cam(network, layer, batch, predicted[chosen])
+        predicted, multilabel = part.probabilities.argmax(1), self.model.task == "multilabel"
         truth = [class_name(label, self.classes) for label in part.labels[chosen]]
         captions = [
             f"{Path(part.items[i]['image']).name}\n{name}, predicted {self.classes[predicted[i]]} "
             f"({part.probabilities[i, predicted[i]]:.0%})"
             for i, name in zip(chosen, truth, strict=True)
         ]
-        said = part.probabilities[chosen] > 0.5 if self.model.task == "multilabel" else predicted[chosen]
+        said = part.probabilities[chosen] > 0.5 if multilabel else predicted[chosen]
         right = [bool(np.all((s == y) | np.isnan(y))) for s, y in zip(said, part.labels[chosen], strict=True)]
         figures.case_grid(
             [picture[: self.model.channels].mean(0).numpy() for picture in pictures],
@@ -230,8 +224,20 @@ class Report:
             path,
             title=title,
             correct=right,
-            overlays=None if heats is None else list(heats),
+            overlays=self._heat(network, pictures, predicted[chosen], [part.items[i].get("domain") for i in chosen]),
         )
+
+    def _heat(
+        self, network: nn.Module, pictures: torch.Tensor, classes: np.ndarray, domains: Sequence[str | None]
+    ) -> list[Any] | None:
+        """Where each of ``pictures`` ``(N, C, *spatial)`` speaks for its class; nothing where the network keeps no
+        map."""
+        batch, _ = self.model.prepare_batch()({"image": pictures}, self.device)
+        batch = batch if self.model.takes_pairs else batch[:, : self.model.channels]
+        tell_domains(network, domains)
+        blocks = [block.prefixes[-1] for block in anatomy(network).blocks[:-1]]
+        layer = figures.last_map(network, blocks, batch[:1])
+        return None if layer is None else list(figures.grad_cam(network, layer, batch, classes.tolist()))
 
 
 def install_model(checkpoint: str | Path, folder: str | Path) -> None:

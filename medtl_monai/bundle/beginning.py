@@ -18,7 +18,7 @@ import torch
 
 from ..backbones import BACKBONES
 from ..model import Model
-from ..strategies import build
+from ..strategies import Strategy, build
 from ..utils import UserError, first_process
 from ..weights import find
 from .describe import read_model
@@ -103,13 +103,17 @@ def settle(config: dict[str, Any], base: Mapping[str, Any], given: set[str], wor
     follow(config, given)
     check_values(config)  # some may be of another run
     config["strategy_def"]["exact"] = "strategy" in given
-    strategy = config["strategy"]
-    texts = strategy if isinstance(strategy, list) else [strategy]
-    known = all(isinstance(text, str) and not text.startswith(("$", "@")) for text in texts)
-    made = build(strategy) if known else None
+    made = _strategy(config["strategy"])
     _check_network(config)
     if config["weights"] != "none" and not (made is not None and made.from_scratch):
         find(config["weights"])
+
+
+def _strategy(strategy: Any) -> Strategy | None:
+    """What a text, or a list of them, says; of an object, or an expression, that comes later."""
+    texts = strategy if isinstance(strategy, list) else [strategy]
+    known = all(isinstance(text, str) and not text.startswith(("$", "@")) for text in texts)
+    return build(strategy) if known else None
 
 
 def _take_network(config: dict[str, Any], base: Mapping[str, Any], given: set[str]) -> None:
@@ -158,20 +162,31 @@ def _check_network(config: Mapping[str, Any]) -> None:
 
 def _draft(config: Mapping[str, Any]) -> Model:
     """The model as far as it is known without images: classes, statistics and domains are made up."""
-    backbone = read_backbone(config["backbone"])
-    said = [] if isinstance(backbone, str) else [backbone[name] for name in _COUNTS if name in backbone]
-    count = said[0] if said and isinstance(said[0], int) else 2
     own = {field.name: config[field.name] for field in fields(Model) if _is_known(config.get(field.name))}
-    channels, variant = config.get("channels", 1), own.get("variant", {})
-    if isinstance(variant, Mapping) and "domain" in str(variant.get("norm")):
-        own["variant"] = {key: value for key, value in variant.items() if key != "norm"}
-    classes, images = [str(k) for k in range(count)], config["model"]["images"]
-    made_up: dict[str, Any] = {"task": "classification", "classes": classes, "structures": {}, "images": images}
-    if images == "stacks":
-        structures = {str(k): k for k in range(1, count)}
-        made_up |= {"task": "segmentation", "classes": ["background", *structures], "structures": structures}
-    statistics = {"mean": [0.5] * channels, "std": [0.5] * channels}
-    return Model(**{**own, **made_up, **statistics, "backbone": backbone})
+    own |= {"backbone": read_backbone(config["backbone"]), "images": config["model"]["images"]}
+    own["variant"] = _without_domains(own.get("variant", {}))
+    channels = config.get("channels", 1)
+    own |= {"mean": [0.5] * channels, "std": [0.5] * channels}
+    names = [str(k) for k in range(_outputs(own["backbone"]))]
+    if own["images"] == "stacks":
+        structures = {name: int(name) for name in names[1:]}
+        return Model(
+            **{**own, "task": "segmentation", "classes": ["background", *structures], "structures": structures}
+        )
+    return Model(**{**own, "task": "classification", "classes": names, "structures": {}})
+
+
+def _outputs(backbone: str | Mapping[str, Any]) -> int:
+    """How many a network says that it has; two where that follows from the data."""
+    said = [] if isinstance(backbone, str) else [backbone[name] for name in _COUNTS if name in backbone]
+    return said[0] if said and isinstance(said[0], int) else 2
+
+
+def _without_domains(variant: Any) -> Any:
+    """A variant without the norm whose domains the data names."""
+    if not isinstance(variant, Mapping) or "domain" not in str(variant.get("norm")):
+        return variant
+    return {key: value for key, value in variant.items() if key != "norm"}
 
 
 def _is_known(value: Any) -> bool:
