@@ -1,7 +1,7 @@
 """Runs ``python -m monai.bundle`` again and again without importing torch and MONAI each time, for the tests.
 
-As a script it imports them once and forks for every line on its standard input, the JSON of a request. The package is
-imported anew in each fork, which ends as Python itself would: by ``sys.excepthook`` and its exit status.
+As a script it imports them once and forks for every line on its standard input, the JSON of a request. Each fork ends
+as Python itself would: by ``sys.excepthook`` and its exit status.
 """
 
 import contextlib
@@ -57,7 +57,7 @@ def _import_all():
     for name in (
         *("ignite.engine", "ignite.handlers", "ignite.metrics", "matplotlib.pyplot", "monai.bundle", "monai.data"),
         *("monai.engines", "monai.handlers", "monai.inferers", "monai.transforms", "nibabel", "PIL.Image", "pydicom"),
-        "torch.utils.tensorboard",
+        *("torch.utils.tensorboard", "medtl_monai.bundle", "medtl_monai.figures"),
     ):
         importlib.import_module(name)
 

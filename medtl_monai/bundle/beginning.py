@@ -25,7 +25,7 @@ from .describe import read_model
 from .keys import as_typed, check_keys, check_nested, check_values, given_keys, own_configuration
 from .memory import keep_freed_memory
 from .origin import follow, read_backbone
-from .record import keep_log
+from .record import begin_record
 from .workflow import running
 
 __all__ = [
@@ -66,7 +66,7 @@ def start(bundle_root: str, workflow: str) -> None:
     parser, base = now.parser, own_configuration(bundle_root, workflow)
     config = cast("dict[str, Any]", parser.config)
     _join_processes(config)
-    keep_log()
+    begin_record()
     if now.run_id not in now.parser:  # MONAI takes the first word that belongs to no key for the name of what is run
         raise UserError(
             f"{now.run_id!r} belongs to no key: put a value that has spaces in quotes, as in --strategy 'freeze + ema'."

@@ -36,10 +36,10 @@ from .keys import DECIDED
 from .transfer import Transfer
 from .workflow import running
 
-__all__ = ["circumstances", "close_record", "keep_log", "open_output", "write_config"]
+__all__ = ["begin_record", "circumstances", "close_record", "open_output", "write_config"]
 
 _log = logging.getLogger("medtl_monai")
-_STARTED, _BEGAN = time.perf_counter(), time.strftime("%Y-%m-%d %H:%M:%S")
+_clock = {"began": time.time()}
 _LINE = logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S")
 
 
@@ -63,8 +63,12 @@ class _Log(logging.handlers.MemoryHandler):
             file.close()
 
 
-def keep_log() -> None:
-    """Keep what is logged from now on for ``run.log``; what an earlier run in this process kept is over."""
+def begin_record() -> None:
+    """The run's clock starts, and what is logged from now on is kept for ``run.log``.
+
+    What an earlier run in this process kept is over.
+    """
+    _clock["began"] = time.time()
     for logger in (_log, logging.getLogger()):
         for handler in [handler for handler in logger.handlers if isinstance(handler, _Log)]:
             logger.removeHandler(handler)
@@ -114,7 +118,8 @@ def open_output(
     folder = Path(output_dir).resolve()
     _claim(folder, resume)
     write_config(output_dir, bundle_root, strategy)
-    record: dict[str, Any] = {"state": "running", "command": _command(), "commit": _commit(), "started": _BEGAN}
+    record: dict[str, Any] = {"state": "running", "command": _command(), "commit": _commit()}
+    record["started"] = _time(_clock["began"])
     if strategy is not None:
         record["strategy"] = describe(strategy)
     if transfer is not None:
@@ -156,7 +161,7 @@ def close_record(output_dir: str, device: torch.device | str, **more: Any) -> No
     if not first_process() or not path.is_file():
         return
     record = json.loads(path.read_text(encoding="utf-8"))
-    over = {"state": "finished", "finished": time.strftime("%Y-%m-%d %H:%M:%S")}
+    over = {"state": "finished", "finished": _time(time.time())}
     write_json(path, {**record, **more, **over, "machine": circumstances(device)})
 
 
@@ -176,7 +181,7 @@ def circumstances(device: torch.device | str) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(device)
         if cuda
         else f"{platform.machine()} CPU, {torch.get_num_threads()} threads",
-        "wall_seconds": round(time.perf_counter() - _STARTED, 1),
+        "wall_seconds": round(time.time() - _clock["began"], 1),
         "peak_memory_bytes": peak,
         "peak_device_memory_bytes": torch.cuda.max_memory_allocated(device) if cuda else None,
     }
@@ -254,6 +259,10 @@ def _counts(parts: Parts) -> dict[str, dict[str, int]]:
         items = [item for item, part in zip(parts.items, parts.names, strict=True) if part == name]
         counts[name] = {"cases": len(items), "patients": len({str(item["patient"]) for item in items})}
     return counts
+
+
+def _time(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
 def _command() -> str:
