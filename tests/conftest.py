@@ -1,7 +1,11 @@
 """Fixtures shared by all tests."""
 
-import json
 import os
+
+# before torch is imported: the threads of one test process wait for the cores that the others have
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import json
 import re
 import shutil
 import signal
