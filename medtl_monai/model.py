@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
@@ -400,6 +401,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             "--save_to_models true."
         )
     try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()  # torch does not look at the checksums
+        if damaged is not None:
+            raise ValueError(f"{damaged} in it is damaged.")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds: no checkpoint at all, a pickle of code, a truncated file
         raise UserError(f"{path} is no checkpoint that can be read safely: {_first_line(error)}") from error

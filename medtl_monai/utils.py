@@ -26,6 +26,7 @@ __all__ = [
     "unwrap",
     "with_bar",
     "write_json",
+    "write_torch",
 ]
 
 UNKNOWN = 255
@@ -156,3 +157,11 @@ def write_json(path: str | os.PathLike[str], content: Any) -> None:
 
     with atomic_path(path) as part:
         part.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def write_torch(path: str | os.PathLike[str], content: Any) -> None:
+    """Write ``content`` as ``torch.save`` does, whole or not at all; a full disk is an ``OSError``."""
+    import torch
+
+    with atomic_path(path) as part, part.open("wb") as file:  # given a name, torch hides what the system said
+        torch.save(content, file)

@@ -17,7 +17,7 @@ from .cases import Parts, read_parts
 from .choose import box_columns, choose_strategy, scoring_loaders, training_items, training_loader, wants_boxes
 from .describe import new_model, read_model, scoring_inferer, training_preparation
 from .domains import Domains, named_domains, tell_domains
-from .handlers import Checkpoints, EpochSeed, History, Patience, Resume, SavePredictions, as_handler
+from .handlers import Checkpoints, EpochSeed, History, Patience, SavePredictions, as_handler
 from .keys import check_keys, check_nested, check_values, given_keys
 from .levels import score_patients, suspicion
 from .masks import SaveMasks
@@ -25,8 +25,9 @@ from .members import Ensemble, Member, cycle_length
 from .origin import follow, image_statistics, read_backbone
 from .processes import leave_processes
 from .rank import rank_weights, render_rank
-from .record import close_record, open_output, write_config
+from .record import close_record, configuration, open_output
 from .report import Predicted, Report, data_format, install_model, predict
+from .resume import Resume
 from .scores import accuracy, log_loss, mean_auc
 from .segmentation import SegmentationReport, segment
 from .stacks import middle_share, read_stacks, structure_values, unmasked
@@ -62,6 +63,7 @@ __all__ = [
     "check_values",
     "choose_strategy",
     "close_record",
+    "configuration",
     "cycle_length",
     "data_format",
     "default_amp",
@@ -108,6 +110,5 @@ __all__ = [
     "transfer",
     "unmasked",
     "wants_boxes",
-    "write_config",
     "write_synthetic",
 ]

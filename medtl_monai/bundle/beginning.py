@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import os
-import sys
 import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from types import TracebackType
 from typing import Any, cast
 
 import torch
@@ -22,10 +20,12 @@ from ..strategies import Strategy, build
 from ..utils import UserError, first_process
 from ..weights import find
 from .describe import read_model
+from .folder import is_finished, last_checkpoint
 from .keys import as_typed, check_keys, check_nested, check_values, given_keys, own_configuration
 from .memory import keep_freed_memory
 from .origin import follow, read_backbone
 from .record import begin_record
+from .stopping import end_in_a_sentence
 from .workflow import running
 
 __all__ = [
@@ -57,7 +57,7 @@ def start(bundle_root: str, workflow: str) -> None:
     Raises:
         UserError: a key that the configuration does not know, or a value of a wrong type or out of range.
     """
-    sys.excepthook = _print_user_error
+    end_in_a_sentence()
     quieten_monai()
     now = running()
     if now is None:
@@ -99,6 +99,7 @@ def settle(config: dict[str, Any], base: Mapping[str, Any], given: set[str], wor
     if workflow != "train":
         _check_checkpoints(config)
         return
+    _go_on(config)
     _take_network(config, base, given)
     follow(config, given)
     check_values(config)  # some may be of another run
@@ -114,6 +115,17 @@ def _strategy(strategy: Any) -> Strategy | None:
     texts = strategy if isinstance(strategy, list) else [strategy]
     known = all(isinstance(text, str) and not text.startswith(("$", "@")) for text in texts)
     return build(strategy) if known else None
+
+
+def _go_on(config: dict[str, Any]) -> None:
+    """A training whose folder holds it, unfinished, goes on from its last checkpoint."""
+    if not isinstance(config["output_dir"], str) or config.get("resume") is not None:
+        return
+    folder = Path(config["output_dir"]).resolve()
+    last = last_checkpoint(folder)
+    if last is not None and (folder / "config.json").is_file() and not is_finished(folder):
+        config["resume"] = str(last)
+        _log.info(f"{folder} holds this run, unfinished: it goes on from {last.name}")
 
 
 def _take_network(config: dict[str, Any], base: Mapping[str, Any], given: set[str]) -> None:
@@ -259,15 +271,3 @@ def new_output_dir(bundle_root: str) -> str:
         tries += 1
         path = path.with_name(f"{name[0]}-{tries}")
     return str(path)
-
-
-def _print_user_error(
-    kind: type[BaseException], error: BaseException, trace: TracebackType | None
-) -> None:  # MONAI wraps errors: look along the chain of causes
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, UserError):
-            print(f"error: {cause}", file=sys.stderr)
-            return
-        cause = cause.__cause__ or cause.__context__
-    sys.__excepthook__(kind, error, trace)

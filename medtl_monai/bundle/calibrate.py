@@ -13,7 +13,7 @@ from monai.data import DataLoader
 from ..backbones import anatomy
 from ..calibration import fit_calibration, fold_into_head
 from ..model import Model, read_checkpoint
-from ..utils import UserError, atomic_path, first_process
+from ..utils import UserError, first_process, write_torch
 from .report import predict
 from .transfer import load_network
 
@@ -67,7 +67,6 @@ class Calibration:
         fold_into_head(network.get_submodule(anatomy(network).head), scale, offset)
         content["model"] = network.state_dict()
         content["about"]["calibration"] = {"scale": scale.tolist(), "offset": offset.tolist()}
-        with atomic_path(self.checkpoint) as part:
-            torch.save(content, part)
+        write_torch(self.checkpoint, content)
         numbers = ", ".join(f"{s:.2f} z {o:+.2f}" for s, o in zip(scale, offset, strict=True))
         _log.info(f"calibrated on the validation patients: logits z become {numbers}")

@@ -18,16 +18,16 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from ..losses import smoothing_part
-from ..model import Model, read_checkpoint
+from ..model import Model
 from ..predictions import relative, write_predictions
-from ..utils import MonaiEngine, UserError, atomic_path, unwrap, with_bar
+from ..utils import MonaiEngine, unwrap, with_bar, write_torch
+from .folder import check_room
 
 __all__ = [
     "Checkpoints",
     "EpochSeed",
     "History",
     "Patience",
-    "Resume",
     "SavePredictions",
     "as_handler",
 ]
@@ -171,10 +171,10 @@ class History:
 class Checkpoints:
     """Write ``last.pt`` after every epoch and ``best.pt`` whenever the key metric is higher than ever.
 
-    ``last.pt`` holds everything a run needs to go on. ``best.pt`` holds what a model needs to be used: its weights and
-    what it is (:class:`medtl_monai.model.Model`). Both are written beside and renamed, so that a killed
-    run leaves whole files. Ignite's ``Checkpoint``, on which MONAI's ``CheckpointSaver`` stands, removes the file of a
-    name before it writes the next one, so that a run killed in between would have neither.
+    ``last.pt`` holds everything a run needs to go on; ``previous.pt`` is that of the epoch before. ``best.pt`` holds
+    what a model needs to be used: its weights and what it is (:class:`medtl_monai.model.Model`). All are written beside
+    and renamed, so that a killed run leaves whole files. Ignite's ``Checkpoint``, on which MONAI's ``CheckpointSaver``
+    stands, removes the file of a name before it writes the next one: killed in between, a run would have neither.
 
     Args:
         folder: where the files go.
@@ -201,7 +201,15 @@ class Checkpoints:
 
     def attach(self, engine: Engine) -> None:
         """Follow a trainer; attach it last."""
+        engine.add_event_handler(Events.STARTED, self._check_room)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def _check_room(self, engine: MonaiEngine) -> None:
+        """``last.pt``, ``previous.pt`` and the next one hold weights and twice as much of the optimizer."""
+        if engine.state.rank == 0:
+            size = sum(t.numel() * t.element_size() for t in unwrap(self.state["model"]).state_dict().values())
+            self.folder.mkdir(parents=True, exist_ok=True)
+            check_room(self.folder, (3 * 3 + 1) * size)
 
     def state_dict(self) -> dict[str, Any]:
         """The best epoch so far."""
@@ -224,81 +232,16 @@ class Checkpoints:
         model = {"model": unwrap(self.state["model"]).state_dict(), "epoch": epoch}
         model |= {"about": self.about, "key_metric": {"name": self.key_metric, "value": value}}
         if self.best["epoch"] == epoch:
-            _save(model, self.folder / "best.pt")
+            write_torch(self.folder / "best.pt", model)
         if self.snapshot_every and epoch % self.snapshot_every == 0:
-            _save(model, self.folder / f"snapshot{epoch // self.snapshot_every}.pt")
+            write_torch(self.folder / f"snapshot{epoch // self.snapshot_every}.pt", model)
         states = {name: unwrap(x).state_dict() if name == "model" else x.state_dict() for name, x in self.state.items()}
         own = {"checkpoints": self.state_dict(), "about": self.about}
         at = {key: getattr(engine.state, key) for key in ("epoch", "iteration", "epoch_length", "max_epochs")}
-        _save({**states, **own, "trainer": at}, self.folder / "last.pt")
-
-
-class Resume:
-    """Load ``last.pt`` of an interrupted run when training starts, after the strategy has prepared the network.
-
-    Args:
-        path: the checkpoint; ``None`` does nothing.
-        checkpoints: the handler that wrote it; its objects are loaded.
-
-    Raises:
-        UserError: the file is missing or is no such checkpoint, or belongs to other settings or a finished run.
-    """
-
-    def __init__(self, path: str | None, checkpoints: Checkpoints) -> None:
-        if path is not None and not Path(path).is_file():
-            raise UserError(f"resume: there is no checkpoint {path}: give checkpoints/last.pt of an earlier run.")
-        self.path, self.checkpoints = path, checkpoints
-
-    def attach(self, engine: Engine) -> None:
-        """Load at ``STARTED``."""
-        if self.path is not None:
-            engine.add_event_handler(Events.STARTED, self)
-
-    def __call__(self, engine: MonaiEngine) -> None:
-        assert self.path is not None  # as it was attached
-        content = read_checkpoint(self.path)
-        targets = {**self.checkpoints.state, "checkpoints": self.checkpoints}
-        self._check(engine, content, targets)
-        try:
-            for name, target in targets.items():
-                (unwrap(target) if name == "model" else target).load_state_dict(content[name])
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise UserError(
-                f"resume: {self.path} is of a run with another strategy or optimizer: give the same."
-            ) from error
-        if engine.state.rank == 0:
-            self._take_best()
-        engine.load_state_dict({key: content["trainer"][key] for key in ("iteration", "epoch_length", "max_epochs")})
-        _log.info(f"going on after epoch {engine.state.epoch} of {engine.state.max_epochs}, from {self.path}")
-
-    def _check(self, engine: MonaiEngine, content: Mapping[str, Any], targets: Mapping[str, Any]) -> None:
-        """Refuse a file that is no ``last.pt``, or is of another training."""
-        missing = [name for name in (*targets, "trainer", "about") if name not in content]
-        if missing:
-            raise UserError(f"resume: {self.path} has no {', '.join(missing)}: give checkpoints/last.pt of a run.")
-        ours, theirs = _compared(self.checkpoints.about), _compared(content["about"])
-        differ = [key for key, value in ours.items() if theirs.get(key) != value]
-        if differ:
-            raise UserError(
-                f"resume: {self.path} was trained with other settings ({', '.join(differ)}): give the same."
-            )
-        epochs, length, their = engine.state.max_epochs, engine.state.epoch_length, content["trainer"]
-        if their["epoch_length"] != length or their["max_epochs"] != epochs:
-            raise UserError(
-                f"resume: {self.path} is of a run of {their['max_epochs']} epochs of {their['epoch_length']} steps, "
-                f"this run has {epochs} of {length}: give the same data, batch_size and epochs."
-            )
-        if their["iteration"] >= epochs * length:
-            raise UserError(
-                f"resume: {self.path} is of a finished run ({epochs} epochs): there is nothing to go on with."
-            )
-
-    def _take_best(self) -> None:
-        """Copy the best model so far into this run's folder: no later epoch may be better."""
-        best, folder = Path(str(self.path)).with_name("best.pt"), self.checkpoints.folder
-        if best.is_file() and best.parent.resolve() != folder.resolve():
-            with atomic_path(folder / "best.pt") as part:
-                shutil.copyfile(best, part)
+        last = self.folder / "last.pt"
+        if last.is_file():
+            _copy(last, last.with_name("previous.pt"))
+        write_torch(last, {**states, **own, "trainer": at})
 
 
 class Patience:
@@ -313,12 +256,13 @@ class Patience:
         self.epochs, self.checkpoints = epochs, checkpoints
 
     def attach(self, engine: Engine) -> None:
-        """Look after every epoch."""
+        """Look after every epoch, and when a run goes on; attach it after :class:`Resume`, too."""
         if self.epochs is not None:
             engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+            engine.add_event_handler(Events.STARTED, self)
 
     def __call__(self, engine: MonaiEngine) -> None:
-        if engine.state.epoch - self.checkpoints.best["epoch"] >= self.epochs:
+        if self.checkpoints.best and engine.state.epoch - self.checkpoints.best["epoch"] >= self.epochs:
             if engine.state.rank == 0:
                 _log.info(f"stopped: {self.epochs} epochs in a row were no better")
             engine.terminate()
@@ -362,18 +306,18 @@ class SavePredictions:
         _log.info(f"{len(self._images)} predictions: {self.path}")
 
 
-def _compared(about: Mapping[str, Any]) -> dict[str, Any]:
-    """What two runs of one training have in common: of the origin the strategy and the weights, wherever they lie."""
-    origin = about.get("origin", {})
-    return {**about, "origin": {key: origin.get(key) for key in ("strategy", "weights_sha256")}}
-
-
 def _defined(value: Any) -> float | None:
     """A metric as a number that JSON can hold; ``None`` where it is not defined, or not there yet."""
     number = float("nan") if value is None else float(value)
     return number if math.isfinite(number) else None
 
 
-def _save(content: Mapping[str, Any], path: Path) -> None:
-    with atomic_path(path) as part:
-        torch.save(content, part)
+def _copy(path: Path, to: Path) -> None:
+    """A second name of a file that is replaced, and never changed; a copy where the file system knows no such names."""
+    part = to.with_name(f".{to.name}.link")
+    part.unlink(missing_ok=True)
+    try:
+        part.hardlink_to(path)
+    except OSError:
+        shutil.copyfile(path, part)
+    part.replace(to)

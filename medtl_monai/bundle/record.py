@@ -14,7 +14,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,14 +29,15 @@ from ..data import Cases, write_split_csv
 from ..model import Model
 from ..predictions import class_name, relative
 from ..strategies import Strategy, describe
-from ..utils import UserError, first_process, write_json
+from ..utils import first_process, write_json
 from ..weights import file_hash
 from .cases import Parts
+from .folder import claim, release
 from .keys import DECIDED
 from .transfer import Transfer
 from .workflow import running
 
-__all__ = ["begin_record", "circumstances", "close_record", "open_output", "write_config"]
+__all__ = ["begin_record", "circumstances", "close_record", "configuration", "open_output"]
 
 _log = logging.getLogger("medtl_monai")
 _clock = {"began": time.time()}
@@ -111,15 +112,22 @@ def open_output(
         resume: the checkpoint that the run goes on from.
 
     Raises:
-        UserError: the folder holds another run's results.
+        UserError: the folder cannot be written, is in use or holds another run, or ``resume`` is of another.
     """
     if not first_process():
         return
-    folder = Path(output_dir).resolve()
-    _claim(folder, resume)
-    write_config(output_dir, bundle_root, strategy)
+    folder, now = Path(output_dir).resolve(), running()
+    config = configuration(bundle_root, strategy)
+    data = None if parts is None else _data(parts, cases)
+    if getattr(now, "opened", None) != folder:  # MONAI's federated client initializes one workflow twice
+        claim(folder, config, data, resume)
+    if now is not None:
+        now.opened = folder
+    write_json(folder / "config.json", config)
     record: dict[str, Any] = {"state": "running", "command": _command(), "commit": _commit()}
     record["started"] = _time(_clock["began"])
+    if resume is not None:
+        record["resumed"] = str(Path(resume).resolve())
     if strategy is not None:
         record["strategy"] = describe(strategy)
     if transfer is not None:
@@ -129,25 +137,16 @@ def open_output(
     if checkpoint is not None:
         record["checkpoints"] = _hashed([checkpoint] if isinstance(checkpoint, str) else checkpoint)
     if parts is not None:
-        record["data"] = _write_data(folder, parts, cases)
+        record["data"] = data
+        write_split_csv(folder / "split.csv", _in_words(parts, cases), parts.names)
+        parts.leakage.save(folder / "leakage.json")
     write_json(folder / "run.json", {**record, "model": model.to_dict(), "machine": circumstances(device)})
     for handler in _log.handlers:
         if isinstance(handler, _Log):
             handler.begin(folder / "run.log")
+    if cases is not None:
+        _log.info(f"data: {cases.root}, of the layout {cases.layout}")
     _log.info(f"everything of this run goes to {folder}")
-
-
-def _claim(folder: Path, resume: str | None) -> None:
-    """Refuse a folder of another run; MONAI's federated client initializes one workflow twice."""
-    now = running()
-    goes_on = resume is not None and Path(resume).resolve().parent.parent == folder
-    again = getattr(now, "opened", None) == folder
-    if (folder / "config.json").exists() and not goes_on and not again:
-        raise UserError(
-            f"{folder} already holds a run: give another --output_dir, or --resume its checkpoints/last.pt."
-        )
-    if now is not None:
-        now.opened = folder
 
 
 def _hashed(checkpoints: Sequence[str]) -> list[dict[str, str]]:
@@ -163,6 +162,7 @@ def close_record(output_dir: str, device: torch.device | str, **more: Any) -> No
     record = json.loads(path.read_text(encoding="utf-8"))
     over = {"state": "finished", "finished": _time(time.time())}
     write_json(path, {**record, **more, **over, "machine": circumstances(device)})
+    release(path.parent)
 
 
 def circumstances(device: torch.device | str) -> dict[str, Any]:
@@ -187,20 +187,22 @@ def circumstances(device: torch.device | str) -> dict[str, Any]:
     }
 
 
-def write_config(output_dir: str, bundle_root: str, strategy: Strategy | None = None) -> None:
-    """Write ``config.json``: the configuration of this run with its values, with which it can be run again.
+def configuration(bundle_root: str, strategy: Strategy | None = None) -> dict[str, Any]:
+    """The configuration of this run with its values, with which it can be run again, as ``config.json`` holds it.
 
     Paths are made absolute. ``output_dir`` and ``resume`` are left at their defaults, so that the run is repeated as a
     whole and into a new folder.
 
     Args:
-        output_dir: the folder.
         bundle_root: the bundle's folder.
         strategy: of a training: as text it stands in the place of what it was chosen from.
+
+    Returns:
+        Plain data; nothing where no configuration is running.
     """
     now = running()
     if now is None:
-        return
+        return {}
     config = copy.deepcopy(dict(cast("dict[str, Any]", now.parser.config)))
     config.pop(ConfigParser.meta_key, None)
     config |= {key: value for key, value in _decided(now.parser).items() if key in config}
@@ -211,7 +213,7 @@ def write_config(output_dir: str, bundle_root: str, strategy: Strategy | None = 
     config |= {key: _absolute(config[key]) for key in _FILES if key in config}
     if "resume" in config:
         config["resume"] = None
-    write_json(Path(output_dir) / "config.json", json.loads(json.dumps(config, default=repr)))
+    return json.loads(json.dumps(config, default=repr))
 
 
 def _decided(parser: ConfigParser) -> dict[str, Any]:
@@ -240,17 +242,31 @@ def _in_words(parts: Parts, cases: Cases | None) -> list[dict[str, Any]]:
     return found
 
 
-def _write_data(folder: Path, parts: Parts, cases: Cases | None) -> dict[str, Any]:
-    """Split and leakage as files; what the record says of the data."""
-    words, about = _in_words(parts, cases), {}
-    write_split_csv(folder / "split.csv", words, parts.names)
-    parts.leakage.save(folder / "leakage.json")
-    if cases is not None:
-        about = {"folder": str(cases.root), "layout": cases.layout, "task": cases.task}
-        _log.info(f"data: {cases.root}, of the layout {cases.layout}")
-    rows = (f"{item['image']}\t{name}" for item, name in zip(words, parts.names, strict=True))
-    split = hashlib.sha256("\n".join(sorted(rows)).encode()).hexdigest()
-    return {**about, "parts": _counts(parts), "split_sha256": split, "leakage": parts.leakage.verdict}
+def _data(parts: Parts, cases: Cases | None) -> dict[str, Any]:
+    """What the record says of the data."""
+    words = _in_words(parts, cases)
+    about = {} if cases is None else {"folder": str(cases.root), "layout": cases.layout, "task": cases.task}
+    split = (f"{item['image']}\t{name}" for item, name in zip(words, parts.names, strict=True))
+    told = (
+        "\t".join(map(str, (word["image"], word["label"], item.get("patient"), *map(_size, _files(item)))))
+        for word, item in zip(words, parts.items, strict=True)
+    )
+    hashes = {"split_sha256": _hash_of(split), "data_sha256": _hash_of(told)}
+    return {**about, "parts": _counts(parts), **hashes, "leakage": parts.leakage.verdict}
+
+
+def _hash_of(rows: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(sorted(rows)).encode()).hexdigest()
+
+
+def _files(item: Mapping[str, Any]) -> list[str]:
+    return [str(item[key]) for key in ("image", "label") if isinstance(item[key], (str, Path))]
+
+
+def _size(name: str) -> int | None:
+    """Bytes of a file, also of one that holds many images (``file#key``)."""
+    path = next((name[:i] for i in (len(name), name.rfind("#")) if i > 0 and os.path.exists(name[:i])), None)
+    return None if path is None else os.path.getsize(path)
 
 
 def _counts(parts: Parts) -> dict[str, dict[str, int]]:

@@ -19,7 +19,7 @@ from ..backbones import anatomy
 from ..metrics import part_findings, part_metrics, render_metrics
 from ..model import Model, read_checkpoint
 from ..predictions import class_name, relative, write_predictions
-from ..utils import atomic_path, first_process, with_bar, write_json
+from ..utils import first_process, with_bar, write_json, write_torch
 from .domains import tell_domains
 from .handlers import History
 from .record import circumstances, close_record
@@ -251,8 +251,7 @@ def install_model(checkpoint: str | Path, folder: str | Path) -> None:
     """
     folder, content = Path(folder), read_checkpoint(checkpoint)
     model = Model.read(checkpoint)
-    with atomic_path(folder / "model.pt") as part:
-        torch.save(content["model"], part)
+    write_torch(folder / "model.pt", content["model"])
     write_json(folder / "model.json", model.to_dict())
     path = folder.parent / "configs" / "metadata.json"
     if path.is_file():

@@ -1,0 +1,158 @@
+"""The folder of a run: whose it is, what is in it already, and whether there is room."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..utils import UserError
+
+__all__ = ["check_room", "claim", "is_finished", "last_checkpoint", "release"]
+
+_log = logging.getLogger("medtl_monai")
+_locks: dict[Path, int] = {}
+
+_FREE = (
+    *("bundle_root", "output_dir", "resume", "dataset_dir", "weights", "device", "num_workers", "cache_dir"),
+    *("save_to_models", "imports"),
+)
+"""Keys that may differ when a training goes on: data and weights are compared by their hashes."""
+
+
+def claim(folder: Path, config: Mapping[str, Any], data: Mapping[str, Any] | None, resume: str | None) -> None:
+    """Make ``folder`` this run's own: nobody else writes into it, and what it holds is of this very run, unfinished.
+
+    Args:
+        folder: of the run.
+        config: as ``config.json`` holds it.
+        data: what ``run.json`` says of the data, if there are labels.
+        resume: the checkpoint that the run goes on from.
+
+    Raises:
+        UserError: the folder cannot be written, another process writes into it, it holds another run, or ``resume`` is
+            of a run with other settings or data.
+    """
+    source = folder if resume is None else Path(resume).resolve().parent.parent
+    held = (folder / "config.json").exists()
+    if held and (is_finished(folder) or (resume is None and last_checkpoint(folder) is not None)):
+        raise UserError(
+            f"{folder} already holds a run: give another --output_dir, or --resume its checkpoints/last.pt."
+        )
+    if resume is not None or held:
+        _compare(source, config, data)
+    _lock(folder)
+    for part in _left_over(folder):
+        part.unlink(missing_ok=True)
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run has come to its end: a training is over once its metrics are written."""
+    record = _read(folder / "run.json")
+    trained = (folder / "checkpoints").is_dir()
+    return record.get("state") == "finished" and not (trained and not (folder / "metrics.json").is_file())
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """What an unfinished training goes on from."""
+    found = (folder / "checkpoints" / name for name in ("last.pt", "previous.pt"))
+    return next((path for path in found if path.is_file()), None)
+
+
+def release(folder: Path) -> None:
+    """Let others write into a run's folder."""
+    handle = _locks.pop(folder.resolve(), None)
+    if handle is not None:
+        (folder / ".lock").unlink(missing_ok=True)
+        os.close(handle)
+
+
+def check_room(folder: Path, needed: int) -> None:
+    """Refuse to begin what would fill the disk.
+
+    Args:
+        folder: where the files go.
+        needed: bytes.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise UserError(
+            f"{folder} has room for {free / 1e6:.0f} MB, and the checkpoints of this run take {needed / 1e6:.0f} MB: "
+            "make room, or give another --output_dir."
+        )
+
+
+def _lock(folder: Path) -> None:
+    if folder in _locks:
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)
+    except OSError as error:
+        raise UserError(
+            f"output_dir {folder} cannot be written to ({error.strerror}): give the name of another folder."
+        ) from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(handle)
+        raise UserError(
+            f"another process is writing into {folder}: wait for its end, or give another --output_dir."
+        ) from error
+    _locks[folder] = handle
+
+
+def _left_over(folder: Path) -> Iterator[Path]:
+    """Files that a killed process had not given their names yet."""
+    for path in folder.rglob(".*"):
+        if re.fullmatch(r"\..+\.[a-z0-9_]{8}(\.\w+)?", path.name) and path.is_file():
+            yield path
+
+
+def _compare(source: Path, config: Mapping[str, Any], data: Mapping[str, Any] | None) -> None:
+    """Refuse to go on with a run under other settings, or on other data."""
+    if not (source / "config.json").is_file():
+        raise UserError(f"resume: {source} has no config.json: give checkpoints/last.pt in the folder of its run.")
+    then, now = (dict(_leaves({k: v for k, v in one.items() if k not in _FREE}))
+                 for one in (_read(source / "config.json"), config))  # fmt: skip
+    differ = [key for key in {**then, **now} if then.get(key) != now.get(key)]
+    if differ:
+        said = ", ".join(f"{key} {_short(now.get(key))} instead of {_short(then.get(key))}" for key in differ[:4])
+        more = f" and {len(differ) - 4} more" if len(differ) > 4 else ""
+        raise UserError(
+            f"resume: the run in {source} has other settings ({said}{more}): give the same, or another --output_dir "
+            "for a new run."
+        )
+    theirs = _read(source / "run.json").get("data", {})
+    if data is not None and any(theirs.get(key) != data[key] for key in ("split_sha256", "data_sha256")):
+        raise UserError(
+            f"resume: images, labels, patients or parts are not those of the run in {source}: give the same data, or "
+            "another --output_dir for a new run."
+        )
+
+
+def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and value:
+        for key, one in value.items():
+            yield from _leaves(one, f"{name}::{key}" if name else str(key))
+    else:
+        yield name, value
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) < 40 else f"{text[:37]}..."
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A file of JSON; nothing where it is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
