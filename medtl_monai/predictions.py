@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .utils import UserError, atomic_path
+from .utils import UserError, read_cell, write_table
 
 __all__ = ["Predictions", "class_name", "read_predictions", "relative", "write_predictions"]
 
@@ -74,10 +74,7 @@ def write_predictions(
         raise UserError(f"Expected class names other than {', '.join(CASE_COLUMNS)}, found '{clash[0]}': rename it.")
     names = [class_name(label, classes) for label in np.asarray(labels)]
     columns = zip(images, patients, parts, names, predicted, np.asarray(probabilities), strict=True)
-    with atomic_path(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow([*CASE_COLUMNS, *classes])
-        writer.writerows([*case, *(f"{p:.10g}" for p in row)] for *case, row in columns)
+    write_table(path, [[*CASE_COLUMNS, *classes], *([*case, *(f"{p:.10g}" for p in row)] for *case, row in columns)])
 
 
 def read_predictions(path: str | os.PathLike[str]) -> Predictions:
@@ -90,7 +87,7 @@ def read_predictions(path: str | os.PathLike[str]) -> Predictions:
     if not path.is_file():
         raise UserError(f"Expected a table of predictions, found no file {path}: check the path.")
     with path.open(newline="", encoding="utf-8") as file:
-        header, *rows = list(csv.reader(file)) or [[]]
+        header, *rows = [[read_cell(cell) for cell in row] for row in csv.reader(file)] or [[]]
     n, at = len(CASE_COLUMNS), CASE_COLUMNS.index("label")
     classes = header[n:]
     if header[:n] != CASE_COLUMNS or not classes:

@@ -22,10 +22,12 @@ __all__ = [
     "is_under",
     "last_layer",
     "one_thread",
+    "read_cell",
     "sum_over_processes",
     "unwrap",
     "with_bar",
     "write_json",
+    "write_table",
     "write_torch",
 ]
 
@@ -157,6 +159,41 @@ def write_json(path: str | os.PathLike[str], content: Any) -> None:
 
     with atomic_path(path) as part:
         part.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def write_table(path: str | os.PathLike[str], rows: Iterable[Iterable[Any]]) -> None:
+    """Write ``rows`` as CSV, whole or not at all; the first are the names of the columns.
+
+    A spreadsheet runs a cell that begins with ``=``, ``+``, ``-`` or ``@`` as a formula, and names of files and classes
+    may come from anywhere: such texts, numbers aside, get an apostrophe before them, as :func:`read_cell` knows.
+    """
+    import csv
+
+    with atomic_path(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([_harmless(cell) for cell in row] for row in rows)
+
+
+def read_cell(cell: str) -> str:
+    """A text of :func:`write_table` as it was.
+
+    Example:
+        >>> read_cell("'=1+1"), read_cell("normal")
+        ('=1+1', 'normal')
+    """
+    return cell[1:] if cell[:1] == "'" and cell[1:2] in _FORMULAS else cell
+
+
+_FORMULAS = ("=", "+", "-", "@", "\t", "\r", "'")
+
+
+def _harmless(cell: Any) -> Any:
+    if not isinstance(cell, str) or not cell.startswith(_FORMULAS):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell
 
 
 def write_torch(path: str | os.PathLike[str], content: Any) -> None:

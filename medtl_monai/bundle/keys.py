@@ -7,7 +7,7 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,33 @@ TEXTS = (
     *("loss_name", "device", "amp_dtype", "cache_dtype", "part", "domain", "runtime", "voting"),
 )
 """Keys whose values are text, whatever MONAI's command line makes of them."""
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and bool(value) and all(map(_is_text, value))
+
+
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+_KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    **dict.fromkeys(TEXTS, (_is_text, "a text")),
+    "label_column": (lambda v: _is_text(v) or _are_texts(v), "the name of a column, or a list of names"),
+    "strategy": (lambda v: _is_text(v) or (isinstance(v, list) and bool(v)), "a text, or a list of texts"),
+    "backbone": (lambda v: _is_text(v) or _is_mapping(v), "a name, or a dictionary with _target_"),
+    "box_columns": (lambda v: v == "auto" or (_are_texts(v) and len(v) == 4), "auto, or a list of four columns"),
+    "structures": (lambda v: _are_texts(v) or (_is_mapping(v) and bool(v)), "a list of names, or names with values"),
+    **dict.fromkeys(
+        ("variant", "layout_options", "loss_options", "loss_weights", "groups"), (_is_mapping, "a dictionary")
+    ),
+    **dict.fromkeys(("augmentation", "mix", "inferer"), (_is_mapping, "a dictionary with _target_")),
+}
+"""What else keys hold, where they hold anything, in code and in words."""
 
 DECIDED = ("dataset_dir", "checkpoint", "checkpoints", "device", "amp", "amp_dtype", "crop")
 """Keys whose value may follow from the machine or the data; ``config.json`` holds what was decided."""
@@ -268,16 +295,24 @@ def check_values(config: Mapping[str, Any], switches: Sequence[str] = ()) -> Non
         value = config.get(key, False)
         if value is None or not (isinstance(value, bool) or _comes_later(value)):
             raise UserError(f"{key} must be true or false, got {value!r}.")
-    for key in TEXTS:
-        value = config.get(key)
-        if isinstance(value, str) and "\0" in value:
-            raise UserError(f"{key} holds a character that no name can hold: {value!r}.")
+    for key in _KINDS:
+        if not _comes_later(config.get(key)):
+            _check_kind(key, config[key])
     _check_device(config.get("device"))
 
 
 def _comes_later(value: Any) -> bool:
     """Whether a value is not set, or is an object or an expression that MONAI evaluates."""
-    return value is None or isinstance(value, Mapping) or str(value).startswith(("$", "@"))
+    made = isinstance(value, Mapping) and "_target_" in value
+    return value is None or made or str(value).startswith(("$", "@"))
+
+
+def _check_kind(key: str, value: Any) -> None:
+    fits, expected = _KINDS[key]
+    if not fits(value):
+        raise UserError(f"{key} must be {expected}, got {value!r}.")
+    if isinstance(value, str) and "\0" in value:
+        raise UserError(f"{key} holds a character that no name can hold: {value!r}.")
 
 
 def _check_number(key: str, value: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from ..data import write_nifti
 from ..metrics.segmentation import ejection_fractions, volumes_ml
 from ..model import Model
 from ..predictions import relative
-from ..utils import MonaiEngine, atomic_path, with_bar
+from ..utils import MonaiEngine, atomic_path, with_bar, write_table
 from .stacks import stem, ventricles
 
 __all__ = ["SaveMasks"]
@@ -79,10 +78,9 @@ class SaveMasks:
         self._bar.close()
         names = list(self.structures)
         path = self.folder.parent / "predictions.csv"
-        with atomic_path(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["image", "mask", "patient", "phase", *(f"{name} volume_ml" for name in names)])
-            writer.writerows(self._rows)
+        write_table(
+            path, [["image", "mask", "patient", "phase", *(f"{name} volume_ml" for name in names)], *self._rows]
+        )
         _log.info(f"{len(self._rows)} masks in {self.folder}; volumes in {path}")
         self._write_fractions(path.with_name("ejection_fractions.csv"))
 
@@ -95,13 +93,11 @@ class SaveMasks:
         patients = sorted({patient for by_patient in found for patient in by_patient})
         if not patients:
             return
-        with atomic_path(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["patient", *(name for _, name in chambers)])
-            writer.writerows(
-                [patient, *(f"{values[patient]:.4f}" if patient in values else "" for values in found)]
-                for patient in patients
-            )
+        rows = (
+            [patient, *(f"{values[patient]:.4f}" if patient in values else "" for values in found)]
+            for patient in patients
+        )
+        write_table(path, [["patient", *(name for _, name in chambers)], *rows])
         _log.info(f"ejection fractions of {len(patients)} patients: {path}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import zlib
 from collections.abc import Mapping, Sequence
@@ -25,7 +24,7 @@ from ..data import (
 from ..metrics.segmentation import METRICS, ejection_fractions, measure, summarize, volumes_ml
 from ..model import Model
 from ..predictions import relative
-from ..utils import atomic_path, with_bar
+from ..utils import with_bar, write_table
 from .domains import tell_domains
 from .report import Report
 from .stacks import ventricles
@@ -173,22 +172,18 @@ class SegmentationReport(Report):
 
     def _write_cases(self, found: Mapping[str, Segmented]) -> None:
         per = ("dice", "hd95", "volume_ml", "true_volume_ml")
-        with (
-            atomic_path(self.folder / "predictions.csv") as path,
-            path.open("w", newline="", encoding="utf-8") as file,
-        ):
-            writer = csv.writer(file)
-            writer.writerow(
-                ["image", "patient", "part", "label", "phase", *(f"{n} {x}" for n in self.structures for x in per)]
-            )
-            for name, part in found.items():
-                for item, values, (true, pred) in zip(part.items, part.cases, part.volumes, strict=True):
-                    image, label = (relative(item[key], self.root) for key in ("image", "label"))
-                    row = [image, item["patient"], name, label, item.get("phase", "")]
-                    for k in range(len(self.structures)):
-                        numbers = [values[k, METRICS.index("dice")], values[k, METRICS.index("hd95")], pred[k], true[k]]
-                        row += ["" if np.isnan(x) else f"{x:.6g}" for x in numbers]
-                    writer.writerow(row)
+        header = ["image", "patient", "part", "label", "phase", *(f"{n} {x}" for n in self.structures for x in per)]
+        rows = [self._row(name, part, index) for name, part in found.items() for index in range(len(part.items))]
+        write_table(self.folder / "predictions.csv", [header, *rows])
+
+    def _row(self, name: str, part: Segmented, index: int) -> list[str]:
+        item, values, (true, pred) = part.items[index], part.cases[index], part.volumes[index]
+        image, label = (relative(item[key], self.root) for key in ("image", "label"))
+        row = [image, item["patient"], name, label, item.get("phase", "")]
+        for k in range(len(self.structures)):
+            numbers = [values[k, METRICS.index("dice")], values[k, METRICS.index("hd95")], pred[k], true[k]]
+            row += ["" if np.isnan(x) else f"{x:.6g}" for x in numbers]
+        return row
 
     def _figures(self, name: str, part: Segmented) -> None:
         folder = self.folder / "figures"

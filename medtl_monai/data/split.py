@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..utils import UserError, atomic_path
+from ..utils import UserError, write_table
 
 __all__ = ["fold_patients", "split_patients", "write_split_csv"]
 
@@ -101,11 +100,11 @@ def fold_patients(
 
 def write_split_csv(path: str | os.PathLike[str], items: Sequence[Item], parts: Sequence[str]) -> None:
     """Write which image and patient went into which part: ``image,patient,label,domain,part``, as the items say it."""
-    with atomic_path(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["image", "patient", "label", "domain", "part"])
-        for item, name in zip(items, parts, strict=True):
-            writer.writerow([item["image"], item.get("patient"), item.get("label"), item.get("domain", ""), name])
+    rows = (
+        [item["image"], item.get("patient"), item.get("label"), item.get("domain", ""), name]
+        for item, name in zip(items, parts, strict=True)
+    )
+    write_table(path, [["image", "patient", "label", "domain", "part"], *rows])
 
 
 def _choose(
