@@ -19,7 +19,6 @@ from .densities import discriminator_weights, kernel_mean_matching, kliep
 from .parameter.l1 import l1_penalty
 from .parameter.l2 import l2_penalty
 from .parameter.l2_sp import l2_sp_penalty
-from .tap import extract
 from .text import parse, render
 
 FOLDERS = {
@@ -91,7 +90,6 @@ __all__ = [
     "check",
     "describe",
     "discriminator_weights",
-    "extract",
     "kernel_mean_matching",
     "kliep",
     "l1_penalty",

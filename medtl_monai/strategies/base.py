@@ -10,8 +10,8 @@ from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
 from torch import Tensor, nn
 
+from ..backbones.tap import extract
 from ..utils import MonaiEngine, UserError, sum_over_processes, unwrap
-from .tap import extract
 
 __all__ = ["Chain", "Context", "Step", "Strategy", "Target"]
 
