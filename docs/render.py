@@ -15,7 +15,7 @@ from torch import nn
 
 from medtl_monai.backbones import build
 from medtl_monai.backbones.heads import HEADS
-from medtl_monai.backbones.layouts import LAYOUTS, REFUSED
+from medtl_monai.backbones.layouts import BLOCKS, REFUSED
 from medtl_monai.cli import network_rows
 from medtl_monai.strategies import FAMILIES, STRATEGIES, Strategy
 from medtl_monai.strategies.base import NEEDED
@@ -140,7 +140,7 @@ def networks() -> str:
 
 def monai_networks() -> str:
     """MONAI's networks: the kinds whose blocks are known, and those that are refused, and why."""
-    kinds = {*LAYOUTS, *(kind for kind in HEADS if kind.__module__.startswith("monai.")), nets.FlexibleUNet}
+    kinds = {*BLOCKS, *(kind for kind in HEADS if kind.__module__.startswith("monai.")), nets.FlexibleUNet}
     names = ", ".join(f"`{name}`" for name in sorted((kind.__name__ for kind in kinds), key=str.lower))
     lines = [f"Known, with all that are derived from them: {names}.", "", "| refused | it |", "|---|---|"]
     reasons: dict[str, list[str]] = {}

@@ -1,6 +1,6 @@
 """Networks by name, and where their blocks are."""
 
-from .anatomy import Anatomy, Block, anatomy, modules_of
+from .blocks import Anatomy, Block, anatomy, modules_of
 from .efficientnet import EfficientNet
 from .efficientnet_lite import EfficientNetLite
 from .factory import BACKBONES, INPUT_SIZES, UNETS, build

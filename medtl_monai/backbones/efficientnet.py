@@ -11,9 +11,9 @@ from .efficientnet_lite import STAGES
 from .layers import conv_bn_act, round_to_8
 from .mobilenet import Excitation, MobileNet, Residual
 
-__all__ = ["VARIANTS", "EfficientNet"]
+__all__ = ["EFFICIENTNETS", "EfficientNet"]
 
-VARIANTS: tuple[tuple[float, float, int, float], ...] = (
+EFFICIENTNETS: tuple[tuple[float, float, int, float], ...] = (
     (1.0, 1.0, 224, 0.2),
     (1.0, 1.1, 240, 0.2),
     (1.1, 1.2, 288, 0.3),
@@ -33,7 +33,7 @@ class EfficientNet(MobileNet):
     for it; they are for this one.
 
     Args:
-        variant: 0 to 7 (:data:`VARIANTS`).
+        variant: 0 to 7 (:data:`EFFICIENTNETS`).
         spatial_dims: 1, 2 or 3.
         in_channels: channels of the input.
         num_classes: number of outputs.
@@ -62,9 +62,9 @@ class EfficientNet(MobileNet):
         dropout: float | None = None,
         drop_connect: float = 0.2,
     ) -> None:
-        if variant not in range(len(VARIANTS)):
-            raise ValueError(f"variant must be 0 to {len(VARIANTS) - 1}, got {variant}.")
-        width, depth, _, own_dropout = VARIANTS[variant]
+        if variant not in range(len(EFFICIENTNETS)):
+            raise ValueError(f"variant must be 0 to {len(EFFICIENTNETS) - 1}, got {variant}.")
+        width, depth, _, own_dropout = EFFICIENTNETS[variant]
         dims, inputs = spatial_dims, round_to_8(32 * width)
         layer = partial(conv_bn_act, dims, act=nn.SiLU, eps=1e-5 if variant < 5 else 1e-3)
         layers: list[nn.Module] = [layer(in_channels, inputs, 3, stride=2)]

@@ -12,11 +12,11 @@ from torch import nn
 from ..utils import UserError, is_under
 from .heads import HEADS
 
-__all__ = ["LAYOUTS", "REFUSED", "layout", "refuse"]
+__all__ = ["BLOCKS", "REFUSED", "layout", "refuse"]
 
 _NESTED = ("a network that calls itself",)  # read by a function: its names depend on its depth
 
-LAYOUTS: dict[type[nn.Module], tuple[str, ...]] = {
+BLOCKS: dict[type[nn.Module], tuple[str, ...]] = {
     nets.AHNet: (
         *("conv1 + bn0", "layer1", "layer2", "layer3", "layer4"),
         *("up0 + dense0", "up1 + dense1", "up2 + dense2", "trans1 + dense3", "up3 + dense4", "psp", "final"),
@@ -98,7 +98,7 @@ def refuse(kind: type[nn.Module]) -> None:
     Raises:
         UserError: they cannot.
     """
-    known = {*LAYOUTS, *HEADS, nets.FlexibleUNet}
+    known = {*BLOCKS, *HEADS, nets.FlexibleUNet}
     base = next((base for base in kind.__mro__ if base in known or base in REFUSED), None)
     if base in known or not any(base.__module__.startswith("monai.networks.nets") for base in kind.__mro__):
         return
@@ -111,15 +111,15 @@ def refuse(kind: type[nn.Module]) -> None:
 def layout(network: nn.Module) -> dict[str, tuple[str, ...]]:
     """Blocks by name, from the stem to the head: the names of their modules, and of parameters beside modules.
 
-    Empty: :data:`LAYOUTS` does not hold this kind of network.
+    Empty: :data:`BLOCKS` does not hold this kind of network.
 
     Raises:
         UserError: the network was built without a head, or holds something that its kind does not.
     """
-    kind = next((base for base in type(network).__mro__ if base in LAYOUTS), None)
+    kind = next((base for base in type(network).__mro__ if base in BLOCKS), None)
     if kind is None:
         return {}
-    *body, last = _READERS[kind](network) if kind in _READERS else LAYOUTS[kind]
+    *body, last = _READERS[kind](network) if kind in _READERS else BLOCKS[kind]
     held = {name for name, module in network.named_modules(remove_duplicate=False) if module.state_dict()}
     held |= set(network.state_dict())
     head = _numbered(network, last.split(" + ")[-1])

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from ..utils import unwrap
-from .anatomy import anatomy
+from .blocks import anatomy
 
 __all__ = ["Tap", "extract", "pool"]
 

@@ -14,7 +14,7 @@ from monai.networks.nets.mednext import create_mednext
 from torch import Tensor, nn
 
 from ..utils import UserError
-from .anatomy import anatomy
+from .blocks import anatomy
 from .heads import HEADS
 from .layouts import refuse
 

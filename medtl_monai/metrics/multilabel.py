@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..utils import UserError
 from .bootstrap import add_intervals, patient_bootstrap
-from .classification import METRICS, binary_values, undefined_because
+from .classification import CLASSIFICATION_METRICS, binary_values, undefined_because
 
 __all__ = ["check_findings", "finding_metrics", "part_findings"]
 
@@ -57,7 +57,7 @@ def _values(probabilities: Array, labels: Array, weights: Array) -> Array:
     columns = []
     for p, y in zip(probabilities.T, labels.T, strict=True):
         known = ~np.isnan(y)
-        unknown = np.full((len(weights), len(METRICS)), np.nan)
+        unknown = np.full((len(weights), len(CLASSIFICATION_METRICS)), np.nan)
         columns.append(binary_values(p[known], y[known] == 1, weights[:, known]) if known.any() else unknown)
     return np.stack(columns, axis=1)
 
@@ -94,11 +94,11 @@ def finding_metrics(probabilities: ArrayLike, labels: ArrayLike, findings: Seque
             metric: {"value": None, "reason": undefined_because(metric, name, present)}
             if np.isnan(value)
             else {"value": float(value)}
-            for metric, value in zip(METRICS, row, strict=True)
+            for metric, value in zip(CLASSIFICATION_METRICS, row, strict=True)
         }
         matrices[name] = [[int(((y == truth) & ((p > 0.5) == said)).sum()) for said in (0, 1)] for truth in (0, 1)]
     overall: dict[str, dict[str, Any]] = {}
-    for metric, column in zip(METRICS, values.T, strict=True):
+    for metric, column in zip(CLASSIFICATION_METRICS, values.T, strict=True):
         left_out = [name for name, value in zip(findings, column, strict=True) if np.isnan(value)]
         if len(left_out) == len(findings):
             overall[metric] = {"value": None, "reason": "undefined for every finding"}

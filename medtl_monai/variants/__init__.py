@@ -16,7 +16,7 @@ from ..utils import UserError
 from .adapters import ADAPTERS, add_adapters, merge_adapters
 from .dropout import DROPOUTS, add_dropout, monte_carlo
 from .init import INITS, initialize, mean_variance
-from .layers import POOLS, convert_activation, convert_pooling, output_size
+from .layers import POOLINGS, convert_activation, convert_pooling, output_size
 from .norm import NORMS, adapt_batch_norm, convert_norm, domains_of, use_domain, use_regions
 
 __all__ = [
@@ -24,7 +24,7 @@ __all__ = [
     "DROPOUTS",
     "INITS",
     "NORMS",
-    "POOLS",
+    "POOLINGS",
     "VARIANTS",
     "adapt_batch_norm",
     "add_adapters",
