@@ -12,7 +12,7 @@ import medtl_monai
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = Path(medtl_monai.__file__).parent
 LAYERS = [  # bottom to top; modules of one layer do not import each other
-    {"utils"},
+    {"utils", "solvers"},
     {
         "backbones",
         "losses",

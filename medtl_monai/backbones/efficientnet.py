@@ -72,17 +72,24 @@ class EfficientNet(MobileNet):
         for n, (_, kernel_size, first_stride, expansion, channels) in zip(repeats, STAGES, strict=True):
             outputs, stage = round_to_8(channels * width), []
             for j in range(n):
-                hidden, stride = round_to_8(inputs * expansion), 1 if j else first_stride
-                block = [
-                    *([layer(inputs, hidden, 1)] if hidden != inputs else []),
-                    layer(hidden, hidden, kernel_size, stride=stride, groups=hidden),
-                    Excitation(dims, hidden, max(1, inputs // 4), nn.SiLU, nn.Sigmoid),
-                    layer(hidden, outputs, 1, act=None),
-                ]
-                adds, drop = stride == 1 and inputs == outputs, drop_connect * done / sum(repeats)
-                stage.append(Residual("block", block, adds, drop))
+                drop = drop_connect * done / sum(repeats)
+                stage.append(_block(layer, inputs, outputs, expansion, kernel_size, 1 if j else first_stride, drop))
                 inputs, done = outputs, done + 1
             layers.append(nn.Sequential(*stage))
         layers.append(layer(inputs, 4 * inputs, 1))
         rate = own_dropout if dropout is None else dropout
         super().__init__(dims, layers, [nn.Dropout(rate, inplace=True), nn.Linear(4 * inputs, num_classes)])
+
+
+def _block(
+    layer: partial[nn.Sequential], inputs: int, outputs: int, expansion: int, kernel_size: int, stride: int, drop: float
+) -> Residual:
+    """An inverted bottleneck with excitation."""
+    hidden, dims = round_to_8(inputs * expansion), layer.args[0]
+    block = [
+        *([layer(inputs, hidden, 1)] if hidden != inputs else []),
+        layer(hidden, hidden, kernel_size, stride=stride, groups=hidden),
+        Excitation(dims, hidden, max(1, inputs // 4), nn.SiLU, nn.Sigmoid),
+        layer(hidden, outputs, 1, act=None),
+    ]
+    return Residual("block", block, stride == 1 and inputs == outputs, drop)

@@ -34,6 +34,20 @@ CONFUSION_METRICS = ("accuracy", "balanced_accuracy", "precision", "recall", "sp
 CLASSIFICATION_METRICS = (*CONFUSION_METRICS, "auc", "average_precision", "ece")
 
 
+def check_finite(probabilities: Array) -> None:
+    """That the network has not diverged: probabilities ``(N, C)`` are numbers.
+
+    Raises:
+        UserError: some are not finite.
+    """
+    broken = int((~np.isfinite(probabilities)).any(axis=1).sum())
+    if broken:
+        raise UserError(
+            f"Expected probabilities, but the network gave values that are not finite for {broken} of "
+            f"{len(probabilities)} images: it has diverged; lower the learning rate or switch mixed precision off."
+        )
+
+
 def check_predictions(probabilities: ArrayLike, labels: ArrayLike, classes: Sequence[str]) -> tuple[Array, Array]:
     """Probabilities ``(N, C)`` as float64 and labels ``(N,)`` as int64, once they are known to fit each other.
 
@@ -50,12 +64,7 @@ def check_predictions(probabilities: ArrayLike, labels: ArrayLike, classes: Sequ
         raise ValueError(f"Expected {len(probabilities)} integer labels, got {labels.dtype} {labels.shape}.")
     if labels.min() < 0 or labels.max() >= len(classes):
         raise ValueError(f"Expected labels from 0 to {len(classes) - 1}, got {labels.min()} to {labels.max()}.")
-    broken = int((~np.isfinite(probabilities)).any(axis=1).sum())
-    if broken:
-        raise UserError(
-            f"Expected probabilities, but the network gave values that are not finite for {broken} of "
-            f"{len(probabilities)} images: it has diverged; lower the learning rate or switch mixed precision off."
-        )
+    check_finite(probabilities)
     if probabilities.min() < 0 or np.abs(probabilities.sum(axis=1) - 1).max() > 0.01:  # room for half precision
         raise ValueError("Expected probabilities from 0 to 1 whose rows sum to 1; were they passed through softmax?")
     return probabilities, labels.astype(np.int64)

@@ -82,15 +82,17 @@ def apply(network: nn.Module, variant: Mapping[str, Any], *, blocks: Sequence[st
             hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(VARIANTS)}."
             raise UserError(f"there is no variant {key!r}: {hint}")
     for key, function in VARIANTS.items():
-        value = variant.get(key)
-        if value is None:
-            continue
-        if key == "dropout" and isinstance(value, (int, float)):
-            value = {"name": "standard", "p": float(value)}
-        settings = {"name": value} if isinstance(value, str) else dict(value)
-        if "name" not in settings:
-            raise UserError(f"variant {key} needs a name, got {value}.")
-        if key in _NEED_BLOCKS:
-            settings["blocks"] = blocks
-        function(network, settings.pop("name"), **settings)
+        if variant.get(key) is not None:
+            name, settings = _named(key, variant[key])
+            function(network, name, **settings, **({"blocks": blocks} if key in _NEED_BLOCKS else {}))
     return network
+
+
+def _named(key: str, value: Any) -> tuple[str, dict[str, Any]]:
+    """Name and settings of one kind of change."""
+    if key == "dropout" and isinstance(value, (int, float)):
+        return "standard", {"p": float(value)}
+    settings = {"name": value} if isinstance(value, str) else dict(value)
+    if "name" not in settings:
+        raise UserError(f"variant {key} needs a name, got {value}.")
+    return settings.pop("name"), settings
