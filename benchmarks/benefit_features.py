@@ -28,10 +28,11 @@ from monai.utils import set_determinism
 from torch import Tensor, nn
 
 from medtl_monai.backbones import build as build_network
+from medtl_monai.backbones import extract
 from medtl_monai.bundle import SourceImages, TargetImages, transfer
 from medtl_monai.ensemble import soup, wise_ft
 from medtl_monai.fewshot import class_prototypes, episodes, linear_probe, nearest_neighbours, prototype_probabilities
-from medtl_monai.strategies import Context, build, extract
+from medtl_monai.strategies import Context, build
 from medtl_monai.strategies.densities import principal_components
 
 NAMES = ("covariate", "mixed", "unlabelled", "related", "few", "ensembles")

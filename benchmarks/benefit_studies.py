@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 from medtl_monai.backbones import build as build_network
+from medtl_monai.backbones import extract
 from medtl_monai.bundle import EpochSeed, SourceImages, TargetImages, image_statistics, predict, transfer
 from medtl_monai.data import load_cases, make_brain_cohort
 from medtl_monai.model import Model
-from medtl_monai.strategies import Strategy, build, extract
+from medtl_monai.strategies import Strategy, build
 from medtl_monai.transforms import AugmentBatch, PrepareBatch
 from medtl_monai.weights import save_weights, source_head
 

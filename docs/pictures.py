@@ -41,14 +41,19 @@ def hearts() -> None:
                     for kind in ("", "_gt")
                 )
                 axes.imshow(image, cmap="gray", vmin=0, vmax=255)
-                for k, color in enumerate(("#E69F00", "#009E73", "#56B4E9"), start=1) if drawn else ():
-                    if np.any(label == k):
-                        axes.contour(label == k, levels=[0.5], colors=[color], linewidths=1)
+                if drawn:
+                    _contours(axes, label)
                 axes.set(xticks=[], yticks=[])
             row[0].set_ylabel(group, fontsize=8)
         for axes, title in zip(panels[0, ::4], ("end diastole", "end systole"), strict=True):
             axes.set_title(title, fontsize=8, loc="left")
         _save(figure, Path(folder), "phantom_cardiac.png")
+
+
+def _contours(axes, label: np.ndarray) -> None:
+    for k, color in enumerate(("#E69F00", "#009E73", "#56B4E9"), start=1):
+        if np.any(label == k):
+            axes.contour(label == k, levels=[0.5], colors=[color], linewidths=1)
 
 
 def breasts() -> None:

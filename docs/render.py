@@ -7,6 +7,7 @@ import math
 import re
 import statistics
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import nn
 
 from medtl_monai.backbones import build
 from medtl_monai.backbones.heads import HEADS
-from medtl_monai.backbones.layouts import LAYOUTS, REFUSED
+from medtl_monai.backbones.layouts import BLOCKS, REFUSED
 from medtl_monai.cli import network_rows
 from medtl_monai.strategies import FAMILIES, STRATEGIES, Strategy
 from medtl_monai.strategies.base import NEEDED
@@ -140,7 +141,7 @@ def networks() -> str:
 
 def monai_networks() -> str:
     """MONAI's networks: the kinds whose blocks are known, and those that are refused, and why."""
-    kinds = {*LAYOUTS, *(kind for kind in HEADS if kind.__module__.startswith("monai.")), nets.FlexibleUNet}
+    kinds = {*BLOCKS, *(kind for kind in HEADS if kind.__module__.startswith("monai.")), nets.FlexibleUNet}
     names = ", ".join(f"`{name}`" for name in sorted((kind.__name__ for kind in kinds), key=str.lower))
     lines = [f"Known, with all that are derived from them: {names}.", "", "| refused | it |", "|---|---|"]
     reasons: dict[str, list[str]] = {}
@@ -174,13 +175,18 @@ def peer() -> str:
     found = json.loads((ROOT / "benchmarks" / "results" / "brain_mri" / "peer.json").read_text())
     lines = ["| after | bundle: accuracy, AUC | plain loop: accuracy, AUC |", "|---|---|---|"]
     for seconds in (20, 25, 30, 45, 60, 75, 90, 120, math.inf):
-        cells = []
-        for way in ("bundle", "peer"):
-            at = [[epoch for epoch in run[way] if epoch["seconds"] <= seconds][-1:] for run in found["runs"].values()]
-            means = [statistics.mean(epoch[f"val_{key}"] for (epoch,) in at) for key in ("accuracy", "auc") if all(at)]
-            cells.append(", ".join(f"{mean:.3f}" for mean in means) or "no epoch yet")
+        cells = [_until(seconds, [run[way] for run in found["runs"].values()]) for way in ("bundle", "peer")]
         lines.append(f"| {f'{seconds} s' if seconds < math.inf else 'end'} | {' | '.join(cells)} |")
     return "\n".join(lines) + f"\n\nMeans of {len(found['runs'])} splits, measured on {_cores(found['machine'])}.\n"
+
+
+def _until(seconds: float, runs: list[list[dict]]) -> str:
+    """Mean accuracy and AUC of the last epochs that ended by then."""
+    at = [[epoch for epoch in run if epoch["seconds"] <= seconds][-1:] for run in runs]
+    if not all(at):
+        return "no epoch yet"
+    means = [statistics.mean(epoch[f"val_{key}"] for (epoch,) in at) for key in ("accuracy", "auc")]
+    return ", ".join(f"{mean:.3f}" for mean in means)
 
 
 def dicom_frames() -> str:
@@ -398,13 +404,12 @@ def adapters() -> str:
         return "Not measured yet.\n"
     found = json.loads(path.read_text())
     cases = [(library, kind) for library in ("peft", "medtl_monai") for kind in ("lora", "ia3")]
-    answers = [row[library][kind] for row in found["networks"].values() for library, kind in cases]
-    reasons = list(dict.fromkeys(_plain_reason(answer) for answer in answers if answer != "yes"))
+    answers = {name: [_plain_reason(row[lib][kind]) for lib, kind in cases] for name, row in found["networks"].items()}
+    reasons = [answer for answer in dict.fromkeys(chain.from_iterable(answers.values())) if answer != "yes"]
     heads = [f"{library}, `{kind}`" for library, kind in cases]
     lines = [f"| network | {' | '.join(heads)} |", "|---" * (len(cases) + 1) + "|"]
-    for name, row in found["networks"].items():
-        answers = [row[library][kind] for library, kind in cases]
-        cells = [a if a == "yes" else f"no <sup>{reasons.index(_plain_reason(a)) + 1}</sup>" for a in answers]
+    for name, row in answers.items():
+        cells = [answer if answer == "yes" else f"no <sup>{reasons.index(answer) + 1}</sup>" for answer in row]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     notes = [f"{i}. {reason}." for i, reason in enumerate(reasons, 1)]
     return "\n".join([*lines, "", f"peft {found['peft']}:", "", *notes]) + "\n"
@@ -576,18 +581,21 @@ def _tables(order: Sequence[str]) -> list[str]:
         "| module | what | lines |",
         "|---|---|---|",
     ]
-    folders = [name for name in order if (PACKAGE / name).is_dir()]
-    for name in order:
-        files = sorted((PACKAGE / name).rglob("*.py")) if name in folders else [PACKAGE / f"{name}.py"]
-        count = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in files)
-        size = f"{round(count, -2):,}" if count >= 50 else "under 50"
-        lines.append(f"{_row(PACKAGE / name if name in folders else files[0])} {size} |")
+    top = [PACKAGE / name if (PACKAGE / name).is_dir() else PACKAGE / f"{name}.py" for name in order]
+    lines += [f"{_row(path)} {_size(path)} |" for path in top]
     lines += ["", "## Inside the packages", ""]
-    for name in folders:
-        inside = [path for path in sorted((PACKAGE / name).iterdir()) if path.suffix == ".py" or path.is_dir()]
+    for folder in (path for path in top if path.is_dir()):
+        inside = [path for path in sorted(folder.iterdir()) if path.suffix == ".py" or path.is_dir()]
         rows = [_row(path) for path in inside if not path.name.startswith("__")]
-        lines += [f"**{name}**", "", "| module | what |", "|---|---|", *rows, ""]
+        lines += [f"**{folder.name}**", "", "| module | what |", "|---|---|", *rows, ""]
     return lines[:-1]
+
+
+def _size(path: Path) -> str:
+    """Lines of a module or a package, to the hundred."""
+    files = path.rglob("*.py") if path.is_dir() else [path]
+    count = sum(len(file.read_text(encoding="utf-8").splitlines()) for file in files)
+    return f"{round(count, -2):,}" if count >= 50 else "under 50"
 
 
 def _row(path: Path) -> str:

@@ -13,6 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, one_hot
 
+from .solvers import minimize
+
 __all__ = ["fit_calibration", "fold_into_head"]
 
 LEAST = 1e-6  # probabilities below are taken for this
@@ -64,15 +66,7 @@ def fit_calibration(
         def loss() -> Tensor:
             return cross_entropy(logits * log_scale.exp() + offset, target)
 
-    optimizer = torch.optim.LBFGS([log_scale, offset], max_iter=500, line_search_fn="strong_wolfe")
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        value = loss()
-        value.backward()
-        return value
-
-    optimizer.step(closure)
+    minimize([log_scale, offset], loss, steps=500)
     with torch.no_grad():
         if task != "multilabel":
             offset -= offset.mean()  # a constant changes nothing

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from .solvers import minimize
 from .utils import UserError
 
 __all__ = ["Stacking", "greedy_soup", "soup", "wise_ft"]
@@ -43,20 +44,27 @@ def soup(states: Sequence[State], weights: Sequence[float] | None = None) -> dic
         >>> soup([{"w": torch.tensor([1.0])}, {"w": torch.tensor([4.0])}], [2, 1])["w"]
         tensor([2.])
     """
-    shares = np.ones(len(states)) if weights is None else np.asarray(weights, dtype=float)
-    if not states or len(shares) != len(states) or shares.min() < 0 or shares.sum() <= 0:
-        raise UserError(f"a soup needs models and a weight of 0 or more for each, got {len(states)} and {weights}.")
+    shares = _shares(len(states), weights)
     shapes = [{name: value.shape for name, value in state.items()} for state in states]
     if any(shape != shapes[0] for shape in shapes):
         raise UserError("a soup needs models of one architecture: names or shapes of their weights differ.")
-    total: dict[str, Tensor] = {}
-    for name, first in states[0].items():
-        if first.is_floating_point():
-            parts = [share * state[name].double() for share, state in zip(shares / shares.sum(), states, strict=True)]
-            total[name] = torch.stack(parts).sum(0).to(first.dtype)
-        else:
-            total[name] = first.clone()
-    return total
+    return {name: _mean([state[name] for state in states], shares) for name in states[0]}
+
+
+def _shares(models: int, weights: Sequence[float] | None) -> Array:
+    """What each model has in a soup; the sum is 1."""
+    shares = np.ones(models) if weights is None else np.asarray(weights, dtype=float)
+    if not models or len(shares) != models or shares.min() < 0 or shares.sum() <= 0:
+        raise UserError(f"a soup needs models and a weight of 0 or more for each, got {models} and {weights}.")
+    return shares / shares.sum()
+
+
+def _mean(values: Sequence[Tensor], shares: Array) -> Tensor:
+    """Of numbers; of whole ones the first."""
+    first = values[0]
+    if not first.is_floating_point():
+        return first.clone()
+    return torch.stack([s * v.double() for s, v in zip(shares, values, strict=True)]).sum(0).to(first.dtype)
 
 
 def greedy_soup(
@@ -121,17 +129,13 @@ class Stacking:
         mean = torch.full((len(logs),), 1 / len(logs), dtype=torch.float64)
         weights = mean.clone().requires_grad_()
         offset = torch.zeros(logs.shape[2], dtype=torch.float64, requires_grad=True)
-        optimizer = torch.optim.LBFGS([weights, offset], max_iter=200, line_search_fn="strong_wolfe")
 
-        def closure() -> Tensor:
-            optimizer.zero_grad()
+        def loss() -> Tensor:
             logits = torch.einsum("m,mnc->nc", weights, logs) + offset
             pull = self.l2 * ((weights - mean).square().sum() + offset.square().sum())
-            loss = torch.nn.functional.cross_entropy(logits, truth) + pull
-            loss.backward()
-            return loss
+            return torch.nn.functional.cross_entropy(logits, truth) + pull
 
-        optimizer.step(closure)
+        minimize([weights, offset], loss, steps=200)
         self.weights, self.offset = weights.detach().numpy(), offset.detach().numpy()
         return self
 

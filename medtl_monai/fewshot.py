@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from .solvers import minimize
 from .utils import UserError, write_json
 
 __all__ = [
@@ -106,17 +107,11 @@ def linear_probe(features: ArrayLike, labels: ArrayLike, classes: int, *, l2: fl
     layer = nn.utils.skip_init(nn.Linear, x.shape[1], classes, dtype=torch.float64)
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
-    optimizer = torch.optim.LBFGS(
-        layer.parameters(), max_iter=500, line_search_fn="strong_wolfe", tolerance_change=1e-12
-    )
 
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = cross_entropy(layer(x), y, reduction="sum") + l2 / 2 * layer.weight.square().sum()
-        loss.backward()
-        return loss
+    def loss() -> Tensor:
+        return cross_entropy(layer(x), y, reduction="sum") + l2 / 2 * layer.weight.square().sum()
 
-    optimizer.step(closure)
+    minimize(layer.parameters(), loss, steps=500, least=1e-12)
     return layer.weight.detach().numpy(), layer.bias.detach().numpy()
 
 
@@ -208,10 +203,10 @@ def meta_train(
         raise UserError(f"meta_train: method must be reptile or fomaml, got {method!r}.")
     if steps < 1 or inner_lr <= 0 or outer_lr <= 0:
         raise UserError(f"meta_train: steps 1 or more, rates above 0; got {steps}, {inner_lr}, {outer_lr}.")
-    weights = [p for p in network.parameters() if p.requires_grad]
+    weights = _trained(network)
     for support, support_labels, query, query_labels in tasks:
         learner = copy.deepcopy(network)
-        learnt = [p for p in learner.parameters() if p.requires_grad]
+        learnt = _trained(learner)
         descent = torch.optim.SGD(learnt, lr=inner_lr)
         for _ in range(steps):
             descent.zero_grad()
@@ -221,13 +216,22 @@ def meta_train(
             moves: Sequence[Tensor | None] = [w - p for p, w in zip(learnt, weights, strict=True)]
         else:
             moves = torch.autograd.grad(loss(learner(query), query_labels), learnt, allow_unused=True)
-        with torch.no_grad():
-            for weight, move in zip(weights, moves, strict=True):
-                if move is not None:
-                    weight.sub_(outer_lr * move)
-            for own, its in zip(network.buffers(), learner.buffers(), strict=True):
-                own.copy_(its)
+        _move(weights, moves, outer_lr)
+        for own, its in zip(network.buffers(), learner.buffers(), strict=True):
+            own.copy_(its)
     return network
+
+
+def _trained(network: nn.Module) -> list[nn.Parameter]:
+    return [p for p in network.parameters() if p.requires_grad]
+
+
+@torch.no_grad()
+def _move(weights: Sequence[Tensor], moves: Sequence[Tensor | None], rate: float) -> None:
+    """Weights less ``rate`` times their moves; those without one stay."""
+    for weight, move in zip(weights, moves, strict=True):
+        if move is not None:
+            weight.sub_(rate * move)
 
 
 def _unit(x: Array) -> Array:

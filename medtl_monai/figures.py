@@ -101,20 +101,12 @@ def learning_curves(
         path: the PNG file.
         best_epoch: marked with a line.
     """
-    names = dict.fromkeys(name for epoch in history for name in epoch if name.startswith(("train_", "val_")))
-    groups = {
-        "Loss": [name for name in names if name.endswith("loss")],
-        "Metric": [name for name in names if not name.endswith("loss")],
-    }
-    groups = {label: group for label, group in groups.items() if group}
+    groups = _losses_and_metrics(history)
     if not groups:
         raise ValueError("Expected a history with values named train_... or val_..., got none.")
     figure, panels = _grid(len(groups), 2, (4.6, 3.4), "Learning curves")
-    epochs = [epoch["epoch"] for epoch in history]
     for axes, (label, group) in zip(panels, groups.items(), strict=True):
-        for name, color in zip(group, _cycle(len(group)), strict=True):
-            values = [math.nan if epoch.get(name) is None else epoch[name] for epoch in history]
-            axes.plot(epochs, values, label=name.replace("_", " "), marker="o", markersize=3, linewidth=1.5, **color)
+        _draw_epochs(axes, history, group)
         if best_epoch is not None:
             axes.axvline(best_epoch, color=GREY, linestyle=":", label=f"best epoch ({best_epoch})")
         axes.set(xlabel="Epoch", ylabel=label)
@@ -123,6 +115,21 @@ def learning_curves(
         _tidy(axes)
         axes.legend(fontsize=8, frameon=False)
     _save(figure, path)
+
+
+def _losses_and_metrics(history: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
+    """What a history holds, by the panel that it stands in; a panel without any is left out."""
+    groups: dict[str, list[str]] = {"Loss": [], "Metric": []}
+    for name in dict.fromkeys(name for epoch in history for name in epoch if name.startswith(("train_", "val_"))):
+        groups["Loss" if name.endswith("loss") else "Metric"].append(name)
+    return {label: group for label, group in groups.items() if group}
+
+
+def _draw_epochs(axes: Axes, history: Sequence[dict[str, Any]], names: Sequence[str]) -> None:
+    epochs = [epoch["epoch"] for epoch in history]
+    for name, color in zip(names, _cycle(len(names)), strict=True):
+        values = [math.nan if epoch.get(name) is None else epoch[name] for epoch in history]
+        axes.plot(epochs, values, label=name.replace("_", " "), marker="o", markersize=3, linewidth=1.5, **color)
 
 
 def _cycle(count: int) -> list[dict[str, Any]]:

@@ -45,9 +45,9 @@ from .data import (
     SelectStructuresd,
     ToSliced,
 )
-from .inference import SuspiciousPlaceInferer
+from .inference import MultiViewInferer, SuspiciousPlaceInferer
 from .predictions import CASE_COLUMNS
-from .transforms import MultiViewInferer, PrepareBatch
+from .transforms import PrepareBatch
 from .utils import UserError
 from .variants import VARIANTS, apply
 

@@ -83,30 +83,33 @@ def read_predictions(path: str | os.PathLike[str]) -> Predictions:
     Raises:
         UserError: the file is missing or is not such a table.
     """
-    path = Path(path)
+    path, n = Path(path), len(CASE_COLUMNS)
     if not path.is_file():
         raise UserError(f"Expected a table of predictions, found no file {path}: check the path.")
     with path.open(newline="", encoding="utf-8") as file:
         header, *rows = [[read_cell(cell) for cell in row] for row in csv.reader(file)] or [[]]
-    n, at = len(CASE_COLUMNS), CASE_COLUMNS.index("label")
     classes = header[n:]
     if header[:n] != CASE_COLUMNS or not classes:
         raise UserError(f"Expected columns {', '.join(CASE_COLUMNS)} and one per class in {path}, found {header}.")
-    said = [row[at] for row in rows if len(row) > at]
-    single = all(name in ["", *classes] for name in said)
-    found = {finding.removesuffix("?") for name in said for finding in name.split("|")}
-    if any(len(row) != len(header) for row in rows) or not (single or found <= {NO_FINDING, *classes}):
+    labels = None if any(len(row) != len(header) for row in rows) else _labels(rows, classes)
+    if labels is None:
         raise UserError(f"Expected {len(header)} columns and labels among {classes} in every row of {path}.")
     try:
         probabilities = np.array([row[n:] for row in rows], dtype=float).reshape(len(rows), len(classes))
     except ValueError as error:
         raise UserError(f"Expected numbers as probabilities in {path}: {error}.") from error
-    if single:
-        labels = np.array([classes.index(name) if name else -1 for name in said], dtype=int)
-    else:
-        labels = np.array([_values(name.split("|"), classes) for name in said], dtype=float)
     images, patients, parts, _, predicted = ([row[i] for row in rows] for i in range(n))
     return Predictions(images, patients, parts, labels, predicted, probabilities, classes)
+
+
+def _labels(rows: Sequence[Sequence[str]], classes: Sequence[str]) -> Array | None:
+    """Labels of :class:`Predictions` from words; ``None``: one of these is neither a class nor a finding."""
+    said = [row[CASE_COLUMNS.index("label")] for row in rows]
+    if all(name in ("", *classes) for name in said):
+        return np.array([classes.index(name) if name else -1 for name in said], dtype=int)
+    if not {word.removesuffix("?") for name in said for word in name.split("|")} <= {NO_FINDING, *classes}:
+        return None
+    return np.array([_values(name.split("|"), classes) for name in said], dtype=float)
 
 
 def relative(image: str, root: str | os.PathLike[str]) -> str:

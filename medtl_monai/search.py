@@ -86,7 +86,6 @@ def search(
     """
     _check(space, sampler, population, local)
     study = _open(Path(folder), sampler, population, seed)
-    from optuna.trial import TrialState
 
     def run(trial: optuna.Trial) -> float:
         began = time.perf_counter()
@@ -99,20 +98,27 @@ def search(
             trial.set_user_attr("seconds", round(time.perf_counter() - began, 1))
 
     rng = np.random.default_rng([seed, len(study.trials)])
-    done = [trial for trial in study.trials if trial.state.is_finished()]
-    while len(done) < trials:
-        good = [trial for trial in done if trial.state == TrialState.COMPLETE]
-        waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-        if sampler == "memetic" and good and not waiting and len(done) % population == 0:
-            for _ in range(min(local, trials - len(done))):
+    while (done := _finished(study)) < trials:
+        if sampler == "memetic" and done % population == 0 and _can_look_around(study):
+            for _ in range(min(local, trials - done)):
                 study.enqueue_trial(neighbour(study.best_params, space, rng), user_attrs={"local": True})
         study.optimize(run, n_trials=1, catch=(RuntimeError,))
-        done = [trial for trial in study.trials if trial.state.is_finished()]
     result = _result(study, space, sampler)
     write_json(Path(folder) / "search.json", result)
     if "best" not in result:
-        raise UserError(f"none of {len(done)} trials succeeded; the last: {result['trials'][-1]['error']}")
+        raise UserError(f"none of {done} trials succeeded; the last: {result['trials'][-1]['error']}")
     return result
+
+
+def _finished(study: optuna.Study) -> int:
+    """How many trials are over, failed ones too."""
+    return sum(trial.state.is_finished() for trial in study.trials)
+
+
+def _can_look_around(study: optuna.Study) -> bool:
+    """Whether there is a best trial, and no neighbour that waits to be tried."""
+    states = {trial.state.name for trial in study.get_trials(deepcopy=False)}
+    return "COMPLETE" in states and "WAITING" not in states
 
 
 def _check(space: Mapping[str, Any], sampler: str, population: int, local: int) -> None:
@@ -215,9 +221,9 @@ def neighbour(params: Mapping[str, Any], space: Mapping[str, Any], rng: np.rando
         others = [one for one in map(json.dumps, choice) if one != value]
         return {**params, key: str(rng.choice(others)) if others else value}
     low, high = choice["low"], choice["high"]
-    ends = [math.log(x) for x in (low, high)] if choice.get("log") else [low, high]
-    at = (math.log(value) if choice.get("log") else value) + rng.normal(0, 0.1) * (ends[1] - ends[0])
-    moved = min(max(math.exp(at) if choice.get("log") else at, low), high)
+    scale, back = (math.log, math.exp) if choice.get("log") else (float, float)
+    at = scale(value) + rng.normal(0, 0.1) * (scale(high) - scale(low))
+    moved = min(max(back(at), low), high)
     return {**params, key: round(moved) if isinstance(low, int) and isinstance(high, int) else moved}
 
 

@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize_scalar
-from scipy.special import logsumexp, softmax
+from scipy.special import softmax
 
 from .fewshot import linear_probe, nearest_neighbours
 from .metrics import part_metrics
+from .solvers import gaussian_mixture, ledoit_wolf
 from .utils import UserError
 
 __all__ = [
@@ -140,30 +141,7 @@ def nleep(features: ArrayLike, labels: ArrayLike, *, seed: int = 0) -> float:
     eigenvalues, left = _spectrum(x - x.mean(0))
     count = int(np.searchsorted(np.cumsum(eigenvalues), _ENERGY * eigenvalues.sum())) + 1
     coordinates = left[:, :count] * np.sqrt(eigenvalues[:count])
-    return leep(_mixture(coordinates, min(_COMPONENTS * len(np.unique(y)), len(y)), seed), y)
-
-
-def _mixture(x: Array, components: int, seed: int) -> Array:
-    """Probabilities ``(N, components)`` of the parts of a Gaussian mixture, fitted by expectation and maximization."""
-    rng, least = np.random.default_rng(seed), 1e-3 * x.var(0).mean()
-    distances = np.full((len(x), components), np.inf)
-    for k in range(components):  # the seeds of k-means++: far from those before
-        nearest = distances.min(1) + least
-        chosen = rng.choice(len(x), p=nearest / nearest.sum() if k else None)
-        distances[:, k] = ((x - x[chosen]) ** 2).sum(1)
-    p, before = np.eye(components)[distances.argmin(1)], -np.inf
-    for _ in range(200):
-        size = p.sum(0) + 1e-9
-        means = p.T @ x / size[:, None]
-        variances = np.maximum(p.T @ x**2 / size[:, None] - means**2, 0) + least
-        squared = x**2 @ (1 / variances).T - 2 * x @ (means / variances).T + (means**2 / variances).sum(1)
-        logs = np.log(size / len(x)) - (squared + np.log(2 * np.pi * variances).sum(1)) / 2
-        total = logsumexp(logs, axis=1)
-        p = np.exp(logs - total[:, None])
-        if total.mean() - before < 1e-6:
-            break
-        before = total.mean()
-    return p
+    return leep(gaussian_mixture(coordinates, min(_COMPONENTS * len(np.unique(y)), len(y)), seed), y)
 
 
 def h_score(features: ArrayLike, labels: ArrayLike, *, shrinkage: bool = False) -> float:
@@ -197,18 +175,8 @@ def h_score(features: ArrayLike, labels: ArrayLike, *, shrinkage: bool = False) 
     eigenvalues, left = _spectrum(x)
     truth = np.eye(y.max() + 1)[y]
     between = ((left.T @ truth) ** 2 / truth.sum(0)).sum(1)  # along each principal axis, in units of its variance
-    a, mean = _ledoit_wolf(x, eigenvalues) if shrinkage else (0.0, 0.0)
+    a, mean = ledoit_wolf(x, eigenvalues) if shrinkage else (0.0, 0.0)
     return float((between * (1 - a) * eigenvalues / ((1 - a) * eigenvalues + a * mean * len(x))).sum())
-
-
-def _ledoit_wolf(x: Array, eigenvalues: Array) -> tuple[float, float]:
-    """How much to shrink the covariance of centred ``x``, and the mean variance that it is shrunk to."""
-    n, f = x.shape
-    variances = eigenvalues / n
-    mean = variances.sum() / f
-    distance = (variances**2).sum() / f - mean**2
-    noise = (((x**2).sum(1) ** 2).sum() / n - (variances**2).sum()) / (n * f)
-    return float(min(noise / distance, 1.0)) if distance > 0 else 1.0, float(mean)
 
 
 def gbc(features: ArrayLike, labels: ArrayLike) -> float:

@@ -12,7 +12,7 @@ import medtl_monai
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = Path(medtl_monai.__file__).parent
 LAYERS = [  # bottom to top; modules of one layer do not import each other
-    {"utils"},
+    {"utils", "solvers"},
     {
         "backbones",
         "losses",
@@ -22,12 +22,12 @@ LAYERS = [  # bottom to top; modules of one layer do not import each other
         "metrics",
         "calibration",
         "ensemble",
-        "inference",
         "fewshot",
         "predictions",
         "data",
     },
-    {"model", "strategies", "figures", "features", "runtime", "transferability"},
+    {"strategies", "features", "inference", "figures", "transferability"},
+    {"model"},
     {"bundle", "search"},
     {"cli"},
     {"__main__"},

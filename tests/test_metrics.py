@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from medtl_monai.metrics import (
-    METRICS,
+    CLASSIFICATION_METRICS,
     calibration_error,
     classification,
     classification_metrics,
@@ -68,7 +68,7 @@ def test_overall_metrics_equal_scikit_learn():
     values = numbers(found["metrics"])
     assert {name: values[name] for name in expected} == pytest.approx(expected, abs=1e-12)
     assert found["confusion_matrix"] == sk.confusion_matrix(y, predicted).tolist()
-    assert list(found["metrics"]) == list(METRICS)
+    assert list(found["metrics"]) == list(CLASSIFICATION_METRICS)
 
 
 @pytest.mark.parametrize("k", range(3))
@@ -227,7 +227,7 @@ def test_copies_of_an_image_in_the_same_patient_do_not_narrow_the_interval():
     patients = np.array([f"p{i}" for i in range(40)])
     once = part_metrics(p, y, list(patients), CLASSES, seed=5, n_bootstrap=50)
     copied = part_metrics(p.repeat(4, 0), y.repeat(4), list(patients.repeat(4)), CLASSES, seed=5, n_bootstrap=50)
-    for name in METRICS:
+    for name in CLASSIFICATION_METRICS:
         assert copied["metrics"][name]["interval"] == pytest.approx(once["metrics"][name]["interval"], abs=1e-9)
     apart = part_metrics(p.repeat(4, 0), y.repeat(4), [str(i) for i in range(160)], CLASSES, seed=5, n_bootstrap=200)
     low, high = once["metrics"]["accuracy"]["interval"]

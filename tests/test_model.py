@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medtl_monai.bundle import install_model, load_network, read_model
+from medtl_monai.inference import MultiViewInferer
 from medtl_monai.model import Model
-from medtl_monai.transforms import MultiViewInferer
 from medtl_monai.utils import UserError
 
 SMALL = {"_target_": "DenseNet121", "init_features": 4, "growth_rate": 2, "block_config": [1, 1]}

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from medtl_monai.metrics import METRICS, classification_metrics, finding_metrics, part_findings, render_metrics
+from medtl_monai.metrics import (
+    CLASSIFICATION_METRICS,
+    classification_metrics,
+    finding_metrics,
+    part_findings,
+    render_metrics,
+)
 from medtl_monai.utils import UserError
 
 FINDINGS = ["effusion", "mass", "hernia"]
@@ -38,7 +44,7 @@ def test_each_finding_equals_scikit_learn_on_the_images_where_it_is_known():
         for metric, value in expected.items():
             assert found["per_class"][name][metric]["value"] == pytest.approx(value), metric
         assert found["confusion_matrix"][name] == sk.confusion_matrix(truth, said).tolist()
-    for metric in METRICS:
+    for metric in CLASSIFICATION_METRICS:
         mean = np.mean([found["per_class"][name][metric]["value"] for name in FINDINGS])
         assert found["metrics"][metric]["value"] == pytest.approx(mean)
 
@@ -48,7 +54,7 @@ def test_one_finding_is_the_positive_class_of_a_two_class_problem():
     score, truth = p[:, :1], np.nan_to_num(y[:, :1])
     two = classification_metrics(np.hstack([1 - score, score]), truth[:, 0].astype(int), ["no", "yes"])
     one = finding_metrics(score, truth, ["yes"])
-    for metric in METRICS:
+    for metric in CLASSIFICATION_METRICS:
         assert one["per_class"]["yes"][metric]["value"] == pytest.approx(two["per_class"]["yes"][metric]["value"])
 
 

@@ -10,7 +10,7 @@ from monai.networks import one_hot
 from scipy.ndimage import binary_erosion, distance_transform_edt
 
 from medtl_monai.metrics.segmentation import (
-    METRICS,
+    SEGMENTATION_METRICS,
     ejection_fractions,
     hausdorff_95,
     measure,
@@ -19,7 +19,7 @@ from medtl_monai.metrics.segmentation import (
     volumes_ml,
 )
 
-AT = {name: i for i, name in enumerate(METRICS)}
+AT = {name: i for i, name in enumerate(SEGMENTATION_METRICS)}
 
 
 def certain(mask, classes):
@@ -71,7 +71,7 @@ def test_known_relations_hold(seed):
 
 
 def test_every_patient_counts_the_same_and_intervals_resample_them():
-    values = np.full((4, 2, len(METRICS)), 0.5)
+    values = np.full((4, 2, len(SEGMENTATION_METRICS)), 0.5)
     values[:, 0, 0] = [1.0, 1.0, 1.0, 0.2]  # three slices of one patient, one of another
     values[:, 1, 2] = np.nan
     patients = ["a", "a", "a", "b"]

@@ -16,10 +16,8 @@ from scipy.optimize import minimize
 from scipy.stats import multivariate_normal
 from sklearn.covariance import LedoitWolf
 from sklearn.linear_model import LogisticRegression
-from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KNeighborsClassifier
 
-from medtl_monai import transferability
 from medtl_monai.bundle import rank_weights
 from medtl_monai.cli import main
 from medtl_monai.data import fold_patients, load_cases
@@ -105,20 +103,6 @@ def test_gbc_is_the_overlap_of_the_gaussians():
     turned = x @ np.linalg.qr(np.random.default_rng(0).normal(size=(2, 2)))[0] + 7
     assert gbc(turned, y) == pytest.approx(-overlap, abs=1e-6)
     assert gbc(np.concatenate([square, square]), np.repeat([0, 1], 4)) == pytest.approx(-2)
-
-
-def test_the_mixture_of_nleep_is_scikit_learns():
-    """Its parts are where a step of scikit-learn's expectation and maximization leaves them."""
-    x, _ = data(300, 3, apart=4.0)
-    p = transferability._mixture(x, 4, seed=0)
-    np.testing.assert_allclose(p.sum(1), 1)
-    size, regular = p.sum(0), 1e-3 * x.var(0).mean()
-    means = p.T @ x / size[:, None]
-    variances = p.T @ x**2 / size[:, None] - means**2 + regular
-    start = {"weights_init": size / len(x), "means_init": means, "precisions_init": 1 / variances}
-    reference = GaussianMixture(4, covariance_type="diag", reg_covar=regular, tol=1e-6, max_iter=200, **start).fit(x)
-    np.testing.assert_allclose(p, reference.predict_proba(x), atol=0.02)
-    assert reference.n_iter_ < 10
 
 
 def test_nleep_tells_features_that_separate_from_such_that_do_not():

@@ -15,7 +15,7 @@ from conftest import ROOT
 
 from medtl_monai.backbones import anatomy, build
 from medtl_monai.utils import UserError, write_json
-from medtl_monai.variants import ADAPTERS, DROPOUTS, INITS, NORMS, POOLS, apply, use_domain
+from medtl_monai.variants import ADAPTERS, DROPOUTS, INITS, NORMS, POOLINGS, apply, use_domain
 
 RESULT = ROOT / "benchmarks" / "results" / "variants" / "matrix.json"
 VARIANTS = {
@@ -23,7 +23,7 @@ VARIANTS = {
     **{f"dropout {name}": {"dropout": {"name": name, "p": 0.3}} for name in DROPOUTS},
     **{f"init {name}": {"init": name} for name in INITS if name not in ("zeros", "constant")},
     "act leakyrelu": {"act": "leakyrelu"},
-    **{f"pooling {name}": {"pooling": name} for name in POOLS},
+    **{f"pooling {name}": {"pooling": name} for name in POOLINGS},
     **{f"adapter {name}": {"adapter": name} for name in ADAPTERS},
 }
 KINDS = (  # one size of each kind

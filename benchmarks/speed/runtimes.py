@@ -7,7 +7,7 @@ import torch
 from timing import compare
 
 from medtl_monai.backbones import build
-from medtl_monai.runtime import RUNTIMES, Exported
+from medtl_monai.inference import RUNTIMES, Exported
 
 
 def measure(repeats: int = 15) -> dict:

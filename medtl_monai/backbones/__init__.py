@@ -1,6 +1,6 @@
 """Networks by name, and where their blocks are."""
 
-from .anatomy import Anatomy, Block, anatomy, modules_of
+from .blocks import Anatomy, Block, anatomy, modules_of
 from .efficientnet import EfficientNet
 from .efficientnet_lite import EfficientNetLite
 from .factory import BACKBONES, INPUT_SIZES, UNETS, build
@@ -10,6 +10,7 @@ from .mobilenet import MobileNetV2, MobileNetV3
 from .plain import VGG, AlexNet, LeNet5
 from .preact_resnet import PreActResNet
 from .sides import compare_sides
+from .tap import Tap, extract
 from .target import build_target
 from .unet import TransferUNet
 
@@ -34,11 +35,13 @@ __all__ = [
     "MobileNetV3",
     "PreActResNet",
     "SpatialPyramidPool",
+    "Tap",
     "TransferUNet",
     "anatomy",
     "build",
     "build_target",
     "compare_sides",
+    "extract",
     "modules_of",
     "set_head",
 ]

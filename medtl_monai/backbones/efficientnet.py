@@ -11,9 +11,9 @@ from .efficientnet_lite import STAGES
 from .layers import conv_bn_act, round_to_8
 from .mobilenet import Excitation, MobileNet, Residual
 
-__all__ = ["VARIANTS", "EfficientNet"]
+__all__ = ["EFFICIENTNETS", "EfficientNet"]
 
-VARIANTS: tuple[tuple[float, float, int, float], ...] = (
+EFFICIENTNETS: tuple[tuple[float, float, int, float], ...] = (
     (1.0, 1.0, 224, 0.2),
     (1.0, 1.1, 240, 0.2),
     (1.1, 1.2, 288, 0.3),
@@ -33,7 +33,7 @@ class EfficientNet(MobileNet):
     for it; they are for this one.
 
     Args:
-        variant: 0 to 7 (:data:`VARIANTS`).
+        variant: 0 to 7 (:data:`EFFICIENTNETS`).
         spatial_dims: 1, 2 or 3.
         in_channels: channels of the input.
         num_classes: number of outputs.
@@ -62,9 +62,9 @@ class EfficientNet(MobileNet):
         dropout: float | None = None,
         drop_connect: float = 0.2,
     ) -> None:
-        if variant not in range(len(VARIANTS)):
-            raise ValueError(f"variant must be 0 to {len(VARIANTS) - 1}, got {variant}.")
-        width, depth, _, own_dropout = VARIANTS[variant]
+        if variant not in range(len(EFFICIENTNETS)):
+            raise ValueError(f"variant must be 0 to {len(EFFICIENTNETS) - 1}, got {variant}.")
+        width, depth, _, own_dropout = EFFICIENTNETS[variant]
         dims, inputs = spatial_dims, round_to_8(32 * width)
         layer = partial(conv_bn_act, dims, act=nn.SiLU, eps=1e-5 if variant < 5 else 1e-3)
         layers: list[nn.Module] = [layer(in_channels, inputs, 3, stride=2)]
@@ -72,17 +72,24 @@ class EfficientNet(MobileNet):
         for n, (_, kernel_size, first_stride, expansion, channels) in zip(repeats, STAGES, strict=True):
             outputs, stage = round_to_8(channels * width), []
             for j in range(n):
-                hidden, stride = round_to_8(inputs * expansion), 1 if j else first_stride
-                block = [
-                    *([layer(inputs, hidden, 1)] if hidden != inputs else []),
-                    layer(hidden, hidden, kernel_size, stride=stride, groups=hidden),
-                    Excitation(dims, hidden, max(1, inputs // 4), nn.SiLU, nn.Sigmoid),
-                    layer(hidden, outputs, 1, act=None),
-                ]
-                adds, drop = stride == 1 and inputs == outputs, drop_connect * done / sum(repeats)
-                stage.append(Residual("block", block, adds, drop))
+                drop = drop_connect * done / sum(repeats)
+                stage.append(_block(layer, inputs, outputs, expansion, kernel_size, 1 if j else first_stride, drop))
                 inputs, done = outputs, done + 1
             layers.append(nn.Sequential(*stage))
         layers.append(layer(inputs, 4 * inputs, 1))
         rate = own_dropout if dropout is None else dropout
         super().__init__(dims, layers, [nn.Dropout(rate, inplace=True), nn.Linear(4 * inputs, num_classes)])
+
+
+def _block(
+    layer: partial[nn.Sequential], inputs: int, outputs: int, expansion: int, kernel_size: int, stride: int, drop: float
+) -> Residual:
+    """An inverted bottleneck with excitation."""
+    hidden, dims = round_to_8(inputs * expansion), layer.args[0]
+    block = [
+        *([layer(inputs, hidden, 1)] if hidden != inputs else []),
+        layer(hidden, hidden, kernel_size, stride=stride, groups=hidden),
+        Excitation(dims, hidden, max(1, inputs // 4), nn.SiLU, nn.Sigmoid),
+        layer(hidden, outputs, 1, act=None),
+    ]
+    return Residual("block", block, stride == 1 and inputs == outputs, drop)

@@ -10,9 +10,9 @@ from torch.nn.functional import pad
 
 from .layers import average, batch_norm, conv_norm, drop_paths, initialize, round_to_8
 
-__all__ = ["STAGES", "VARIANTS", "EfficientNetLite"]
+__all__ = ["LITES", "STAGES", "EfficientNetLite"]
 
-VARIANTS: tuple[tuple[float, float, int, float], ...] = (
+LITES: tuple[tuple[float, float, int, float], ...] = (
     (1.0, 1.0, 224, 0.2),
     (1.0, 1.1, 240, 0.2),
     (1.1, 1.2, 260, 0.3),
@@ -89,7 +89,7 @@ class EfficientNetLite(nn.Module):
     not TensorFlow's 0.01, which would need hundreds of steps to follow the statistics of new images.
 
     Args:
-        variant: 0 to 4 (:data:`VARIANTS`).
+        variant: 0 to 4 (:data:`LITES`).
         spatial_dims: 1, 2 or 3.
         in_channels: channels of the input.
         num_classes: number of outputs.
@@ -119,9 +119,9 @@ class EfficientNetLite(nn.Module):
         drop_connect: float = 0.1,
     ) -> None:
         super().__init__()
-        if variant not in range(len(VARIANTS)):
-            raise ValueError(f"variant must be 0 to {len(VARIANTS) - 1}, got {variant}.")
-        width, depth, _, own_dropout = VARIANTS[variant]
+        if variant not in range(len(LITES)):
+            raise ValueError(f"variant must be 0 to {len(LITES) - 1}, got {variant}.")
+        width, depth, _, own_dropout = LITES[variant]
         conv, dims = Conv[Conv.CONV, spatial_dims], spatial_dims
         self._conv_stem = conv(in_channels, _STEM, 3, 2, bias=False)
         self._bn0 = batch_norm(dims, _STEM, _EPS)

@@ -12,10 +12,8 @@ from monai.networks.layers.utils import get_norm_layer
 from torch import nn
 
 from ..utils import UserError
-from .efficientnet import VARIANTS as EFFICIENTNETS
-from .efficientnet import EfficientNet
-from .efficientnet_lite import VARIANTS as LITE
-from .efficientnet_lite import EfficientNetLite
+from .efficientnet import EFFICIENTNETS, EfficientNet
+from .efficientnet_lite import LITES, EfficientNetLite
 from .heads import set_head
 from .inception import GoogLeNet, InceptionResNetV2, InceptionV3, InceptionV4
 from .mobilenet import MobileNetV2, MobileNetV3
@@ -90,7 +88,7 @@ INPUT_SIZES: dict[str, int] = {
     **dict.fromkeys(BACKBONES, 224),
     "lenet5": 32,
     **dict.fromkeys(("inception_v3", "inception_v4", "inception_resnet_v2"), 299),
-    **{f"efficientnet_lite{i}": size for i, (_, _, size, _) in enumerate(LITE)},
+    **{f"efficientnet_lite{i}": size for i, (_, _, size, _) in enumerate(LITES)},
     **{f"efficientnet_b{i}": size for i, (_, _, size, _) in enumerate(EFFICIENTNETS)},
 }
 """Side of the square images, in pixels, that each backbone was designed for."""

@@ -19,7 +19,7 @@ from .mobilenet import MobileNet
 from .plain import VGG, AlexNet, LeNet5
 from .preact_resnet import PreActResNet
 
-__all__ = ["HEADS", "POOLS", "Head", "SpatialPyramidPool", "set_head"]
+__all__ = ["HEADS", "HEAD_POOLS", "Head", "SpatialPyramidPool", "set_head"]
 
 HEADS: dict[type[nn.Module], tuple[str, str]] = {
     **dict.fromkeys((LeNet5, AlexNet, VGG, MobileNet), ("avgpool", "classifier")),
@@ -60,7 +60,7 @@ class SpatialPyramidPool(nn.Module):
         return torch.cat([grid(x).flatten(1) for grid in self.grids], 1)
 
 
-POOLS = {"avg": average, "max": lambda dims: Pool[Pool.ADAPTIVEMAX, dims](1), "spp": SpatialPyramidPool}
+HEAD_POOLS = {"avg": average, "max": lambda dims: Pool[Pool.ADAPTIVEMAX, dims](1), "spp": SpatialPyramidPool}
 """Pooling of the last map, by name: ``(spatial_dims)`` to a module."""
 
 
@@ -97,7 +97,7 @@ def set_head(
         network: of a kind that :data:`HEADS` holds.
         num_classes: number of outputs.
         spatial_dims: of the network.
-        pool: one of :data:`POOLS`; ``None``: the network's own.
+        pool: one of :data:`HEAD_POOLS`; ``None``: the network's own.
         widths: of the hidden dense layers.
         dropout: probability after each of them.
 
@@ -111,9 +111,9 @@ def set_head(
     first = next(m for m in network.get_submodule(at_head).modules() if isinstance(m, nn.Linear))
     features = first.in_features
     if pool is not None:
-        if pool not in POOLS:
-            raise UserError(f"there is no pooling {pool!r}: choose from {', '.join(POOLS)}.")
-        new = POOLS[pool](spatial_dims)
+        if pool not in HEAD_POOLS:
+            raise UserError(f"there is no pooling {pool!r}: choose from {', '.join(HEAD_POOLS)}.")
+        new = HEAD_POOLS[pool](spatial_dims)
         features = features // _places(own, spatial_dims) * _places(new, spatial_dims)
         network.set_submodule(at_pool, new)
     network.set_submodule(at_head, Head(features, num_classes, widths, dropout))

@@ -72,20 +72,26 @@ class _Branches(nn.Module):
         self.wiring: dict[str, str] = {}  # what each module sees
         self.channels = 0
         for branch, steps in branches.items():
-            weighted = [step for step in steps if not isinstance(step, str)]
+            several = sum(not isinstance(step, str) for step in steps) > 1
             channels, number = inputs, first
             for i, step in enumerate(steps):
-                numbered = f"{branch}_{number}" if len(weighted) > 1 else branch
-                split = isinstance(step, tuple) and isinstance(step[0], tuple)
-                given = 0
-                for j, part in enumerate(step if split else [step]):
-                    layer, n = _layer(dims, channels, part)
-                    name = f"{branch}_in" if isinstance(step, str) else numbered + "ab"[j] * split
-                    self.add_module(name, layer)
-                    self.wiring[name] = "same" if j else "previous" if i else "input"
-                    given += n
-                channels, number = given, number + (not isinstance(step, str))
+                pooling = isinstance(step, str)
+                name = f"{branch}_in" if pooling else f"{branch}_{number}" if several else branch
+                channels = self._add(dims, channels, step, name, "previous" if i else "input")
+                number += not pooling
             self.channels += channels
+
+    def _add(self, dims: int, inputs: int, step: Any, name: str, sees: str) -> int:
+        """Add one step, or two side by side, and say how many channels it gives."""
+        split = isinstance(step, tuple) and isinstance(step[0], tuple)
+        given = 0
+        for j, part in enumerate(step if split else [step]):
+            layer, channels = _layer(dims, inputs, part)
+            title = name + "ab"[j] * split
+            self.add_module(title, layer)
+            self.wiring[title] = "same" if j else sees
+            given += channels
+        return given
 
     def branches(self, x: Tensor) -> Tensor:
         source = x

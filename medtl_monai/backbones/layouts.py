@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from monai.networks import nets
 from monai.networks.layers.simplelayers import SkipConnection
@@ -12,11 +12,11 @@ from torch import nn
 from ..utils import UserError, is_under
 from .heads import HEADS
 
-__all__ = ["LAYOUTS", "REFUSED", "layout", "refuse"]
+__all__ = ["BLOCKS", "REFUSED", "layout", "refuse"]
 
 _NESTED = ("a network that calls itself",)  # read by a function: its names depend on its depth
 
-LAYOUTS: dict[type[nn.Module], tuple[str, ...]] = {
+BLOCKS: dict[type[nn.Module], tuple[str, ...]] = {
     nets.AHNet: (
         *("conv1 + bn0", "layer1", "layer2", "layer3", "layer4"),
         *("up0 + dense0", "up1 + dense1", "up2 + dense2", "trans1 + dense3", "up3 + dense4", "psp", "final"),
@@ -98,7 +98,7 @@ def refuse(kind: type[nn.Module]) -> None:
     Raises:
         UserError: they cannot.
     """
-    known = {*LAYOUTS, *HEADS, nets.FlexibleUNet}
+    known = {*BLOCKS, *HEADS, nets.FlexibleUNet}
     base = next((base for base in kind.__mro__ if base in known or base in REFUSED), None)
     if base in known or not any(base.__module__.startswith("monai.networks.nets") for base in kind.__mro__):
         return
@@ -111,37 +111,50 @@ def refuse(kind: type[nn.Module]) -> None:
 def layout(network: nn.Module) -> dict[str, tuple[str, ...]]:
     """Blocks by name, from the stem to the head: the names of their modules, and of parameters beside modules.
 
-    Empty: :data:`LAYOUTS` does not hold this kind of network.
+    Empty: :data:`BLOCKS` does not hold this kind of network.
 
     Raises:
         UserError: the network was built without a head, or holds something that its kind does not.
     """
-    kind = next((base for base in type(network).__mro__ if base in LAYOUTS), None)
+    kind = next((base for base in type(network).__mro__ if base in BLOCKS), None)
     if kind is None:
         return {}
-    *body, last = _READERS[kind](network) if kind in _READERS else LAYOUTS[kind]
+    *body, last = _READERS[kind](network) if kind in _READERS else BLOCKS[kind]
     held = {name for name, module in network.named_modules(remove_duplicate=False) if module.state_dict()}
     held |= set(network.state_dict())
     head = _numbered(network, last.split(" + ")[-1])
     if head not in held or not getattr(network, "use_conv_final", True):  # SegResNet's is there, but does not run
         hint = _HINTS.get(kind, "build it with one")
         raise UserError(f"{kind.__name__} was built without its head, {head}: {hint}.")
+    blocks = [*_before_head(network, body, held - {head}), (*_beside_head(network, last, held - {head}), head)]
+    titles = ["stem", *(block[0] for block in blocks[1:-1]), head]
+    _add_aliases(network, blocks)
+    _check_all_held(kind, network, blocks)
+    return dict(zip(titles, blocks, strict=True))
+
+
+def _check_all_held(kind: type[nn.Module], network: nn.Module, blocks: Sequence[tuple[str, ...]]) -> None:
+    beside = [key for key in network.state_dict() if _owner(key, blocks) is None]
+    if beside:
+        raise UserError(f"{kind.__name__} holds {', '.join(beside)}, which its kind does not: its blocks are unclear.")
+
+
+def _beside_head(network: nn.Module, template: str, held: Collection[str]) -> Iterable[str]:
+    """The auxiliary heads, of what is ``held``, each once."""
+    return dict.fromkeys(name for names in _expand(network, template) for name in names if name in held)
+
+
+def _before_head(network: nn.Module, templates: Iterable[str], held: Collection[str]) -> list[tuple[str, ...]]:
+    """The blocks that the templates stand for, of what is ``held``; a norm belongs to the block before it."""
     blocks: list[tuple[str, ...]] = []
-    for template in body:
+    for template in templates:
         for names in _expand(network, template.removeprefix("& ")):
-            found = tuple(name for name in names if name in held and name != head)
+            found = tuple(name for name in names if name in held)
             if blocks and (template.startswith("& ") or all(_is_norm(network, name) for name in found)):
                 blocks[-1] = (*blocks[-1], *found)
             else:
                 blocks.append(found)
-    auxiliary = dict.fromkeys(name for names in _expand(network, last) for name in names if name in held)
-    blocks.append((*(name for name in auxiliary if name != head), head))
-    titles = ["stem", *(block[0] for block in blocks[1:-1]), head]
-    _add_aliases(network, blocks)
-    beside = [key for key in network.state_dict() if not any(is_under(key, names) for names in blocks)]
-    if beside:
-        raise UserError(f"{kind.__name__} holds {', '.join(beside)}, which its kind does not: its blocks are unclear.")
-    return dict(zip(titles, blocks, strict=True))
+    return blocks
 
 
 _HINTS = {
@@ -159,11 +172,18 @@ def _numbered(network: nn.Module, name: str) -> str:
 def _expand(network: nn.Module, template: str) -> Iterator[tuple[str, ...]]:
     """The names that a template stands for, block by block."""
     parts = [_numbered(network, part) for part in template.split(" + ")]
+    children = dict.fromkeys(child for part in parts for child in _children(network, part))
+    if not children:
+        yield tuple(part for part in parts if "*" not in part)
+    for child in children:
+        yield tuple(part.replace("*", child) for part in parts)
+
+
+def _children(network: nn.Module, part: str) -> Iterable[str]:
+    """What ``*`` in a part of a template stands for."""
+    parent, star, _ = part.partition(".*")
     modules = dict(network.named_modules(remove_duplicate=False))
-    parents = [part.partition(".*")[0] for part in parts if ".*" in part]
-    children = dict.fromkeys(child for name in parents if name in modules for child in modules[name]._modules)
-    for child in children or ("",):
-        yield tuple(part.replace("*", child) for part in parts if child or "*" not in part)
+    return modules[parent]._modules if star and parent in modules else ()
 
 
 def _is_norm(network: nn.Module, name: str) -> bool:
@@ -177,11 +197,18 @@ def _add_aliases(network: nn.Module, blocks: list[tuple[str, ...]]) -> None:
     for name, module in network.named_modules(remove_duplicate=False):
         names.setdefault(module, []).append(name)
     for module, same in names.items():
-        if len(same) > 1 and module.state_dict():
-            owner = next((i for i, block in enumerate(blocks) if any(is_under(name, block) for name in same)), None)
-            missing = [name for name in same if not any(is_under(name, block) for block in blocks)]
-            if owner is not None:
-                blocks[owner] = (*missing, *blocks[owner])
+        if len(same) == 1 or not module.state_dict():
+            continue
+        owners = {name: _owner(name, blocks) for name in same}
+        known = {i for i in owners.values() if i is not None}
+        if known:
+            first = min(known)
+            blocks[first] = (*(name for name in same if owners[name] is None), *blocks[first])
+
+
+def _owner(name: str, blocks: Sequence[tuple[str, ...]]) -> int | None:
+    """Which of the blocks a module or parameter lies in."""
+    return next((i for i, block in enumerate(blocks) if is_under(name, block)), None)
 
 
 def _unet(network: nn.Module) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from importlib.util import find_spec
 from types import ModuleType
@@ -14,7 +14,7 @@ from monai.networks.nets.mednext import create_mednext
 from torch import Tensor, nn
 
 from ..utils import UserError
-from .anatomy import anatomy
+from .blocks import anatomy
 from .heads import HEADS
 from .layouts import refuse
 
@@ -75,16 +75,20 @@ def build_target(spec: Mapping[str, Any], *, spatial_dims: int, in_channels: int
         raise UserError(f"{name} needs the package einops: pip install einops.")
     asked = {"spatial_dims": spatial_dims, "in_channels": in_channels, "num_classes": num_classes}
     _complete(name, kind, arguments, _parameters(make), asked)
-    try:
-        network = make(**arguments)
-    except Exception as error:  # MONAI's constructors raise many kinds, and torch's likewise
-        said = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise UserError(f"{name} cannot be built from {arguments}: {said}.") from error
+    network = _made(name, make, arguments)
     anatomy(network)  # refuses what was built without a head
     take = next((take for kind, take in _MAIN.items() if isinstance(network, kind)), None)
     if take is not None:
         network.register_forward_hook(take)
     return network
+
+
+def _made(name: str, make: Callable[..., nn.Module], arguments: Mapping[str, Any]) -> nn.Module:
+    try:
+        return make(**arguments)
+    except Exception as error:  # MONAI's constructors raise many kinds, and torch's likewise
+        said = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise UserError(f"{name} cannot be built from {arguments}: {said}.") from error
 
 
 def refuse_download(name: str, arguments: Mapping[str, Any]) -> None:
@@ -106,14 +110,17 @@ def _look_up(target: Any) -> Callable[..., nn.Module]:
     packages = [package for package in (nets, backbones) if root in ("", package.__name__)]
     path = str(target).removeprefix(f"{root}.").split(".")
     if isinstance(target, str) and (root or len(path) == 1):
-        for package in packages:
-            found = _descend(package, path)
-            if found is not None:
-                return found
-    names = [name for package in packages for name in dir(package) if _descend(package, [name]) is not None]
-    near = get_close_matches(path[-1], names, n=1)
+        found = next((one for package in packages if (one := _descend(package, path)) is not None), None)
+        if found is not None:
+            return found
+    raise _unknown(target, path[-1], packages)
+
+
+def _unknown(target: Any, name: str, packages: Sequence[ModuleType]) -> UserError:
+    names = [one for package in packages for one in dir(package) if _descend(package, [one]) is not None]
+    near = get_close_matches(name, names, n=1)
     hint = f"did you mean {near[0]!r}?" if near else "give one of them, such as DenseNet121 or SegResNet."
-    raise UserError(f"_target_ {target!r} is no network of {_MONAI} or {_OURS}, and nothing else is built: {hint}")
+    return UserError(f"_target_ {target!r} is no network of {_MONAI} or {_OURS}, and nothing else is built: {hint}")
 
 
 def _descend(package: ModuleType, path: list[str]) -> Callable[..., nn.Module] | None:
@@ -124,21 +131,26 @@ def _descend(package: ModuleType, path: list[str]) -> Callable[..., nn.Module] |
         if not inside or name.startswith("_"):
             return None
         found = getattr(found, name, None)
+    return found if _is_network(found) else None
+
+
+def _is_network(found: Any) -> bool:
+    """Whether it is one of the functions that make networks, or a class of networks in one of the two packages."""
     if inspect.isfunction(found):
-        return found if found in _FUNCTIONS else None
+        return found in _FUNCTIONS
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
-        return None
+        return False
     ours = found.__module__.startswith(f"{_OURS}.") and issubclass(found, tuple(HEADS))
-    return found if ours or found.__module__.startswith(f"{_MONAI}.") else None
+    return ours or found.__module__.startswith(f"{_MONAI}.")
 
 
 def _check_plain(name: str, value: Any) -> None:
     """Refuse what is no plain data, or asks a parser of configurations to run something."""
     if isinstance(value, dict):
-        for key, inner in value.items():
+        for key in value:
             if not isinstance(key, str) or key.startswith("_"):
                 raise UserError(f"{name}: {key!r} is no name of an argument: nothing inside a network's is built.")
-            _check_plain(name, inner)
+        _check_plain(name, list(value.values()))
     elif isinstance(value, (list, tuple)):
         for inner in value:
             _check_plain(name, inner)
@@ -169,28 +181,35 @@ def _complete(
     for key in arguments.keys() - known.keys():
         near = get_close_matches(key, known, n=1)
         raise UserError(f"{name} does not take {key}: {f'did you mean {near[0]!r}?' if near else 'leave it out.'}")
-    given = {title: next((n for n in names if n in known), "") for title, names in _NAMES.items()}
-    for title, key in given.items():
+    for title, names in _NAMES.items():
+        key = next((n for n in names if n in known), "")
         if key and arguments.setdefault(key, asked[title]) != asked[title]:
             raise UserError(f"{name}: {key} is {arguments[key]!r}, but {title} is {asked[title]}: leave {key} out.")
-    shape = arguments.get("in_shape")
-    if isinstance(shape, (list, tuple)) and [len(shape) - 1, *shape[:1]] != [
-        asked["spatial_dims"],
-        asked["in_channels"],
-    ]:
-        raise UserError(
-            f"{name}: in_shape is {list(shape)}, but there are {asked['spatial_dims']} dimensions and "
-            f"{asked['in_channels']} channels: give channels and size."
-        )
-    if issubclass(kind, nets.Quicknat) and asked["spatial_dims"] != 2:
-        raise UserError(f"{name} works in two dimensions alone, but spatial_dims is {asked['spatial_dims']}.")
+    _check_dimensions(name, kind, arguments, asked["spatial_dims"], asked["in_channels"])
     if "pretrained" in known:
         arguments.setdefault("pretrained", False)  # EfficientNetBN's own default downloads
     if issubclass(kind, nets.ViT):
-        if arguments.get("classification") is not True:
-            raise UserError(f"{name} classifies with 'classification': True alone: add it, or take UNETR to segment.")
-        if arguments.setdefault("post_activation", None) == "Tanh":  # its default, under which there are no logits
-            raise UserError(f"{name}: with post_activation 'Tanh' the outputs are no logits: leave it out.")
+        _make_classify(name, arguments)
+
+
+def _check_dimensions(name: str, kind: type, arguments: Mapping[str, Any], dims: int, channels: int) -> None:
+    """Dimensions and channels where the constructor asks for neither."""
+    shape = arguments.get("in_shape")
+    if isinstance(shape, (list, tuple)) and [len(shape) - 1, *shape[:1]] != [dims, channels]:
+        raise UserError(
+            f"{name}: in_shape is {list(shape)}, but there are {dims} dimensions and {channels} channels: give "
+            "channels and size."
+        )
+    if issubclass(kind, nets.Quicknat) and dims != 2:
+        raise UserError(f"{name} works in two dimensions alone, but spatial_dims is {dims}.")
+
+
+def _make_classify(name: str, arguments: dict[str, Any]) -> None:
+    """Of a ViT: logits of classes, whose own defaults give neither."""
+    if arguments.get("classification") is not True:
+        raise UserError(f"{name} classifies with 'classification': True alone: add it, or take UNETR to segment.")
+    if arguments.setdefault("post_activation", None) == "Tanh":
+        raise UserError(f"{name}: with post_activation 'Tanh' the outputs are no logits: leave it out.")
 
 
 def _first(network: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
 
 from ..utils import UserError
-from .anatomy import Anatomy, Block, anatomy
+from .blocks import Anatomy, Block, anatomy
 
 __all__ = ["TransferUNet"]
 

@@ -21,7 +21,7 @@ from ..data import (
     stack_of,
     tells_spacing,
 )
-from ..metrics.segmentation import METRICS, ejection_fractions, measure, summarize, volumes_ml
+from ..metrics.segmentation import SEGMENTATION_METRICS, ejection_fractions, measure, summarize, volumes_ml
 from ..model import Model
 from ..predictions import relative
 from ..utils import with_bar, write_table
@@ -34,7 +34,7 @@ __all__ = ["SegmentationReport", "Segmented", "segment"]
 _log = logging.getLogger("medtl_monai")
 
 _RESAMPLES = 1000
-_DICE = METRICS.index("dice")
+_DICE, _HD95 = (SEGMENTATION_METRICS.index(name) for name in ("dice", "hd95"))
 
 
 def segment(
@@ -181,7 +181,7 @@ class SegmentationReport(Report):
         image, label = (relative(item[key], self.root) for key in ("image", "label"))
         row = [image, item["patient"], name, label, item.get("phase", "")]
         for k in range(len(self.structures)):
-            numbers = [values[k, METRICS.index("dice")], values[k, METRICS.index("hd95")], pred[k], true[k]]
+            numbers = [values[k, _DICE], values[k, _HD95], pred[k], true[k]]
             row += ["" if np.isnan(x) else f"{x:.6g}" for x in numbers]
         return row
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ..backbones import anatomy
+from ..inference import RUNTIMES, Exported
 from ..model import Model, read_checkpoint
-from ..runtime import RUNTIMES, Exported
 from ..strategies import Chain, Context, Strategy, Target, describe
 from ..utils import UserError
 from ..variants import domains_of
@@ -105,7 +105,7 @@ def load_network(model: Model, checkpoint: str, *, device: torch.device | str, r
         model: of the checkpoint.
         checkpoint: the file.
         device: where it runs.
-        runtime: ``torch``, or one of :data:`medtl_monai.runtime.RUNTIMES`, which run on the CPU.
+        runtime: ``torch``, or one of :data:`medtl_monai.inference.RUNTIMES`, which run on the CPU.
 
     Raises:
         UserError: no such file, or it does not fit the network; or the runtime is not known, not installed or not for

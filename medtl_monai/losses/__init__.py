@@ -4,7 +4,9 @@ from .adversarial import AdversarialLosses
 from .alignment import coral, feature_norm, gradient_reversal, joint_mmd, minimum_class_confusion, mmd
 from .classification import MaskedBCEWithLogitsLoss, positive_weights, task_loss
 from .codes import info_nce, linear_dependency, normal_divergence
-from .distillation import (
+from .segmentation import LOSSES, BalancedCrossEntropyLoss, segmentation_loss
+from .smoothing import smoothing_part
+from .teachers import (
     attention_transfer,
     batch_spectral_shrinkage,
     distillation,
@@ -12,8 +14,6 @@ from .distillation import (
     relational_distances,
     similarity_preserving,
 )
-from .segmentation import LOSSES, BalancedCrossEntropyLoss, segmentation_loss
-from .smoothing import smoothing_part
 
 __all__ = [
     "LOSSES",

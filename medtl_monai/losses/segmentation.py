@@ -138,13 +138,18 @@ def segmentation_loss(
     if name not in LOSSES:
         near = get_close_matches(name, LOSSES, n=1)
         raise UserError(f"there is no loss {name!r}: {f'did you mean {near[0]!r}?' if near else ', '.join(LOSSES)}")
-    for key, value in (weights or {}).items():
+    options = options or {}
+    try:
+        return LOSSES[name](_by_class(weights or {}, classes), **options)
+    except TypeError as error:
+        raise UserError(f"the loss {name!r} does not take {', '.join(options)} as given ({error}).") from error
+
+
+def _by_class(weights: Mapping[str, float], classes: Sequence[str]) -> Tensor:
+    """A weight for each class, ``(C,)``."""
+    for key, value in weights.items():
         if key not in classes:
             raise UserError(f"a loss weight is given for {key!r}, which is not among {', '.join(classes)}.")
         if not isinstance(value, (int, float)) or not value > 0:
             raise UserError(f"the loss weight of {key!r} must be a number above 0, got {value!r}.")
-    each = torch.tensor([float((weights or {}).get(key, 1.0)) for key in classes])
-    try:
-        return LOSSES[name](each, **(options or {}))
-    except TypeError as error:
-        raise UserError(f"the loss {name!r} does not take {', '.join(options or {})} as given ({error}).") from error
+    return torch.tensor([float(weights.get(key, 1.0)) for key in classes])

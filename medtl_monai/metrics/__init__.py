@@ -7,7 +7,7 @@ metric is undefined, and resampling patients rather than images.
 from .bootstrap import Bootstrap, add_intervals, patient_bootstrap
 from .classification import (
     CALIBRATION_BINS,
-    METRICS,
+    CLASSIFICATION_METRICS,
     calibration_error,
     check_predictions,
     classification_metrics,
@@ -19,7 +19,7 @@ from .table import render_metrics
 
 __all__ = [
     "CALIBRATION_BINS",
-    "METRICS",
+    "CLASSIFICATION_METRICS",
     "Bootstrap",
     "add_intervals",
     "calibration_error",

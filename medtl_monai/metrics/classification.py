@@ -19,7 +19,7 @@ from .bootstrap import add_intervals, patient_bootstrap
 
 __all__ = [
     "CALIBRATION_BINS",
-    "METRICS",
+    "CLASSIFICATION_METRICS",
     "calibration_error",
     "check_predictions",
     "classification_metrics",
@@ -31,7 +31,21 @@ Array = NDArray[Any]
 
 CALIBRATION_BINS = 15  # as in Guo et al. 2017
 CONFUSION_METRICS = ("accuracy", "balanced_accuracy", "precision", "recall", "specificity", "f1")
-METRICS = (*CONFUSION_METRICS, "auc", "average_precision", "ece")
+CLASSIFICATION_METRICS = (*CONFUSION_METRICS, "auc", "average_precision", "ece")
+
+
+def check_finite(probabilities: Array) -> None:
+    """That the network has not diverged: probabilities ``(N, C)`` are numbers.
+
+    Raises:
+        UserError: some are not finite.
+    """
+    broken = int((~np.isfinite(probabilities)).any(axis=1).sum())
+    if broken:
+        raise UserError(
+            f"Expected probabilities, but the network gave values that are not finite for {broken} of "
+            f"{len(probabilities)} images: it has diverged; lower the learning rate or switch mixed precision off."
+        )
 
 
 def check_predictions(probabilities: ArrayLike, labels: ArrayLike, classes: Sequence[str]) -> tuple[Array, Array]:
@@ -50,12 +64,7 @@ def check_predictions(probabilities: ArrayLike, labels: ArrayLike, classes: Sequ
         raise ValueError(f"Expected {len(probabilities)} integer labels, got {labels.dtype} {labels.shape}.")
     if labels.min() < 0 or labels.max() >= len(classes):
         raise ValueError(f"Expected labels from 0 to {len(classes) - 1}, got {labels.min()} to {labels.max()}.")
-    broken = int((~np.isfinite(probabilities)).any(axis=1).sum())
-    if broken:
-        raise UserError(
-            f"Expected probabilities, but the network gave values that are not finite for {broken} of "
-            f"{len(probabilities)} images: it has diverged; lower the learning rate or switch mixed precision off."
-        )
+    check_finite(probabilities)
     if probabilities.min() < 0 or np.abs(probabilities.sum(axis=1) - 1).max() > 0.01:  # room for half precision
         raise ValueError("Expected probabilities from 0 to 1 whose rows sum to 1; were they passed through softmax?")
     return probabilities, labels.astype(np.int64)
@@ -145,14 +154,14 @@ def _confusion_metrics(confusion: Array) -> Array:
 
 
 def _assemble(from_confusion: Array, auc: Sequence[Any], ap: Sequence[Any], ece: Sequence[Any]) -> Array:
-    """All `METRICS` as ``(R, 1 + C, 9)``; ``auc`` and ``ap`` have a value per class, ``ece`` the overall one first."""
+    """All metrics as ``(R, 1 + C, 9)``; ``auc`` and ``ap`` have a value per class, ``ece`` the overall one first."""
     rest = [[np.mean(auc, axis=0), *auc], [np.mean(ap, axis=0), *ap], ece]
     columns = [np.stack(values, axis=-1).reshape(*from_confusion.shape[:2], 1) for values in rest]
     return np.concatenate([from_confusion, *columns], axis=-1)
 
 
 def _values(probabilities: Array, labels: Array) -> Array:
-    """All `METRICS`, ``(1 + C, 9)``, computed by MONAI; NaN where undefined."""
+    """All `CLASSIFICATION_METRICS`, ``(1 + C, 9)``, computed by MONAI; NaN where undefined."""
     classes = probabilities.shape[1]
     predicted, truths = probabilities.argmax(axis=1), [labels == k for k in range(classes)]
     confusion = _confusion(predicted, labels, classes, np.ones((1, len(labels))))
@@ -180,7 +189,7 @@ def _resampled_values(probabilities: Array, labels: Array, weights: Array) -> Ar
 
 
 def binary_values(probabilities: Array, truth: Array, weights: Array) -> Array:
-    """All `METRICS` of one yes or no, ``(R, 9)``: ``probabilities`` ``(N,)`` of yes, ``truth`` ``(N,)`` boolean."""
+    """All metrics of one yes or no, ``(R, 9)``: ``probabilities`` ``(N,)`` of yes, ``truth`` ``(N,)`` boolean."""
     confusion = _confusion((probabilities > 0.5).astype(int), truth.astype(int), 2, weights)
     with np.errstate(invalid="ignore"):  # a resample without any of these images: undefined
         ece = _calibration(probabilities, truth, weights)
@@ -232,15 +241,17 @@ def classification_metrics(probabilities: ArrayLike, labels: ArrayLike, classes:
     confusion = _confusion(probabilities.argmax(axis=1), labels, len(classes), np.ones((1, len(labels))))[0].astype(int)
 
     def entries(values: Array, names: Sequence[str]) -> dict[str, Any]:
-        return {metric: entry(metric, value, names) for metric, value in zip(METRICS, values, strict=True)}
+        return {
+            metric: entry(metric, value, names) for metric, value in zip(CLASSIFICATION_METRICS, values, strict=True)
+        }
 
     def entry(metric: str, value: float, names: Sequence[str]) -> dict[str, Any]:
         if not np.isnan(value):
             return {"value": float(value)}
         if len(names) > 1:  # a mean: collect the reasons of its classes
-            source = METRICS.index("recall" if metric == "balanced_accuracy" else metric)
+            source = CLASSIFICATION_METRICS.index("recall" if metric == "balanced_accuracy" else metric)
             names = [name for name, row in zip(classes, per_class, strict=True) if np.isnan(row[source])]
-            metric = METRICS[source]
+            metric = CLASSIFICATION_METRICS[source]
         reasons = [undefined_because(metric, name, confusion[classes.index(name)].sum()) for name in names]
         return {"value": None, "reason": "; ".join(reasons)}
 

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..utils import UserError
 from .bootstrap import add_intervals, patient_bootstrap
-from .classification import METRICS, binary_values, undefined_because
+from .classification import CLASSIFICATION_METRICS, binary_values, check_finite, undefined_because
 
 __all__ = ["check_findings", "finding_metrics", "part_findings"]
 
@@ -41,12 +40,7 @@ def check_findings(probabilities: ArrayLike, labels: ArrayLike, findings: Sequen
         )
     if not np.isin(labels[~np.isnan(labels)], (0, 1)).all():
         raise ValueError("Expected labels of 0, 1 or NaN (unknown).")
-    broken = int((~np.isfinite(probabilities)).any(axis=1).sum())
-    if broken:
-        raise UserError(
-            f"Expected probabilities, but the network gave values that are not finite for {broken} of "
-            f"{len(probabilities)} images: it has diverged; lower the learning rate or switch mixed precision off."
-        )
+    check_finite(probabilities)
     if probabilities.min() < 0 or probabilities.max() > 1:
         raise ValueError("Expected probabilities from 0 to 1; were they passed through a sigmoid?")
     return probabilities, labels
@@ -57,7 +51,7 @@ def _values(probabilities: Array, labels: Array, weights: Array) -> Array:
     columns = []
     for p, y in zip(probabilities.T, labels.T, strict=True):
         known = ~np.isnan(y)
-        unknown = np.full((len(weights), len(METRICS)), np.nan)
+        unknown = np.full((len(weights), len(CLASSIFICATION_METRICS)), np.nan)
         columns.append(binary_values(p[known], y[known] == 1, weights[:, known]) if known.any() else unknown)
     return np.stack(columns, axis=1)
 
@@ -89,22 +83,26 @@ def finding_metrics(probabilities: ArrayLike, labels: ArrayLike, findings: Seque
     values = _values(probabilities, labels, np.ones((1, len(labels))))[0]
     per_class, matrices = {}, {}
     for name, row, p, y in zip(findings, values, probabilities.T, labels.T, strict=True):
-        present = int((y == 1).sum())
-        per_class[name] = {
-            metric: {"value": None, "reason": undefined_because(metric, name, present)}
-            if np.isnan(value)
-            else {"value": float(value)}
-            for metric, value in zip(METRICS, row, strict=True)
-        }
+        per_class[name] = _entries(name, row, present=int((y == 1).sum()))
         matrices[name] = [[int(((y == truth) & ((p > 0.5) == said)).sum()) for said in (0, 1)] for truth in (0, 1)]
     overall: dict[str, dict[str, Any]] = {}
-    for metric, column in zip(METRICS, values.T, strict=True):
+    for metric, column in zip(CLASSIFICATION_METRICS, values.T, strict=True):
         left_out = [name for name, value in zip(findings, column, strict=True) if np.isnan(value)]
         if len(left_out) == len(findings):
             overall[metric] = {"value": None, "reason": "undefined for every finding"}
         else:
             overall[metric] = {"value": float(np.nanmean(column)), **({"left_out": left_out} if left_out else {})}
     return {"metrics": overall, "per_class": per_class, "confusion_matrix": matrices}
+
+
+def _entries(name: str, values: Array, *, present: int) -> dict[str, dict[str, Any]]:
+    """The metrics of one finding, which ``present`` images show, with a reason where one is undefined."""
+    return {
+        metric: {"value": None, "reason": undefined_because(metric, name, present)}
+        if np.isnan(value)
+        else {"value": float(value)}
+        for metric, value in zip(CLASSIFICATION_METRICS, values, strict=True)
+    }
 
 
 def part_findings(

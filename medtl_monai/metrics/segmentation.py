@@ -20,11 +20,19 @@ from torch import Tensor
 
 from .bootstrap import patient_bootstrap
 
-__all__ = ["METRICS", "ejection_fractions", "hausdorff_95", "measure", "summarize", "surface_distances", "volumes_ml"]
+__all__ = [
+    "SEGMENTATION_METRICS",
+    "ejection_fractions",
+    "hausdorff_95",
+    "measure",
+    "summarize",
+    "surface_distances",
+    "volumes_ml",
+]
 
 Array = NDArray[Any]
 
-METRICS = ("dice", "iou", "hd95", "surface_distance", "volume_error_ml", "mae", "mse", "false_positives")
+SEGMENTATION_METRICS = ("dice", "iou", "hd95", "surface_distance", "volume_error_ml", "mae", "mse", "false_positives")
 
 
 def measure(
@@ -35,7 +43,7 @@ def measure(
     spacing: Sequence[float] | None = None,
     thickness: float = 1.0,
 ) -> Array:
-    """All :data:`METRICS` of each mask and structure, NaN where one is undefined.
+    """All :data:`SEGMENTATION_METRICS` of each mask and structure, NaN where one is undefined.
 
     ``dice`` and ``iou`` (0 to 1) of a structure that is absent are 0 if it is predicted (a false positive) and
     undefined if it is not: empty slices neither raise nor lower the mean. ``hd95`` (95th percentile of the Hausdorff
@@ -58,7 +66,7 @@ def measure(
     Example:
         >>> truth, found = torch.tensor([[[1, 1, 0, 0]]]), torch.tensor([[[1, 0, 0, 0]]])
         >>> certain = one_hot(found[:, None], 2)
-        >>> dict(zip(METRICS, measure(found, truth, certain)[0, 0].round(3).tolist()))["dice"]  # 2 * 1 / (1 + 2)
+        >>> round(measure(found, truth, certain)[0, 0, SEGMENTATION_METRICS.index("dice")].item(), 3)  # 2 * 1 / (1 + 2)
         0.667
     """
     classes = probabilities.shape[1]
@@ -210,7 +218,7 @@ def summarize(
     seed: int = 0,
     n_bootstrap: int = 1000,
 ) -> dict[str, Any]:
-    """Means of :data:`METRICS` per structure and over the structures, with 95% intervals that resample patients.
+    """Means of the metrics per structure and over the structures, with 95% intervals that resample patients.
 
     Undefined values are left out of a mean. A metric without any value is None, with the reason; so is a mean over
     structures of which one is None.
@@ -245,14 +253,16 @@ def summarize(
         result: dict[str, Any] = {"value": float(value), "interval": interval, "undefined_resamples": missing}
         if np.isnan(value):
             which = [row - 1] if row else np.flatnonzero(np.isnan(found[1:, column])).tolist()
-            reasons = [_reason(METRICS[column], structures[k]) for k in which]
+            reasons = [_reason(SEGMENTATION_METRICS[column], structures[k]) for k in which]
             result |= {"value": None, "interval": None, "reason": "; ".join(dict.fromkeys(reasons))}
         elif interval is None:
             why = "fewer than two patients" if few else f"undefined in {missing} of {n_bootstrap} resamples"
             result["reason"] = f"no interval: {why}"
         return result
 
-    tables = [{name: entry(row, i) for i, name in enumerate(METRICS)} for row in range(len(structures) + 1)]
+    tables = [
+        {name: entry(row, i) for i, name in enumerate(SEGMENTATION_METRICS)} for row in range(len(structures) + 1)
+    ]
     return {"metrics": tables[0], "per_structure": dict(zip(structures, tables[1:], strict=True))}
 
 

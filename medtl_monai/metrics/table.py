@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 __all__ = ["render_metrics"]
@@ -16,6 +17,12 @@ def _cell(entry: dict[str, Any] | None) -> str:
         return f"{entry['value']:.3f} ({entry['reason']})"
     low, high = entry["interval"]
     return f"{entry['value']:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _column(title: str, part: dict[str, Any], names: Iterable[str]) -> list[str]:
+    """What stands of a part: its size, what it was used for, its metrics."""
+    size = f"{part['images']} images, {part['patients']} patients"
+    return [title, size, ", ".join(part.get("used_for", [])), *(_cell(part["metrics"].get(name)) for name in names)]
 
 
 def render_metrics(metrics: dict[str, Any]) -> str:
@@ -37,13 +44,13 @@ def render_metrics(metrics: dict[str, Any]) -> str:
     if not parts:
         raise ValueError(f"Expected at least one part with metrics, got {list(metrics)}.")
     names = dict.fromkeys(name for part in parts.values() for name in part["metrics"])
-    used = ["", *(", ".join(part.get("used_for", [])) for part in parts.values())]
-    rows = [
-        ["metric", *parts],
-        ["", *(f"{part['images']} images, {part['patients']} patients" for part in parts.values())],
-        *([used] if any(used) else []),
-        *([name, *(_cell(part["metrics"].get(name)) for part in parts.values())] for name in names),
-    ]
+    columns = [_column(title, part, names) for title, part in parts.items()]
+    rows = [row for row in zip(["metric", "", "", *names], *columns, strict=True) if any(row)]
+    return _aligned(rows)
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as lines, each column as wide as its longest cell."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
     return "\n".join(line.rstrip() for line in lines)

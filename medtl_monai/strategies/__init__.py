@@ -19,7 +19,6 @@ from .densities import discriminator_weights, kernel_mean_matching, kliep
 from .parameter.l1 import l1_penalty
 from .parameter.l2 import l2_penalty
 from .parameter.l2_sp import l2_sp_penalty
-from .tap import extract
 from .text import parse, render
 
 FOLDERS = {
@@ -91,7 +90,6 @@ __all__ = [
     "check",
     "describe",
     "discriminator_weights",
-    "extract",
     "kernel_mean_matching",
     "kliep",
     "l1_penalty",
@@ -133,10 +131,7 @@ def build(spec: str | Strategy | Sequence[str | Strategy]) -> Strategy:
     if not specs:
         raise UserError("the list of strategies is empty: give at least one, such as 'finetune'.")
     parts = [part for one in specs for part in _parts(one)]
-    names = [part.asked[0] for part in parts if part.asked]
-    for name in names:
-        if names.count(name) > 1:
-            raise UserError(f"the strategy {name} is given {names.count(name)} times: leave out all but one.")
+    _check_once([part.asked[0] for part in parts if part.asked])
     return parts[0] if len(parts) == 1 else Chain(*parts)
 
 
@@ -175,6 +170,12 @@ def _parts(spec: Any) -> list[Strategy]:
         raise UserError(f"a strategy is text, an object or a list of these, got {spec!r}.")
     known = {name: list(inspect.signature(cls).parameters) for name, cls in STRATEGIES.items()}
     return [_made(name, given) for name, given in parse(spec, arguments=known)]
+
+
+def _check_once(names: Sequence[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"the strategy {name} is given {names.count(name)} times: leave out all but one.")
 
 
 def _made(name: str, given: dict[str, Any]) -> Strategy:

@@ -10,8 +10,8 @@ from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
 from torch import Tensor, nn
 
+from ..backbones.tap import extract
 from ..utils import MonaiEngine, UserError, sum_over_processes, unwrap
-from .tap import extract
 
 __all__ = ["Chain", "Context", "Step", "Strategy", "Target"]
 
@@ -216,19 +216,13 @@ class Chain(Strategy):
     def __init__(self, *parts: Strategy) -> None:
         super().__init__()
         self.parts = nn.ModuleList(parts)
-        grouping = [part for part in parts if type(part).param_groups is not Strategy.param_groups]
-        freezing = [part for part in parts if part.sets_trainable]
-        averaging = [part for part in parts if part.averages]
-        sourced = [part for part in parts if part.needs_source]
-        for what, clashing in (
-            ("set learning rates", grouping),
-            ("decide what is trained", freezing),
-            ("average the weights", averaging),
-        ):
+        for what, does in _ONE_CAN.items():
+            clashing = list(filter(does, parts))
             if len(clashing) > 1:
                 raise UserError(
                     f"only one strategy of a chain can {what}, got {_names(clashing)}: leave out all but one."
                 )
+        sourced = [part for part in parts if part.needs_source]
         if self.from_scratch and sourced:
             raise UserError(
                 f"{_names(sourced)} needs pretrained weights, and scratch leaves them out: choose one of the two."
@@ -255,7 +249,7 @@ class Chain(Strategy):
 
     def param_groups(self, network: nn.Module, lr: float) -> list[dict[str, Any]]:
         """Groups of the one part that sets learning rates, and what the other parts learn themselves."""
-        grouping = next((part for part in self if type(part).param_groups is not Strategy.param_groups), None)
+        grouping = next(filter(_sets_rates, self), None)
         if grouping is None:
             return super().param_groups(network, lr)
         rest = [p for part in self if part is not grouping for p in part.parameters() if p.requires_grad]
@@ -271,6 +265,17 @@ class Chain(Strategy):
         for part in sorted(self, key=lambda part: part.measures):
             part.attach(engine)
 
+
+def _sets_rates(part: Strategy) -> bool:
+    return type(part).param_groups is not Strategy.param_groups
+
+
+_ONE_CAN: dict[str, Callable[[Strategy], bool]] = {
+    "set learning rates": _sets_rates,
+    "decide what is trained": lambda part: part.sets_trainable,
+    "average the weights": lambda part: part.averages,
+}
+"""What only one strategy of a chain can do, and whether one does it."""
 
 NEEDED = {
     "labels": "the training labels: bind it to a run's context.",

@@ -9,6 +9,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
+from ..solvers import minimize
+
 __all__ = ["METHODS", "discriminator_weights", "kernel_mean_matching", "kliep", "principal_components"]
 
 Array = NDArray[np.float64]
@@ -98,16 +100,12 @@ def discriminator_weights(source: ArrayLike, target: ArrayLike, *, bound: float 
     layer = nn.Linear(x.shape[1], 1).double()
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
-    optimizer = torch.optim.LBFGS(layer.parameters(), max_iter=200, line_search_fn="strong_wolfe")
 
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = nn.functional.binary_cross_entropy_with_logits(layer(x)[:, 0], truth)
-        loss = loss + layer.weight.square().sum() / (2 * len(x))
-        loss.backward()
-        return loss
+    def loss() -> Tensor:
+        entropy = nn.functional.binary_cross_entropy_with_logits(layer(x)[:, 0], truth)
+        return entropy + layer.weight.square().sum() / (2 * len(x))
 
-    optimizer.step(closure)
+    minimize(layer.parameters(), loss, steps=200)
     with torch.no_grad():
         odds = (layer(x[:n])[:, 0].exp() * n / m).clamp(max=bound).numpy()
     return odds / odds.mean()

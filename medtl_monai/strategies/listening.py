@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..backbones import anatomy
+from ..backbones.tap import Tap, pool
 from ..utils import UserError
 from .base import Step, Strategy
-from .tap import Tap, pool
 
 __all__ = ["FeatureStrategy"]
 

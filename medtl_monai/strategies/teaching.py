@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from ..backbones import anatomy
+from ..backbones.tap import Tap
 from ..utils import UserError, unwrap
 from .base import Step, Strategy
-from .tap import Tap
 
 __all__ = ["Teaching"]
 

@@ -113,6 +113,15 @@ class _Reader:
             raise self.mistake("it is empty: give a name, such as 'finetune'")
         closing = _CLOSING[self.next[1]] if self.next[1] in "[(" else ""
         self.at += bool(closing)
+        parts = self.joined(closing)
+        if closing and not self.take(closing):
+            raise self.mistake(f"a bracket is not closed: add {closing}")
+        if self.next != _END:
+            raise self.mistake(f"{self.next[1]!r} stands behind its end: leave it out")
+        return parts
+
+    def joined(self, closing: str) -> list[tuple[str, dict[str, Any]]]:
+        """Strategies with ``+`` or a comma between them, up to ``closing`` if there is one, or the end."""
         parts = self.strategy()
         while self.next != _END and not (closing and self.next[1] == closing):
             if not self.take("+", ","):
@@ -120,10 +129,6 @@ class _Reader:
             if closing and self.next[1] == closing:  # the comma behind a list's last element
                 break
             parts += self.strategy()
-        if closing and not self.take(closing):
-            raise self.mistake(f"a bracket is not closed: add {closing}")
-        if self.next != _END:
-            raise self.mistake(f"{self.next[1]!r} stands behind its end: leave it out")
         return parts
 
     def unexpected(self, name: str) -> str:

@@ -1,10 +1,9 @@
-"""Whole batches on the device: augmentation, normalization, inference at several sizes."""
+"""Whole batches on the device: augmentation, normalization."""
 
 from . import dictionary as _dictionary
 from .augment import AugmentBatch, PrepareBatch, affine_matrices, warp
 from .batched import BatchCompose, BatchTransform, Plan
 from .dictionary import *  # noqa: F403
-from .inferer import MultiViewInferer
 from .intensity import *  # noqa: F403
 from .intensity import __all__ as _intensity
 from .mix import MixBatch
@@ -20,7 +19,6 @@ __all__ = [  # noqa: PLE0604
     "BatchTransform",
     "ImageByImage",
     "MixBatch",
-    "MultiViewInferer",
     "Plan",
     "PrepareBatch",
     "affine_matrices",

@@ -16,7 +16,7 @@ from ..utils import UserError
 from .adapters import ADAPTERS, add_adapters, merge_adapters
 from .dropout import DROPOUTS, add_dropout, monte_carlo
 from .init import INITS, initialize, mean_variance
-from .layers import POOLS, convert_activation, convert_pooling, output_size
+from .layers import POOLINGS, convert_activation, convert_pooling, output_size
 from .norm import NORMS, adapt_batch_norm, convert_norm, domains_of, use_domain, use_regions
 
 __all__ = [
@@ -24,7 +24,7 @@ __all__ = [
     "DROPOUTS",
     "INITS",
     "NORMS",
-    "POOLS",
+    "POOLINGS",
     "VARIANTS",
     "adapt_batch_norm",
     "add_adapters",
@@ -82,15 +82,17 @@ def apply(network: nn.Module, variant: Mapping[str, Any], *, blocks: Sequence[st
             hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(VARIANTS)}."
             raise UserError(f"there is no variant {key!r}: {hint}")
     for key, function in VARIANTS.items():
-        value = variant.get(key)
-        if value is None:
-            continue
-        if key == "dropout" and isinstance(value, (int, float)):
-            value = {"name": "standard", "p": float(value)}
-        settings = {"name": value} if isinstance(value, str) else dict(value)
-        if "name" not in settings:
-            raise UserError(f"variant {key} needs a name, got {value}.")
-        if key in _NEED_BLOCKS:
-            settings["blocks"] = blocks
-        function(network, settings.pop("name"), **settings)
+        if variant.get(key) is not None:
+            name, settings = _named(key, variant[key])
+            function(network, name, **settings, **({"blocks": blocks} if key in _NEED_BLOCKS else {}))
     return network
+
+
+def _named(key: str, value: Any) -> tuple[str, dict[str, Any]]:
+    """Name and settings of one kind of change."""
+    if key == "dropout" and isinstance(value, (int, float)):
+        return "standard", {"p": float(value)}
+    settings = {"name": value} if isinstance(value, str) else dict(value)
+    if "name" not in settings:
+        raise UserError(f"variant {key} needs a name, got {value}.")
+    return settings.pop("name"), settings

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -121,32 +121,47 @@ def add_adapters(network: nn.Module, name: str, *, blocks: Sequence[str] = (), *
     Raises:
         UserError: an unknown name or setting, or nothing to adapt.
     """
+    _check(name, settings)
+    if name == "residual":
+        _add_behind(network, blocks)
+    else:
+        _add_to_weights(network, partial(LoRA, **settings) if name == "lora" else IA3)
+    return network
+
+
+def _check(name: str, settings: Mapping[str, Any]) -> None:
     if name not in ADAPTERS:
         raise UserError(f"there is no adapter {name!r}: choose from {', '.join(ADAPTERS)}.")
     if set(settings) - ({"rank", "alpha"} if name == "lora" else set()):
         raise UserError(f"adapter {name} does not take {', '.join(settings)}.")
     if name == "lora" and settings.get("rank", 4) < 1:
         raise UserError(f"lora: rank must be at least 1, got {settings['rank']}.")
+
+
+def _add_behind(network: nn.Module, blocks: Sequence[str]) -> None:
+    """Residual adapters behind the blocks; what stands before the head is frozen."""
+    dims = next(m.weight.ndim for m in network.modules() if isinstance(m, _CONVS))
+    channels = _channels_behind(network, blocks)
+    if not channels:
+        raise UserError(f"residual adapters stand behind blocks, and {type(network).__name__} names none.")
     head = last_layer(network)
-    if name == "residual":
-        dims = next(m.weight.ndim for m in network.modules() if isinstance(m, _CONVS))
-        channels = _channels_behind(network, blocks)
-        if not channels:
-            raise UserError(f"residual adapters stand behind blocks, and {type(network).__name__} names none.")
-        for parameter_name, parameter in network.named_parameters():
-            if not parameter_name.startswith(f"{head}."):
-                parameter.requires_grad_(False)
-        for block, count in channels.items():
-            module = network.get_submodule(block)
-            module.residual_adapter = ResidualAdapter(count, dims)
-            module.register_forward_hook(_behind_block)
-        return network
-    for layer_name, layer in list(network.named_modules()):
-        if isinstance(layer, _LAYERS) and layer_name != head:
-            made = LoRA(layer.weight, **settings) if name == "lora" else IA3(layer.weight)
+    for name, parameter in network.named_parameters():
+        if not name.startswith(f"{head}."):
+            parameter.requires_grad_(False)
+    for block, count in channels.items():
+        module = network.get_submodule(block)
+        module.residual_adapter = ResidualAdapter(count, dims)
+        module.register_forward_hook(_behind_block)
+
+
+def _add_to_weights(network: nn.Module, make: Callable[[Tensor], nn.Module]) -> None:
+    """An adapter on the weight of each layer before the head, and that weight frozen."""
+    head = last_layer(network)
+    for name, layer in list(network.named_modules()):
+        if isinstance(layer, _LAYERS) and name != head:
+            adapter = make(layer.weight)
             layer.weight.requires_grad_(False)
-            parametrize.register_parametrization(layer, "weight", made)
-    return network
+            parametrize.register_parametrization(layer, "weight", adapter)
 
 
 def merge_adapters(network: nn.Module) -> nn.Module:

@@ -6,7 +6,7 @@ copied, wrapped and compiled with the network.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -117,27 +117,39 @@ def add_dropout(
     Raises:
         UserError: an unknown name or setting, a rate out of range, or no block to stand behind.
     """
+    _check(name, p, settings)
+    if name in ("standard", "alpha"):
+        _add_before_last(network, name, p)
+    else:
+        _add_behind(network, name, p, blocks, settings)
+    return network
+
+
+def _check(name: str, p: float, settings: Mapping[str, Any]) -> None:
     if name not in DROPOUTS:
         raise UserError(f"there is no dropout {name!r}: choose from {', '.join(DROPOUTS)}.")
     if not 0 <= p < 1:
         raise UserError(f"dropout: p must be at least 0 and below 1, got {p}.")
     if set(settings) - ({"block"} if name == "dropblock" else set()):
         raise UserError(f"dropout {name} does not take {', '.join(settings)}.")
-    if name in ("standard", "alpha"):
-        layers = [module for module in network.modules() if isinstance(module, nn.Dropout)]
-        if name == "standard" and layers:
-            for layer in layers:
-                layer.p = p
-        else:
-            network.get_submodule(last_layer(network)).register_forward_pre_hook(Drop(name, p))
-        return network
+
+
+def _add_before_last(network: nn.Module, name: str, p: float) -> None:
+    layers = [module for module in network.modules() if isinstance(module, nn.Dropout)]
+    if name == "standard" and layers:
+        for layer in layers:
+            layer.p = p
+    else:
+        network.get_submodule(last_layer(network)).register_forward_pre_hook(Drop(name, p))
+
+
+def _add_behind(network: nn.Module, name: str, p: float, blocks: Sequence[str], settings: Mapping[str, Any]) -> None:
     modules = [network.get_submodule(block) for block in blocks]
     if not modules:
         raise UserError(f"dropout {name} stands behind blocks, and {type(network).__name__} names none.")
     for i, module in enumerate(modules):
         rate = p * (i + 1) / len(modules) if name == "stochastic_depth" else p
         module.register_forward_hook(Drop(name, rate, **settings))
-    return network
 
 
 @contextmanager
@@ -148,21 +160,20 @@ def monte_carlo(network: nn.Module) -> Iterator[None]:
         Gal, Ghahramani. Dropout as a Bayesian approximation. ICML 2016.
     """
     layers = [m for m in network.modules() if isinstance(m, nn.modules.dropout._DropoutNd)]
-    hooks = [
-        hook
-        for module in network.modules()
-        for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
-        if isinstance(hook, Drop)
-    ]
+    drops = [hook for module in network.modules() for hook in _hooks(module) if isinstance(hook, Drop)]
     modes = [layer.training for layer in layers]
     try:
         for layer in layers:
             layer.train()
-        for hook in hooks:
-            hook.always = True
+        for drop in drops:
+            drop.always = True
         yield
     finally:
         for layer, mode in zip(layers, modes, strict=True):
             layer.train(mode)
-        for hook in hooks:
-            hook.always = False
+        for drop in drops:
+            drop.always = False
+
+
+def _hooks(module: nn.Module) -> list[Callable[..., Any]]:
+    return [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]

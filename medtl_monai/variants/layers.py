@@ -11,7 +11,7 @@ from torch import nn
 from ..utils import UserError
 from .swap import replace_modules
 
-__all__ = ["POOLS", "convert_activation", "convert_pooling", "output_size"]
+__all__ = ["POOLINGS", "convert_activation", "convert_pooling", "output_size"]
 
 _ACTIVATIONS = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Hardswish, nn.Mish, nn.Sigmoid,
@@ -20,7 +20,7 @@ _ACTIVATIONS = (
 _MAX = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
 _AVERAGE = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
 
-POOLS = ("max", "average", "overlapping")
+POOLINGS = ("max", "average", "overlapping")
 """Names for :func:`convert_pooling`; spatial pyramid pooling is a head of the backbones."""
 
 
@@ -74,8 +74,8 @@ def convert_pooling(network: nn.Module, name: str) -> nn.Module:
     Raises:
         UserError: an unknown name, or the network has no pooling modules.
     """
-    if name not in POOLS:
-        raise UserError(f"there is no pooling {name!r}: choose from {', '.join(POOLS)}.")
+    if name not in POOLINGS:
+        raise UserError(f"there is no pooling {name!r}: choose from {', '.join(POOLINGS)}.")
 
     def make(old: Any) -> nn.Module:
         dims = next(i for i, kinds in enumerate(zip(_MAX, _AVERAGE, strict=True)) if isinstance(old, kinds))

@@ -360,18 +360,26 @@ def adapt_batch_norm(
     if first is None:
         raise UserError("AdaBN needs images of the target domain, got none.")
     chosen = network.modules() if layers is None else layers
-    measured = [m for m in chosen if isinstance(m, _BatchNorm) and m.track_running_stats]
+    with _measuring(network, [m for m in chosen if isinstance(m, _BatchNorm) and m.track_running_stats]):
+        for batch in chain([first], remaining):
+            network(batch)
+    return network
+
+
+@contextmanager
+def _measuring(network: nn.Module, layers: Sequence[_BatchNorm]) -> Iterator[None]:
+    """Within it, ``layers`` average the statistics of all batches, and nothing else of ``network`` changes."""
     modes = {module: module.training for module in network.modules()}
-    momenta = [layer.momentum for layer in measured]
+    momenta = [layer.momentum for layer in layers]
     network.eval()
-    for layer in measured:
+    for layer in layers:
         layer.reset_running_stats()
         layer.momentum = None  # a plain average over the batches
         layer.train()
-    for batch in chain([first], remaining):
-        network(batch)
-    for layer, momentum in zip(measured, momenta, strict=True):
-        layer.momentum = momentum
-    for module, mode in modes.items():
-        module.training = mode
-    return network
+    try:
+        yield
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
+        for module, mode in modes.items():
+            module.training = mode

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 
 from ...backbones import anatomy
+from ...backbones.tap import Tap
 from ...utils import UserError, unwrap
 from ..base import NEEDED, Step
 from ..listening import FeatureStrategy
-from ..tap import Tap
 
 __all__ = ["Localization"]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from ignite.engine import Engine
 from monai.engines.utils import IterationEvents
@@ -64,15 +66,15 @@ def relative_gradient_norms(blocks: list[list[Tensor]]) -> list[float]:
         >>> relative_gradient_norms([[one], [two]])
         [1.0, 0.5]
     """
-    ratios = []
-    for parameters in blocks:
-        moved = [p for p in parameters if p.grad is not None]
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        if not moved:
-            ratios.append(0.0)
-            continue
-        gradient = torch.stack([gradient.float().norm() for gradient in gradients]).norm()
-        weight = torch.stack([p.float().norm() for p in moved]).norm().clamp_min(1e-12)
-        ratios.append(float(gradient / weight))
+    ratios = [_relative_norm([p for p in parameters if p.grad is not None]) for parameters in blocks]
     most = max(ratios) or 1.0
     return [ratio / most for ratio in ratios]
+
+
+def _relative_norm(parameters: list[Tensor]) -> float:
+    """Norm of the gradients of ``parameters``, which all have one, over the norm of their values; 0 of none."""
+    if not parameters:
+        return 0.0
+    gradient = torch.stack([cast("Tensor", p.grad).float().norm() for p in parameters]).norm()
+    weight = torch.stack([p.float().norm() for p in parameters]).norm().clamp_min(1e-12)
+    return float(gradient / weight)

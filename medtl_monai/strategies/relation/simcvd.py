@@ -10,11 +10,11 @@ from torch.nn.functional import adaptive_avg_pool1d, adaptive_avg_pool2d, adapti
 from torch.nn.modules.dropout import _DropoutNd
 
 from ...backbones import anatomy
+from ...backbones.tap import Tap
 from ...losses import info_nce
 from ...utils import UserError, unwrap
 from ..base import Step
 from ..semi.mean_teacher import MeanTeacher, ramp_up
-from ..tap import Tap
 
 __all__ = ["SimCVD"]
 

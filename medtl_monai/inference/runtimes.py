@@ -13,8 +13,8 @@ from monai.utils import convert_to_dst_type
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .utils import UserError
-from .variants import domains_of
+from ..utils import UserError
+from ..variants import domains_of
 
 __all__ = ["RUNTIMES", "Exported"]
 

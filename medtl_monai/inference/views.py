@@ -1,4 +1,4 @@
-"""Inference on several views of each image."""
+"""Running a network on several views of each image."""
 
 from __future__ import annotations
 

@@ -6,8 +6,8 @@ from monai.data import MetaTensor
 
 from medtl_monai.backbones import build
 from medtl_monai.bundle import load_network
+from medtl_monai.inference import RUNTIMES, Exported
 from medtl_monai.model import Model
-from medtl_monai.runtime import RUNTIMES, Exported
 from medtl_monai.utils import UserError
 from medtl_monai.variants import apply
 

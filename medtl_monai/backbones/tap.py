@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from ..backbones import anatomy
 from ..utils import unwrap
+from .blocks import anatomy
 
-__all__ = ["Tap", "extract"]
+__all__ = ["Tap", "extract", "pool"]
 
 
 class Tap:

@@ -85,18 +85,15 @@ def anatomy(network: nn.Module) -> Anatomy:
     refuse(type(network))
     if isinstance(network, nets.FlexibleUNet):
         return _flexible(network)
-    classifier = next((at for kind, (_, at) in HEADS.items() if isinstance(network, kind)), None)
     blocks = [Block(name, prefixes) for name, prefixes in layout(network).items()]
     if blocks:
         head = blocks[-1].name
-    elif classifier is None:
+    elif not any(isinstance(network, kind) for kind in HEADS):
         head = last_layer(network)
         blocks = [Block(name, (name,)) for name in _parts(network, head)]
-    elif classifier in (name for name, _ in network.named_modules()):
-        head = _head(network, classifier)
-        blocks = _known(network, head)
     else:
-        raise UserError(f"{type(network).__name__} was built without its head, {classifier}: build it with one.")
+        head = _head(network)
+        blocks = _known(network, head)
     return Anatomy(tuple(blocks), head, _features(network, head))
 
 
@@ -116,8 +113,11 @@ def _flexible(network: nets.FlexibleUNet) -> Anatomy:
     return Anatomy(tuple(blocks), head, _features(network, head), encoder="encoder")
 
 
-def _head(network: nn.Module, classifier: str) -> str:
+def _head(network: nn.Module) -> str:
     """The classifier where it is new or a single layer, else its last layer: those before it are pretrained too."""
+    classifier = next(at for kind, (_, at) in HEADS.items() if isinstance(network, kind))
+    if classifier not in (name for name, _ in network.named_modules()):
+        raise UserError(f"{type(network).__name__} was built without its head, {classifier}: build it with one.")
     module = network.get_submodule(classifier)
     layers = [name for name, m in module.named_modules() if isinstance(m, nn.Linear)]
     return classifier if isinstance(module, Head) or len(layers) == 1 else f"{classifier}.{layers[-1]}"

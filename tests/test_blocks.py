@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from medtl_monai import strategies
 from medtl_monai.backbones import anatomy, build_target, modules_of
 from medtl_monai.backbones.heads import HEADS
-from medtl_monai.backbones.layouts import LAYOUTS, REFUSED
+from medtl_monai.backbones.layouts import BLOCKS, REFUSED
 from medtl_monai.features import FeatureCache, extract_features
 from medtl_monai.strategies.feature.localization import _last_map
 from medtl_monai.utils import UserError, is_under
@@ -215,8 +215,8 @@ def test_localization_asks_for_maps_not_tokens():
 
 def test_every_network_of_monai_is_known_or_refused_in_one_sentence():
     kinds = {k for k in vars(nets).values() if inspect.isclass(k) and issubclass(k, nn.Module)}
-    assert {*LAYOUTS, *REFUSED} <= {*kinds, *(base for kind in kinds for base in kind.__mro__)}
-    known = (*LAYOUTS, *HEADS, nets.FlexibleUNet)
+    assert {*BLOCKS, *REFUSED} <= {*kinds, *(base for kind in kinds for base in kind.__mro__)}
+    known = (*BLOCKS, *HEADS, nets.FlexibleUNet)
     tried = {getattr(nets, name) for name in (*KINDS, "Classifier", "Quicknat", "NetAdapter")}
     for kind in kinds:
         if issubclass(kind, tuple(REFUSED)) or not issubclass(kind, known):
