@@ -270,7 +270,7 @@ def test_one_frame_is_decoded_and_no_other(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("dtype", [np.int16, np.uint16])
 def test_frames_are_read_in_pieces(tmp_path, monkeypatch, dtype):
-    monkeypatch.setattr("medtl_monai.data.dicom._PIECE", 7)
+    monkeypatch.setattr("medtl_monai.data.read.dicom_pixels._PIECE", 7)
     pixels = np.random.default_rng(0).integers(0, 2000, (3, 4, 5)).astype(dtype)
     pixels[1, 3, 4] = 5000  # in the last piece, with bits that are not stored
     path = make(tmp_path / "a.dcm", pixels, BitsStored=12, HighBit=11)

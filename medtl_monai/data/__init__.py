@@ -1,18 +1,14 @@
 """Data: folders into datalists, upright slices, splits by patient, leakage, phantoms."""
 
-from .arrays import ArrayReader, read_array, split_array
 from .boxes import BOX_COLUMNS, MarkLesiond
 from .breast import FaceBreastd, JoinSidesd, MapLesiond, RandCropLesiond, face_breast, pair_sides
 from .cached import cached_dataset, digest, stamped
 from .cases import Cases, present_classes, write_datalist
 from .check import check_cases, render_check
-from .contours import read_contour
 from .datasets import EXTENSIONS, load_cases, unlabelled
 from .dbt import GROUPS, breast_slices, load_breasts, repeat_minority, select_slices
-from .dicom import DicomReader, Header, header, is_dicom, read_frame, read_series, split_frame
 from .layouts import LAYOUTS
 from .leakage import LeakageReport, audit, perceptual_hash, raise_on_shared_patients
-from .nifti import NiftiReader
 from .phantoms import (
     brain_cohort,
     cardiac_cohort,
@@ -23,7 +19,15 @@ from .phantoms import (
     make_chest_cohort,
     make_dbt_cohort,
 )
-from .readers import AnyReader, ToSliced, check_readable, read_grey
+from .read.any import AnyReader
+from .read.arrays import ArrayReader, read_array, split_array
+from .read.contours import read_contour
+from .read.dicom import DicomReader
+from .read.dicom_header import Header, header, is_dicom, split_frame
+from .read.dicom_pixels import read_frame
+from .read.dicom_series import read_series
+from .read.nifti import NiftiReader
+from .readable import check_readable
 from .scale import ScalePercentilesd
 from .spacing import CheckSpacingd, suspicious_spacing
 from .split import fold_patients, split_patients, write_split_csv
@@ -38,6 +42,7 @@ from .stacks import (
     tells_spacing,
     write_nifti,
 )
+from .upright import ToSliced, read_grey
 
 __all__ = [
     "BOX_COLUMNS",

@@ -14,7 +14,7 @@ from torch.nn.functional import adaptive_avg_pool2d, max_pool2d
 
 from ..utils import UNKNOWN, UserError
 from .boxes import check_inside, draw_boxes, marked
-from .dicom import header, split_frame
+from .read.dicom_header import header, split_frame
 
 __all__ = ["FaceBreastd", "JoinSidesd", "MapLesiond", "RandCropLesiond", "face_breast", "pair_sides"]
 

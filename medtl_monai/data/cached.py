@@ -17,7 +17,7 @@ from monai.utils import convert_to_tensor
 from torch import Tensor
 
 from ..utils import UserError, one_thread
-from .arrays import stored_in
+from .read.arrays import stored_in
 
 __all__ = ["cached_dataset", "digest", "stamped"]
 

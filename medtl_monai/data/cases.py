@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..utils import UserError, write_json
-from .arrays import stored_in
+from .read.arrays import stored_in
 
 __all__ = ["PARTS", "TASKS", "Cases", "check_exist", "present_classes", "read_datalist", "select", "write_datalist"]
 

@@ -18,11 +18,12 @@ from monai.transforms import LoadImage
 from numpy.typing import NDArray
 
 from ..utils import with_bar
-from .arrays import read_array, split_array
 from .cases import Cases, present_classes
-from .contours import is_contour, read_contour
-from .dicom import header, is_dicom, read_frame, split_frame
 from .leakage import audit, perceptual_hash
+from .read.arrays import read_array, split_array
+from .read.contours import is_contour, read_contour
+from .read.dicom_header import header, is_dicom, split_frame
+from .read.dicom_pixels import read_frame
 from .spacing import suspicious_spacing
 
 __all__ = ["check_cases", "render_check"]

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from ..utils import UserError
-from .arrays import stored_in
 from .boxes import BOX_COLUMNS, gather_boxes, with_boxes, without_boxes
 from .cases import PARTS, Cases, check_exist, read_datalist, select
 from .layouts import LAYOUTS, read_layout
 from .layouts.common import delimiter
+from .read.arrays import stored_in
 
 __all__ = ["EXTENSIONS", "Cases", "load_cases", "unlabelled"]
 

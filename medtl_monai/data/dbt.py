@@ -18,8 +18,8 @@ from .boxes import CORNER, read_box
 from .breast import pair_sides
 from .cases import Cases
 from .datasets import load_cases, unlabelled
-from .dicom import header, is_dicom, split_frame
 from .layouts.common import has_columns, read_table
+from .read.dicom_header import header, is_dicom, split_frame
 
 __all__ = ["GROUPS", "breast_slices", "load_breasts", "repeat_minority", "select_slices"]
 

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..utils import UserError, write_json
-from .arrays import stored_in
 from .cases import present_classes
+from .read.arrays import stored_in
 
 __all__ = ["LeakageReport", "audit", "perceptual_hash", "raise_on_shared_patients"]
 

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..utils import UserError, atomic_path
-from .arrays import read_array, split_array
 from .cached import cached_dataset
-from .contours import is_contour, read_contour
-from .nifti import NiftiReader
-from .readers import AnyReader
+from .read.any import AnyReader
+from .read.arrays import read_array, split_array
+from .read.contours import is_contour, read_contour
+from .read.nifti import NiftiReader
 
 __all__ = [
     "AlwaysPresentd",

@@ -9,7 +9,7 @@ from typing import Any
 
 from ...utils import UserError
 from ..cases import Cases
-from ..contours import INNER, OUTER
+from ..read.contours import INNER, OUTER
 from .common import found, read_table
 
 __all__ = ["matches", "read"]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..utils import UserError
+from ...utils import UserError
 
 __all__ = ["INNER", "OUTER", "is_contour", "read_contour"]
 

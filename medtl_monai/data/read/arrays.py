@@ -12,8 +12,8 @@ import numpy as np
 from monai.data import ImageReader
 from numpy.typing import NDArray
 
-from ..utils import UserError
-from .dicom import split_frame
+from ...utils import UserError
+from .dicom_header import split_frame
 
 __all__ = ["ArrayReader", "read_array", "split_array", "stored_in"]
 

@@ -1,4 +1,4 @@
-"""2D images of any format as upright arrays, and one pass over all of them that finds what cannot be read."""
+"""2D images of any format as upright arrays."""
 
 from __future__ import annotations
 
@@ -9,58 +9,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.data import ImageReader, ITKReader, MetaTensor, PILReader
+from monai.data import MetaTensor
 from monai.transforms import LoadImage, MapTransform
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..utils import UserError, with_bar
-from .arrays import ArrayReader
-from .dicom import DicomReader
-from .leakage import perceptual_hash
-from .nifti import NiftiReader
+from ..utils import UserError
+from .read.any import AnyReader
 
-__all__ = ["AnyReader", "ToSliced", "check_readable", "read_grey"]
+__all__ = ["ToSliced", "read_grey"]
 
 _PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 _RED, _BLUE = 0.299, 0.114  # luminance by ITU-R BT.601; green has the rest
-
-
-class AnyReader(ImageReader):
-    """MONAI's reader interface for every format that the bundles take, for ``LoadImaged``'s ``reader``.
-
-    Ours for arrays, DICOM and NIfTI, MONAI's for pictures, ITK for everything else. A reader that knows the name is
-    tried before the others: MONAI itself tries a list of readers one after the other, and failures take time.
-    """
-
-    def __init__(self) -> None:
-        self.readers = (ArrayReader(), DicomReader(), PILReader(), NiftiReader())
-        self.other = ITKReader()
-
-    def verify_suffix(self, filename: Sequence[str | Path] | str | Path) -> bool:  # type: ignore[override]
-        """Always: what no other reader takes is ITK's."""
-        return True
-
-    def read(  # type: ignore[override]
-        self, data: Sequence[str | Path] | str | Path, **_: Any
-    ) -> tuple[ImageReader, Any]:
-        """The reader that could, and what it read.
-
-        Raises:
-            Exception: the first reader's, if none can.
-        """
-        errors: list[Exception] = []
-        for reader in (*sorted(self.readers, key=lambda reader: not reader.verify_suffix(data)), self.other):
-            try:
-                return reader, reader.read(data)
-            except Exception as error:  # every reader has its own kinds
-                errors.append(error)
-        raise errors[0]
-
-    def get_data(self, img: tuple[ImageReader, Any]) -> tuple[NDArray[Any], dict[str, Any]]:
-        """The array and its metadata."""
-        reader, content = img
-        return reader.get_data(content)
 
 
 class ToSliced(MapTransform):
@@ -94,39 +54,6 @@ class ToSliced(MapTransform):
         for key in self.key_iterator(result):
             result[key] = _upright(result[key], self.channels)
         return result
-
-
-def check_readable(items: Sequence[Mapping[str, Any]], *, progress: bool = True) -> dict[str, int]:
-    """Read every image once and hash it.
-
-    Args:
-        items: with ``image``.
-        progress: show a bar.
-
-    Returns:
-        The perceptual hash by path.
-
-    Raises:
-        UserError: naming the images that cannot be read.
-    """
-    hashes: dict[str, int] = {}
-    failed: list[str] = []
-    for item in with_bar(items, "reading images", progress):
-        path = str(item["image"])
-        try:
-            hashes[path] = perceptual_hash(read_grey(path))
-        except UserError:
-            raise
-        except Exception as error:  # every reader has its own kinds
-            reason = str(error).partition("\n")[0].replace(repr(path), "").replace(path, "").strip(" .:")
-            failed.append(f"{path} ({reason[:80] or type(error).__name__})")
-    if failed:
-        more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
-        raise UserError(
-            f"{len(failed)} of {len(items)} images cannot be read: {', '.join(failed[:3])}{more}: "
-            "repair or remove them, and their rows in the table."
-        )
-    return hashes
 
 
 def read_grey(path: str | Path) -> NDArray[np.float32]:

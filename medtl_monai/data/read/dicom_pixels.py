@@ -1,0 +1,237 @@
+"""Pixels of DICOM files: a frame without decoding the others, in the file's units, as a viewer shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...utils import UserError
+from .dicom_header import GROUPS, flat_tags, frames_of, reason_of, split_frame, tags_of
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+    from pydicom.uid import UID
+
+__all__ = ["as_shown", "each_frame", "read_frame"]
+
+Array = NDArray[Any]
+
+_GREY = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
+_VALUES = (0x00289145, 0x00289132)  # the macros Pixel Value Transformation and Frame VOI LUT
+_PIECE = 1 << 17  # pixels that are checked while they are in the processor's cache
+
+
+def read_frame(path: str | Path, index: int | None = None, *, rescale: bool = True, window: bool = False) -> Array:
+    """One frame as a viewer shows it, without decoding the others.
+
+    Args:
+        path: the file, or ``file#index``.
+        index: of the frame, from 0; not needed where there is one frame only.
+        rescale: to the file's units (HU in CT) by the Rescale Slope and Intercept, the frame's own where it has them,
+            or the Modality LUT; otherwise the stored values.
+        window: apply the first VOI LUT or window. The result spans the range that the stored values can have, in
+            the file's units.
+
+    Returns:
+        ``(H, W)``, or ``(H, W, 3)`` in RGB. MONOCHROME1 is turned round within the range that its Bits Stored allow (12
+        bits, unsigned: 4095 - value), never by the values that happen to be there, so that images stay comparable.
+        The stored type where no arithmetic is needed, else float32.
+
+    Raises:
+        UserError: no such file or frame, or pixels that cannot be decoded.
+    """
+    path, named = split_frame(path)
+    index = named if index is None else index
+    pixels, tags = decode(path, index)
+    return as_shown(pixels, flat_tags(tags, index or 0, _VALUES), rescale, window)
+
+
+def decode(path: str, index: int | None, *, every: bool = False) -> tuple[Array, Dataset]:
+    """Stored values of a frame, or of ``every`` frame, and the tags that explain them."""
+    import pydicom
+    from pydicom.pixels import pixel_array
+    from pydicom.tag import Tag
+
+    if not every and (plain := _plain(path)):
+        _check_index(path, index, frames_of(plain.tags))
+        if (pixels := plain.frame(index or 0)) is not None:
+            return pixels, plain.tags
+    tags = pydicom.Dataset()
+    frame = None if every else index or 0
+    try:
+        known: dict[str, Any] = {"ds_out": tags, "specific_tags": [Tag(tag) for tag in GROUPS], "index": frame}
+        array = pixel_array(path, decoding_plugin=_plugin(path), **known)
+    except Exception:  # no such frame, deflated, without a preamble: look at all of it
+        tags = tags_of(path)
+        if not every:
+            _check_index(path, index, frames_of(tags))
+        try:
+            tags = pydicom.dcmread(path, force=True)
+            tags.ensure_file_meta()
+            tags.file_meta.TransferSyntaxUID = tags.file_meta.get("TransferSyntaxUID") or _guessed_syntax(tags)
+            array = pixel_array(tags, index=frame)
+        except Exception as error:  # every decoder has its own kinds
+            raise UserError(_undecodable(path, tags, error)) from error
+    if not every:
+        _check_index(path, index, frames_of(tags))
+    return array.astype(array.dtype.newbyteorder("="), copy=False), tags
+
+
+@dataclass(frozen=True)
+class _Plain:
+    """Uncompressed grey pixels of a file, read straight from it: as pydicom gives them, but without its two copies.
+
+    Attributes:
+        path: the file.
+        tags: all of it but the pixels.
+        start: where the first frame begins, in bytes.
+        shape: rows and columns.
+        dtype: as stored.
+        limits: of the values that Bits Stored allow; ``None`` where all bits are in use.
+    """
+
+    path: str
+    tags: Dataset
+    start: int
+    shape: tuple[int, int]
+    dtype: np.dtype[Any]
+    limits: tuple[int, int] | None
+
+    def frame(self, index: int) -> Array | None:
+        """A frame; ``None`` where the file is cut off or bits beyond Bits Stored are in use."""
+        pixels = np.empty(self.shape, self.dtype)
+        flat = pixels.reshape(-1)
+        with open(self.path, "rb", buffering=0) as file:
+            file.seek(self.start + index * pixels.nbytes)
+            for at in range(0, flat.size, _PIECE):
+                piece = flat[at : at + _PIECE]
+                if file.readinto(piece.view(np.uint8).data) != piece.nbytes:
+                    return None
+                if self.limits and not self.limits[0] <= piece.min() <= piece.max() <= self.limits[1]:
+                    return None
+        return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+
+
+def _plain(path: str) -> _Plain | None:
+    """``None`` for a file of other pixels, or where something is wrong: pydicom reads it, or says why it cannot."""
+    import pydicom
+    from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+    try:
+        with open(path, "rb") as file:
+            tags = pydicom.dcmread(file, stop_before_pixels=True)
+            syntax, bits, stored = tags.file_meta.TransferSyntaxUID, tags.BitsAllocated, tags.BitsStored
+            grey = tags.SamplesPerPixel == 1 and tags.PhotometricInterpretation in _GREY
+            known = syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian) and bits in (8, 16)
+            if not (grey and known and 1 <= stored <= bits):
+                return None
+            begin = file.read(12 if syntax == ExplicitVRLittleEndian else 8)  # tag, VR and length, or tag and length
+            shape, signed = (tags.Rows, tags.Columns), tags.PixelRepresentation
+            size = frames_of(tags) * shape[0] * shape[1] * bits // 8
+            if begin[:4] != b"\xe0\x7f\x10\x00" or not 0 < size <= int.from_bytes(begin[-4:], "little") < 2**32 - 1:
+                return None
+            high = 2 ** (stored - 1) if signed else 2**stored
+            limits = (-high if signed else 0, high - 1) if stored < bits else None
+            return _Plain(path, tags, file.tell(), shape, np.dtype(f"<{'ui'[signed]}{bits // 8}"), limits)
+    except Exception:  # no preamble, tags missing
+        return None
+
+
+def each_frame(path: str, frames: int) -> Iterator[Array]:
+    """Stored values of each frame in the file's order; where the encoding allows it only one is in memory."""
+    from pydicom.pixels import iter_pixels
+
+    done, plain = 0, _plain(path)
+    while plain and done < frames and (pixels := plain.frame(done)) is not None:
+        yield pixels
+        done += 1
+    if done == frames:
+        return
+    try:
+        for index, pixels in enumerate(iter_pixels(path, decoding_plugin=_plugin(path))):
+            if index == done:
+                yield pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+                done += 1
+    except Exception:  # the reasons of decode, which names what it cannot read
+        rest, _ = decode(path, None, every=frames > 1)
+        yield from (rest if frames > 1 else rest[None])[done:]
+
+
+def _check_index(path: str, index: int | None, frames: int) -> None:
+    if not 0 <= (index or 0) < frames or (index is None and frames > 1):
+        wanted = "none is named" if index is None else f"there is no frame {index}"
+        raise UserError(f"{path} has {frames} frames, and {wanted}: give one from 0, as in {Path(path).name}#0.")
+
+
+def _undecodable(path: str, tags: Dataset, error: Exception) -> str:
+    from pydicom.pixels import get_decoder
+
+    syntax = tags.file_meta.get("TransferSyntaxUID")
+    try:
+        missing = not get_decoder(syntax).is_available
+    except NotImplementedError:
+        missing = False
+    hint = (
+        "install the decoders with pip install 'medtl_monai[dicom]'"
+        if missing
+        else "convert it to an uncompressed file"
+    )
+    about = f"{getattr(syntax, 'name', 'no transfer syntax')}, {tags.get('BitsStored', '?')} bits"
+    return f"{path}: unable to decode its pixels ({about}: {reason_of(error)}): {hint}, or leave it out."
+
+
+def _plugin(path: str) -> str:
+    """CharLS for JPEG-LS, where it is installed; pydicom's first choice, GDCM, is slower and takes twice the memory."""
+    from pydicom.filereader import read_file_meta_info
+    from pydicom.pixels import get_decoder
+    from pydicom.uid import JPEGLSTransferSyntaxes
+
+    syntax = read_file_meta_info(path).TransferSyntaxUID
+    fits = syntax in JPEGLSTransferSyntaxes and "pyjpegls" in get_decoder(syntax).available_plugins
+    return "pyjpegls" if fits else ""
+
+
+def _guessed_syntax(tags: Dataset) -> UID:
+    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+    implicit, little = tags.original_encoding
+    return ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+
+
+def as_shown(pixels: Array, frame: Dataset, rescale: bool, window: bool) -> Array:
+    """Stored values of one frame as :func:`read_frame` gives them."""
+    if frame.get("PhotometricInterpretation") == "PALETTE COLOR":
+        from pydicom.pixels import apply_color_lut
+
+        return apply_color_lut(pixels, frame)[..., :3]
+    return pixels if pixels.ndim == 3 else _in_units(pixels, frame, rescale, window)
+
+
+def _in_units(pixels: Array, frame: Dataset, rescale: bool, window: bool) -> Array:
+    from pydicom.pixels import apply_modality_lut, apply_voi_lut
+
+    bits = int(frame.get("BitsStored") or 8 * pixels.itemsize)
+    limits = np.array([-(2 ** (bits - 1)), 2 ** (bits - 1) - 1] if pixels.dtype.kind == "i" else [0, 2**bits - 1])
+    line = (frame.get("RescaleSlope"), frame.get("RescaleIntercept"))
+    table = frame.get("ModalityLUTSequence")
+    if (rescale or window) and (table or (None not in line and line != (1, 0))):
+        pixels = apply_modality_lut(pixels, frame)
+        limits = (
+            np.array([0, 2 ** table[0].LUTDescriptor[2] - 1]) if table else limits * float(line[0]) + float(line[1])
+        )
+    if window:
+        if frame.get("VOILUTSequence"):
+            limits = _table_limits(frame.VOILUTSequence)
+        pixels = apply_voi_lut(pixels, frame)
+    if frame.get("PhotometricInterpretation") == "MONOCHROME1":
+        pixels = limits.sum() - pixels.astype(np.float64)
+    return pixels.astype(np.float32) if pixels.dtype == np.float64 else pixels
+
+
+def _table_limits(tables: Sequence[Dataset]) -> Array:
+    return np.array([0, 2 ** tables[0].LUTDescriptor[2] - 1])
