@@ -12,6 +12,7 @@ from .levels import score_patients, suspicion
 from .masks import SaveMasks
 from .members import Ensemble, Member, cycle_length
 from .origin import follow, image_statistics, read_backbone
+from .pretrained import Transfer, fill, load_network, transfer
 from .processes import leave_processes
 from .rank import rank_weights, render_rank
 from .record import close_record, open_output, write_config
@@ -32,7 +33,6 @@ from .start import (
 )
 from .synthetic import images_of, write_synthetic
 from .target import SourceImages, TargetImages, target_images
-from .transfer import Transfer, fill, load_network, transfer
 
 __all__ = [
     "CacheFeatures",

@@ -33,7 +33,7 @@ from ..utils import UserError, first_process, write_json
 from ..weights import file_hash
 from .cases import Parts
 from .keys import DECIDED
-from .transfer import Transfer
+from .pretrained import Transfer
 from .workflow import running
 
 __all__ = ["circumstances", "close_record", "keep_log", "open_output", "write_config"]

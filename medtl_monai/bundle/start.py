@@ -20,7 +20,7 @@ from ..backbones import BACKBONES
 from ..model import Model
 from ..strategies import build
 from ..utils import UserError, first_process
-from ..weights import find
+from ..weights import find, kind_of
 from .describe import read_model
 from .keys import as_typed, check_keys, check_nested, check_values, given_keys, own_configuration
 from .memory import keep_freed_memory
@@ -109,7 +109,7 @@ def settle(config: dict[str, Any], base: Mapping[str, Any], given: set[str], wor
     made = build(strategy) if known else None
     _check_network(config)
     if config["weights"] != "none" and not (made is not None and made.from_scratch):
-        find(config["weights"])
+        kind_of(find(config["weights"]))
 
 
 def _take_network(config: dict[str, Any], base: Mapping[str, Any], given: set[str]) -> None:

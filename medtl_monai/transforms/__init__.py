@@ -12,6 +12,7 @@ from .presets import PRESETS, preset
 from .reference import ImageByImage, choose
 from .spatial import *  # noqa: F403
 from .spatial import __all__ as _spatial
+from .standardize import StandardizeImaged, standardized
 
 __all__ = [  # noqa: PLE0604
     "PRESETS",
@@ -23,9 +24,11 @@ __all__ = [  # noqa: PLE0604
     "MultiViewInferer",
     "Plan",
     "PrepareBatch",
+    "StandardizeImaged",
     "affine_matrices",
     "choose",
     "preset",
+    "standardized",
     "warp",
     *_spatial,
     *_intensity,
