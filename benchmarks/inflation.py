@@ -60,7 +60,7 @@ def photograph() -> Tensor:
 def network(weights: Path, spatial_dims: int, inflation: str = "centre") -> nn.Module:
     """MobileNetV2 with all its weights."""
     net = build("mobilenet_v2", spatial_dims=spatial_dims, num_classes=1000).eval()
-    load_weights(net, weights, inflation=inflation, min_coverage=1.0)
+    load_weights(net, weights, inflation=inflation)
     return net
 
 

@@ -539,7 +539,7 @@ MAP_HEAD = """# Map of the package
 Where to look first. Rendered from imports and docstrings by `make docs`; [How it is built](architecture.md) tells why.
 
 To follow a run from its beginning, open a bundle's `configs/train.json`: every `_target_` in it that begins with
-`medtl_monai` is in a module of this map. Then read [`bundle/transfer.py`](../medtl_monai/bundle/transfer.py), where
+`medtl_monai` is in a module of this map. Then read [`bundle/pretrained.py`](../medtl_monai/bundle/pretrained.py), where
 weights and strategy meet the network, and [`model.py`](../medtl_monai/model.py), which is what a run leaves.
 
 ## Layers

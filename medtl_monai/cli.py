@@ -111,10 +111,20 @@ def _add_weights(commands: Any) -> None:
     adapt.add_argument("--inflation", default="centre", choices=("centre", "mean", "acs"))
     adapt.add_argument("--resize_kernels", action="store_true", help="take convolutions with other kernel sizes")
     adapt.add_argument("--classes", nargs="+", help="names of the classes: known ones keep the source's rows")
+    adapt.add_argument("--source_classes", nargs="+", help="names of the source's rows; default: the catalogue's")
+    adapt.add_argument(
+        "--axes", help="order of the source's three axes, such as ZYX (default: the catalogue's, or XYZ)"
+    )
+    adapt.add_argument(
+        "--key_map", help="renames the source's weights: a known map, a JSON file, or 'pattern=replacement ...'"
+    )
+    adapt.add_argument(
+        "--allow_missing", nargs="+", default=[], metavar="NAME", help="modules or weights that may stay random"
+    )
+    adapt.add_argument("--layers", action="store_true", help="print what became of every weight")
     adapt.add_argument(
         "--option", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="of the network"
     )
-    adapt.add_argument("--min_coverage", type=float, default=0.9)
     adapt.add_argument("--half", action="store_true", help="store weights in 16 bits")
     adapt.set_defaults(run=_weights_adapt)
 
@@ -193,13 +203,16 @@ def _weights_adapt(options: argparse.Namespace) -> None:
         head=parts.head,
         encoder=parts.encoder,
         classes=classes,
+        source_classes=options.source_classes,
         inflation=options.inflation,
         resize_kernels=options.resize_kernels,
-        min_coverage=options.min_coverage,
+        axes=options.axes,
+        key_map=options.key_map,
+        allow_missing=options.allow_missing,
     )
     save_weights(network.state_dict(), options.output, half=options.half)
     report.save(options.output.with_suffix(".json"))
-    print(report)
+    print(report.by_layer() if options.layers else report)
 
 
 def _value(text: str) -> object:

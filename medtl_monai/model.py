@@ -22,9 +22,11 @@ from monai.transforms import (
     Invertd,
     KeepLargestConnectedComponentd,
     LoadImaged,
+    MapTransform,
     NormalizeIntensityd,
     RepeatChanneld,
     Resized,
+    ScaleIntensityRanged,
     ToTensord,
 )
 from numpy.typing import NDArray
@@ -47,7 +49,7 @@ from .data import (
 )
 from .inference import MultiViewInferer, SuspiciousPlaceInferer
 from .predictions import CASE_COLUMNS
-from .transforms import PrepareBatch
+from .transforms import PrepareBatch, StandardizeImaged
 from .utils import UserError
 from .variants import VARIANTS, apply
 
@@ -56,7 +58,7 @@ __all__ = ["IMAGES", "PREPARATION", "Model", "read_checkpoint"]
 IMAGES = ("slices", "breasts", "stacks")
 """What a case is: one 2D image; one of a breast, perhaps with the other side; a stack of slices with its mask."""
 
-PREPARATION = ("channels", "image_size", "percentiles", "crop", "mean", "std")
+PREPARATION = ("channels", "image_size", "percentiles", "window", "crop", "mean", "std", "standardize")
 """The fields that say how an image becomes what the network sees: who trains on takes them from the model before."""
 
 _TASKS = ("classification", "multilabel", "segmentation")
@@ -82,9 +84,11 @@ class Model:
         channels: of an image.
         image_size: side of the square that an image becomes, in pixels.
         percentiles: of an image's values that become 0 and 1.
+        window: values that become 0 and 1 instead, such as -1000 and 200 HU, whatever the image; ``None``: percentiles.
         crop: side of the middle square of a stack's slices that is used, as a share of the shorter side.
         mean: subtracted from each channel of an image in [0, 1].
         std: then divides it.
+        standardize: before that, each image gets mean 0 and standard deviation 1 of its own, channel by channel.
         structures: of a segmentation, each one's value in the masks that it writes.
         compare_sides: a breast is judged by how it differs from the other one.
         crop_size: side in pixels of the windows by which a breast is judged; ``None``: as a whole.
@@ -112,6 +116,8 @@ class Model:
     dimensions: int = 2
     channels: int = 1
     percentiles: Sequence[float] = (0.0, 99.9)
+    window: Sequence[float] | None = None
+    standardize: bool = False
     crop: float = 1.0
     structures: Mapping[str, int] = field(default_factory=dict)
     compare_sides: bool = False
@@ -262,7 +268,7 @@ class Model:
         else:
             steps += [self._scale("image"), Resized("image", spatial_size=side)]
         if part == "predict":
-            return [*steps, self._normalize("image")]
+            return [*steps, *self._normalize("image")]
         return [*steps, ToTensord("label", track_meta=False, allow_missing_keys=True)]
 
     def _breasts(self, part: str, lesions: bool) -> list[Any]:
@@ -275,7 +281,7 @@ class Model:
             self._scale(**sides),
         ]
         if part == "predict":
-            steps.append(self._normalize(**sides))
+            steps += self._normalize(**sides)
         if part != "train":
             return [*steps, JoinSidesd("image", compare=self.compare_sides)]
         steps.append(JoinSidesd("image", compare=self.takes_pairs))
@@ -300,17 +306,21 @@ class Model:
             self._scale("image"),
             CentreSquared(square, share=self.crop),
             Resized(square, spatial_size=size, mode=mode),
-            *([*repeated, self._normalize("image")] if part == "predict" else []),
+            *([*repeated, *self._normalize("image")] if part == "predict" else []),
         ]
 
-    def _scale(self, keys: Any, **more: Any) -> ScalePercentilesd:
+    def _scale(self, keys: Any, **more: Any) -> MapTransform:
+        if self.window is not None:
+            low, high = self.window
+            return ScaleIntensityRanged(keys, a_min=low, a_max=high, b_min=0.0, b_max=1.0, clip=True, **more)
         lower, upper = self.percentiles
         return ScalePercentilesd(keys, lower=lower, upper=upper, **more)
 
-    def _normalize(self, keys: Any, **more: Any) -> NormalizeIntensityd:
+    def _normalize(self, keys: Any, **more: Any) -> list[Any]:
+        own = [StandardizeImaged(keys, dimensions=self.dimensions, **more)] if self.standardize else []
         mean: Any = list(self.mean)
         std: Any = list(self.std)
-        return NormalizeIntensityd(keys, subtrahend=mean, divisor=std, channel_wise=True, **more)
+        return [*own, NormalizeIntensityd(keys, subtrahend=mean, divisor=std, channel_wise=True, **more)]
 
     def prepare_batch(self, augment: nn.Module | None = None, mix: nn.Module | None = None) -> PrepareBatch:
         """MONAI's ``prepare_batch``: it augments and normalizes on the device what ``preparation`` gave.
@@ -320,7 +330,8 @@ class Model:
         """
         if self.lesion_map and mix is not None:
             raise UserError("lesion_map and mix exclude each other, maps cannot be mixed: leave one of them out.")
-        return PrepareBatch(list(self.mean), list(self.std), augment=augment, mix=mix)
+        own: dict[str, Any] = {"standardize": self.standardize, "dimensions": self.dimensions}
+        return PrepareBatch(list(self.mean), list(self.std), augment=augment, mix=mix, **own)
 
     # ---- how the network is run, and its output read
 
@@ -485,6 +496,11 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "dimensions": _whole(1, 3),
     "channels": _whole(1, 1024),
     "percentiles": (_are_percentiles, "two numbers, 0 <= lower < upper <= 100"),
+    "window": (
+        lambda v: v is None or (_are_numbers(v) and len(v) == 2 and v[0] < v[1]),
+        "two values of images, the lower first, such as [-1000, 200]",
+    ),
+    "standardize": _SWITCH,
     "crop": (lambda v: _is_number(v) and 0 < v <= 1, "a number above 0 and at most 1"),
     "structures": (
         lambda v: isinstance(v, Mapping) and all(_whole(1, 2**16)[0](value) for value in v.values()),
@@ -521,6 +537,10 @@ def _check(model: Model) -> None:
 def _check_breasts(model: Model) -> None:
     if model.lesion_map and model.crop_size is not None:
         raise UserError("crop_size and lesion_map exclude each other: leave one of them out.")
+    if model.standardize and model.crop_size is not None:
+        raise UserError(
+            "standardize and crop_size exclude each other, a window's values are not its image's: leave one."
+        )
     if model.images != "breasts" and (model.compare_sides or model.lesion_map or model.crop_size is not None):
         raise UserError("compare_sides, crop_size and lesion_map are for images of breasts.")
 

@@ -23,6 +23,7 @@ from .levels import score_patients, suspicion
 from .masks import SaveMasks
 from .members import Ensemble, Member, cycle_length
 from .origin import follow, image_statistics, read_backbone
+from .pretrained import Transfer, fill, load_network, transfer
 from .processes import leave_processes
 from .rank import rank_weights, render_rank
 from .record import close_record, configuration, open_output
@@ -33,7 +34,6 @@ from .segmentation import SegmentationReport, segment
 from .stacks import middle_share, read_stacks, structure_values, unmasked
 from .synthetic import images_of, write_synthetic
 from .target import SourceImages, TargetImages, target_images
-from .transfer import Transfer, fill, load_network, transfer
 
 __all__ = [
     "CacheFeatures",

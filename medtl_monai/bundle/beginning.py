@@ -18,7 +18,7 @@ from ..backbones import BACKBONES
 from ..model import Model
 from ..strategies import Strategy, build
 from ..utils import UserError, first_process
-from ..weights import find
+from ..weights import find, kind_of
 from .describe import read_model
 from .folder import is_finished, last_checkpoint
 from .keys import as_typed, check_keys, check_nested, check_values, given_keys, own_configuration
@@ -107,7 +107,7 @@ def settle(config: dict[str, Any], base: Mapping[str, Any], given: set[str], wor
     made = _strategy(config["strategy"])
     _check_network(config)
     if config["weights"] != "none" and not (made is not None and made.from_scratch):
-        find(config["weights"])
+        kind_of(find(config["weights"]))
 
 
 def _strategy(strategy: Any) -> Strategy | None:

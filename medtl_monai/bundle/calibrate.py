@@ -14,8 +14,8 @@ from ..backbones import anatomy
 from ..calibration import fit_calibration, fold_into_head
 from ..model import Model, read_checkpoint
 from ..utils import UserError, first_process, write_torch
+from .pretrained import load_network
 from .report import predict
-from .transfer import load_network
 
 __all__ = ["Calibration"]
 

@@ -16,7 +16,7 @@ from ..strategies import Strategy, describe
 from ..utils import UserError
 from .choose import wants_boxes
 from .domains import named_domains
-from .origin import image_statistics, read_backbone, weights_hash
+from .origin import image_statistics, read_backbone, standardizes, weights_hash
 
 __all__ = ["new_model", "read_model", "scoring_inferer", "training_preparation"]
 
@@ -32,6 +32,7 @@ def new_model(
     channels: int = 1,
     mean: Any = None,
     std: Any = None,
+    standardize: bool | None = None,
     structures: Mapping[str, int] | None = None,
     **settings: Any,
 ) -> Model:
@@ -47,6 +48,7 @@ def new_model(
         channels: of an image.
         mean: of each channel, instead of what the weights say; one number for all.
         std: likewise.
+        standardize: each image on its own, before that; default: as the weights say, where they say mean and std.
         structures: of a segmentation, value in the masks by name.
         settings: further fields of the model.
 
@@ -54,6 +56,8 @@ def new_model(
         UserError: a value that does not fit.
     """
     found = image_statistics(weights, channels)
+    if standardize is None:
+        standardize = mean is None and std is None and standardizes(weights)
     return Model(
         task=cases.task,
         classes=list(cases.classes) if structures is None else ["background", *structures],
@@ -63,6 +67,7 @@ def new_model(
         channels=channels,
         mean=found["mean"] if mean is None else _each(mean, channels),
         std=found["std"] if std is None else _each(std, channels),
+        standardize=standardize,
         origin={
             "weights": weights or "none",
             "weights_sha256": weights_hash(weights),

@@ -64,7 +64,7 @@ TEXTS = (
         "table",
     ),
     *("image_column", "label_column", "patient_column", "box_mode", "backbone", "weights", "strategy", "transforms"),
-    *("loss_name", "device", "amp_dtype", "cache_dtype", "part", "domain", "runtime", "voting"),
+    *("loss_name", "axes", "device", "amp_dtype", "cache_dtype", "part", "domain", "runtime", "voting"),
 )
 """Keys whose values are text, whatever MONAI's command line makes of them."""
 

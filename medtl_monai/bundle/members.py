@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..model import Model
 from ..utils import UserError
-from .transfer import load_network
+from .pretrained import load_network
 
 __all__ = ["Ensemble", "Member", "cycle_length"]
 

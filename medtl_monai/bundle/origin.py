@@ -13,7 +13,15 @@ from ..model import PREPARATION, Model, read_checkpoint
 from ..utils import UserError
 from ..weights import SOURCES, Source, file_hash, find, local, lookup, recognize
 
-__all__ = ["backbone_of", "follow", "image_statistics", "read_backbone", "weights_hash"]
+__all__ = [
+    "backbone_of",
+    "class_names",
+    "follow",
+    "image_statistics",
+    "read_backbone",
+    "standardizes",
+    "weights_hash",
+]
 
 _log = logging.getLogger("medtl_monai")
 
@@ -64,6 +72,16 @@ def follow(config: MutableMapping[str, Any], given: Collection[str]) -> None:
         config["weights"] = _weights_for(backbone)
     if before is not None:
         _keep_preparation(config, given, before)
+    else:
+        _take_window(config, given)
+
+
+def _take_window(config: MutableMapping[str, Any], given: Collection[str]) -> None:
+    """The fixed values that images of these weights were scaled by, unless the user says how they are."""
+    source = _entry(config["weights"])
+    if source is not None and source.window is not None and not {"window", "percentiles"} & set(given):
+        config["window"] = list(source.window)
+        _log.info(f"window {config['window']}, as the weights saw images")
 
 
 def _take(
@@ -121,19 +139,26 @@ def _weights_for(backbone: str | Mapping[str, Any]) -> str:
 
 def _keep_preparation(config: MutableMapping[str, Any], given: Collection[str], before: Model) -> None:
     for key in PREPARATION:
-        if key == "crop" and before.images != "stacks":  # only these are cropped
-            continue
-        theirs, ours = getattr(before, key), config.get(key)
-        theirs = list(theirs) if isinstance(theirs, (list, tuple)) else theirs
-        other_channels = isinstance(theirs, list) and key != "percentiles" and len(theirs) != config["channels"]
-        if key not in config or ours == theirs or other_channels:
-            continue
-        if key in given:
-            _log.info(f"{key} {ours} as given; the run that the weights are of had {theirs}")
-            continue
-        default = f"; by default {ours}" if not isinstance(ours, Mapping) and ours is not None else ""
-        _log.info(f"{key} {theirs}, as in the run that the weights are of{default}")
-        config[key] = theirs
+        if key in config and _concerns(key, given, before):
+            _keep(config, given, key, getattr(before, key))
+
+
+def _concerns(key: str, given: Collection[str], before: Model) -> bool:
+    """Whether the run before says something of ``key``: only stacks are cropped, and percentiles rule out a window."""
+    return not (key == "crop" and before.images != "stacks") and not (key == "window" and "percentiles" in given)
+
+
+def _keep(config: MutableMapping[str, Any], given: Collection[str], key: str, value: Any) -> None:
+    theirs, ours = list(value) if isinstance(value, (list, tuple)) else value, config[key]
+    other_channels = key in ("mean", "std") and len(theirs) != config["channels"]
+    if ours == theirs or not (ours or theirs) or other_channels:
+        return
+    if key in given:
+        _log.info(f"{key} {ours} as given; the run that the weights are of had {theirs}")
+        return
+    default = f"; by default {ours}" if not isinstance(ours, Mapping) and ours is not None else ""
+    _log.info(f"{key} {theirs}, as in the run that the weights are of{default}")
+    config[key] = theirs
 
 
 def backbone_of(name: str) -> str:
@@ -147,6 +172,13 @@ def image_statistics(weights: str | None, channels: int) -> dict[str, list[float
 
     A file is known by its hash, or by what a run of this package wrote into it. Otherwise both are 0.5, which maps
     images to ``[-1, 1]``.
+
+    Args:
+        weights: a name of the catalogue, a file, or ``none``.
+        channels: of an image.
+
+    Raises:
+        UserError: no such weights, or the run's file says what no training writes.
     """
     source = _entry(weights)
     if source is not None:
@@ -158,6 +190,18 @@ def image_statistics(weights: str | None, channels: int) -> dict[str, list[float
     if weights not in (None, "none"):
         _log.warning(f"{weights} does not say how its images were scaled: mean and std are 0.5, unless you give them")
     return {"mean": [0.5] * channels, "std": [0.5] * channels}
+
+
+def standardizes(weights: str | None) -> bool:
+    """Whether the source's network saw each image standardized on its own."""
+    source, before = _entry(weights), _model_of(weights)
+    return source.standardizes if source is not None else before is not None and before.standardize
+
+
+def class_names(weights: str | None) -> list[str]:
+    """Names of the rows of the source's head, empty where a row was never trained; none where nothing says them."""
+    source, before = _entry(weights), _model_of(weights)
+    return list(source.classes if source is not None else before.classes if before is not None else ())
 
 
 def weights_hash(weights: str | None) -> str | None:
@@ -183,14 +227,11 @@ def _entry(weights: str | None) -> Source | None:
 
 def _model_of(weights: str | None) -> Model | None:
     """What a run of this package says of its weights; ``None`` for all others."""
-    if weights in (None, "none") or weights in SOURCES or Path(weights).suffix in (".safetensors", ".onnx"):
-        return None
-    if not Path(weights).is_file():
+    if weights in (None, "none") or weights in SOURCES or not Path(weights).is_file():
         return None
     try:
-        content = read_checkpoint(weights)
-    except UserError:  # of another trainer: the loader says what it makes of it
+        told = "about" in read_checkpoint(weights)
+    except UserError:  # of another trainer, or in another format: the loader says what it makes of it
         return None
-    if "about" in content:
-        return Model.from_dict(content["about"])
-    return Model.read(weights) if Path(weights).with_name("model.json").is_file() else None
+    beside = Path(weights).with_suffix(".json")
+    return Model.read(weights) if told or (beside.name == "model.json" and beside.is_file()) else None

@@ -67,10 +67,7 @@ def rank_weights(
             f"the labels are for {cases.task}, and networks are ranked by one class an image: give --label_column."
         )
     check_values({"image_size": image_size})
-    here = [source.name for source in SOURCES.values() if source.spatial_dims == 2 and local(source)]
-    sources = [lookup(name) for name in dict.fromkeys(weights or here)]
-    if not sources:
-        raise UserError("there are no pretrained weights on this machine: name some of the catalogue with --weights.")
+    sources = _sources(weights)
     items = [item for item in cases.items if item.get("split") != "test"]
     labels, patients = [item["label"] for item in items], [str(item["patient"]) for item in items]
     folds, networks = fold_patients(items, seed=seed, classes=cases.classes), []
@@ -87,8 +84,21 @@ def rank_weights(
         "test_images_left_out": len(cases.items) - len(items),
         "folds": max(folds) + 1,
         "seed": seed,
-        "networks": sorted(networks, key=lambda network: -(network["controls"]["linear_probe_auc"]["value"] or 0)),
+        "networks": sorted(networks, key=_probe, reverse=True),
     }
+
+
+def _sources(weights: Sequence[str] | None) -> list[Source]:
+    """The catalogue's entries of these names, each once; of none those for 2D images that are on this machine."""
+    here = [source.name for source in SOURCES.values() if source.spatial_dims == 2 and local(source)]
+    sources = [lookup(name) for name in dict.fromkeys(weights or here)]
+    if not sources:
+        raise UserError("there are no pretrained weights on this machine: name some of the catalogue with --weights.")
+    return sources
+
+
+def _probe(network: Mapping[str, Any]) -> float:
+    return network["controls"]["linear_probe_auc"]["value"] or 0.0
 
 
 def _outputs(
@@ -109,6 +119,8 @@ def _outputs(
         variant=dict(source.options),
         channels=channels,
         image_size=image_size,
+        window=source.window,
+        standardize=source.standardizes,
         **statistics,
     )
     network = model.network()

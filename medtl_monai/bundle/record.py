@@ -34,7 +34,7 @@ from ..weights import file_hash
 from .cases import Parts
 from .folder import claim, release
 from .keys import DECIDED
-from .transfer import Transfer
+from .pretrained import Transfer
 from .workflow import running
 
 __all__ = ["begin_record", "circumstances", "close_record", "configuration", "open_output"]

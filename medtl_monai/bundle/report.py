@@ -22,8 +22,8 @@ from ..predictions import class_name, relative, write_predictions
 from ..utils import first_process, with_bar, write_json, write_torch
 from .domains import tell_domains
 from .handlers import History
+from .pretrained import load_network
 from .record import circumstances, close_record
-from .transfer import load_network
 
 __all__ = ["Predicted", "Report", "data_format", "install_model", "predict"]
 

@@ -11,6 +11,7 @@ from .presets import PRESETS, preset
 from .reference import ImageByImage, choose
 from .spatial import *  # noqa: F403
 from .spatial import __all__ as _spatial
+from .standardize import StandardizeImaged, standardized
 
 __all__ = [  # noqa: PLE0604
     "PRESETS",
@@ -21,9 +22,11 @@ __all__ = [  # noqa: PLE0604
     "MixBatch",
     "Plan",
     "PrepareBatch",
+    "StandardizeImaged",
     "affine_matrices",
     "choose",
     "preset",
+    "standardized",
     "warp",
     *_spatial,
     *_intensity,

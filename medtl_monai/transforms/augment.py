@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..utils import UserError
 from . import effects, geometry
 from .effects import _each
+from .standardize import standardized
 
 __all__ = ["AugmentBatch", "PrepareBatch", "affine_matrices", "pixel_matrices", "warp"]
 
@@ -204,6 +205,8 @@ class PrepareBatch:
         std: divides each channel.
         augment: a module for a batch of images, and with masks or a map ``lesion`` for both, or ``None``.
         mix: a module for a batch of images and labels, such as :class:`~medtl_monai.transforms.MixBatch`, or ``None``.
+        standardize: first give each image mean 0 and standard deviation 1 of its own (:func:`standardized`).
+        dimensions: of an image; further axes are of its slices, each of which is then standardized on its own.
 
     Called with ``(batch, device, non_blocking)``, it returns ``(image, label)``; the label is ``None`` where the batch
     has none. Labels of the images' shape (masks) are augmented with them, and so is a map ``lesion`` ``(B, 1, H, W)``
@@ -212,9 +215,17 @@ class PrepareBatch:
     """
 
     def __init__(
-        self, mean: list[float], std: list[float], augment: nn.Module | None = None, mix: nn.Module | None = None
+        self,
+        mean: list[float],
+        std: list[float],
+        augment: nn.Module | None = None,
+        mix: nn.Module | None = None,
+        *,
+        standardize: bool = False,
+        dimensions: int = 2,
     ) -> None:
         self.mean, self.std, self.augment, self.mix = torch.tensor(mean), torch.tensor(std), augment, mix
+        self.standardize, self.dimensions = standardize, dimensions
 
     def __call__(
         self,
@@ -240,6 +251,8 @@ class PrepareBatch:
         if lesion is not None:
             batch["lesion"] = lesion
         shape = (-1,) + (1,) * (image.ndim - 2)
+        if self.standardize:
+            image = standardized(image, range(2, 2 + self.dimensions))
         image = (image - self.mean.to(image).view(shape)) / self.std.to(image).view(shape)
         if image.ndim == 4:
             image = image.contiguous(memory_format=torch.channels_last)

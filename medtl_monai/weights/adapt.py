@@ -10,7 +10,16 @@ from torch import Tensor
 
 from ..utils import UserError
 
-__all__ = ["Inflation", "adapt_channels", "flatten_axes", "inflate", "map_rows", "match_classes", "resize_kernel"]
+__all__ = [
+    "Inflation",
+    "adapt_channels",
+    "flatten_axes",
+    "inflate",
+    "map_rows",
+    "match_classes",
+    "resize_kernel",
+    "turn_axes",
+]
 
 Inflation = Literal["mean", "centre", "acs"]
 
@@ -87,6 +96,29 @@ def flatten_axes(weight: Tensor, spatial_dims: int) -> Tensor:
     return weight.sum(tuple(range(2, weight.ndim - spatial_dims))) if weight.ndim - 2 > spatial_dims else weight
 
 
+def turn_axes(weight: Tensor, axes: str, wanted: str = "XYZ") -> Tensor:
+    """Kernels ``(out, in, *kernel)`` of three axes in another order: the same function of a volume turned alike.
+
+    A network ``f`` that takes volumes of the order ``axes`` and its turned twin ``g`` agree:
+    ``g(x) == f(x.permute(...))`` for volumes ``x`` of the order ``wanted``. Weights of fewer axes stay as they are.
+
+    Args:
+        weight: of a layer.
+        axes: the source's order, such as ``ZXY``.
+        wanted: the order here.
+
+    Raises:
+        UserError: ``axes`` is no order of X, Y and Z.
+
+    Example:
+        >>> turn_axes(torch.zeros(8, 1, 1, 5, 7), "ZXY").shape
+        torch.Size([8, 1, 5, 7, 1])
+    """
+    if sorted(axes) != ["X", "Y", "Z"]:
+        raise UserError(f"axes must be X, Y and Z in the order of the weights' kernels, such as ZYX, got {axes!r}.")
+    return weight.permute(0, 1, *(2 + axes.index(axis) for axis in wanted)) if weight.ndim == 5 else weight
+
+
 def resize_kernel(weight: Tensor, size: Sequence[int]) -> Tensor:
     """Kernels ``(out, in, *kernel)`` with axes of another ``size``.
 
@@ -117,11 +149,13 @@ def resize_kernel(weight: Tensor, size: Sequence[int]) -> Tensor:
 def match_classes(here: Sequence[str], source: Sequence[str]) -> dict[int, int]:
     """Row here to row of the source for classes of the same name; case, spaces, hyphens and underscores do not count.
 
+    A row of the source without a name was never trained, and is no class's.
+
     Example:
         >>> match_classes(["normal", "pleural thickening"], ["Edema", "Pleural_Thickening"])
         {1: 1}
     """
-    rows = {_plain(name): i for i, name in enumerate(source)}
+    rows = {_plain(name): i for i, name in enumerate(source) if name}
     return {i: rows[_plain(name)] for i, name in enumerate(here) if _plain(name) in rows}
 
 

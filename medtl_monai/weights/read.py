@@ -12,10 +12,16 @@ from torch import Tensor
 
 from ..utils import UserError
 from .inert import Shell, load_inert, load_program
+from .kinds import kind_of
 
 __all__ = ["read_weights"]
 
-_WRAPPERS = ("state_dict", "model", "network", "model_state_dict", "net", "model_state")
+_WRAPPERS = (
+    *("state_dict_ema", "model_ema"),  # timm: of both, its own loader takes the average
+    *("state_dict", "model", "network", "model_state_dict", "net", "model_state"),
+    *("network_weights", "teacher", "module"),  # nnU-Net, DINO, SparK
+)
+_NO_WEIGHTS = ("optim", "sched", "scaler")  # of the training's state
 _PREFIXES = ("module.", "_orig_mod.")
 
 
@@ -23,32 +29,30 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a weight file by name.
 
     - ``.pt``, ``.pth``, ``.ckpt``, ``.bin``: a state_dict. A wrapper around it (``state_dict``, a MONAI bundle's
-      ``model`` ...) and the prefixes of ``DataParallel`` and ``torch.compile`` are taken off.
+      ``model``, DINO's ``teacher`` ...) and the prefixes of ``DataParallel`` and ``torch.compile`` are taken off; of
+      several networks under other names, these become a prefix.
     - The same with other Python objects, or a whole pickled network: the tensors are taken and every other object stays
       an empty shell (:mod:`.inert`).
     - A TorchScript archive: likewise, without its code.
     - ``.safetensors`` and ``.onnx`` (initializers), with the extras of the same names.
 
-    Nothing in a file is ever run.
+    The format is told by the first bytes, whatever the name ends in. Nothing in a file is ever run.
+
+    Returns:
+        Tensors of any shape, in the file's order, on the CPU.
 
     Raises:
-        UserError: the file is missing, cut short, a web page, holds no tensors by name, or its reader is not installed.
+        UserError: the file is missing, cut short, something else (a web page, a pointer of git-lfs, a file of Keras or
+            NumPy, an archive), holds no tensors by name, or its reader is not installed.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"there is no weight file {path}: check the path.")
-    with path.open("rb") as file:
-        start = file.read(512).lstrip().lower()
-    if not start:
-        raise UserError(f"{path} is empty: download it again.")
-    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise UserError(f"{path} is a web page, not a weight file: download the file itself, not the page about it.")
-    reader = _READERS.get(path.suffix.lower(), _read_torch)
+    kind = kind_of(path)
     try:
-        content = reader(path)
+        content = _READERS[kind](path)
     except ModuleNotFoundError as error:
-        extra = path.suffix.lower()[1:]
-        raise UserError(f"{path} needs {error.name}: run `pip install 'medtl_monai[{extra}]'`.") from error
+        raise UserError(f"{path} needs {error.name}: run `pip install 'medtl_monai[{kind}]'`.") from error
     except Exception as error:  # damaged files make torch raise nearly anything
         raise UserError(f"{path} {_fault(error)}.") from error
     tensors = _tensors(content)
@@ -88,7 +92,7 @@ def _read_onnx(path: Path) -> dict[str, Tensor]:
     }
 
 
-_READERS = {".safetensors": _read_safetensors, ".onnx": _read_onnx}
+_READERS = {"torch": _read_torch, "safetensors": _read_safetensors, "onnx": _read_onnx}
 
 
 def _has_objects(error: Exception) -> bool:
@@ -111,9 +115,23 @@ def _tensors(content: Any) -> dict[str, Tensor]:
     if not isinstance(content, Mapping):
         return {}
     for wrapper in _WRAPPERS:
-        if isinstance(content.get(wrapper), (Mapping, Shell)):
-            return _tensors(content[wrapper])
-    return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+        if tensors := _tensors(content.get(wrapper)):
+            return tensors
+    return _nested(content)
+
+
+def _nested(content: Mapping[Any, Any], prefix: str = "") -> dict[str, Tensor]:
+    """The tensors, and those of dictionaries and networks inside by their names; not those of an optimizer."""
+    found: dict[str, Tensor] = {}
+    for name, value in content.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, Tensor):
+            found[key] = value
+        elif isinstance(value, Shell):
+            found.update(value.tensors(f"{key}."))
+        elif isinstance(value, Mapping) and not any(word in str(name).lower() for word in _NO_WEIGHTS):
+            found.update(_nested(value, f"{key}."))
+    return found
 
 
 def _strip(name: str) -> str:

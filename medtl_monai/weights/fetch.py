@@ -8,6 +8,7 @@ import os
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -63,24 +64,32 @@ def _fetch(url: str, part: Path) -> None:
         error.close()
         if error.code != 416 or not have:
             raise
-        if error.headers.get("Content-Range", "").endswith(f"/{have}"):  # the part was whole already
-            return
+        _keep_whole(part, have, error)
+        return
+    with answer:
+        _receive(answer, part, have if answer.status == 206 else 0)
+
+
+def _keep_whole(part: Path, have: int, error: urllib.error.HTTPError) -> None:
+    """The server has nothing to add: either the part was whole already, or it is of another file."""
+    if not error.headers.get("Content-Range", "").endswith(f"/{have}"):
         part.unlink()
         raise OSError("the part that was kept is of another file; call again to start anew") from error
-    with answer:
-        resumed = answer.status == 206
-        have = have if resumed else 0
-        total = int(answer.headers.get("Content-Length", 0)) + have or None
-        with (
-            part.open("ab" if resumed else "wb") as file,
-            tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=f"downloading {part.stem}") as bar,
-        ):
-            while chunk := answer.read(_CHUNK):
-                file.write(chunk)
-                bar.update(len(chunk))
-        if total is not None and part.stat().st_size < total:
-            size = part.stat().st_size
-            raise OSError(f"the connection was cut after {size:,} of {total:,} bytes; call again to go on")
+
+
+def _receive(answer: Any, part: Path, have: int) -> None:
+    """Write the answer behind the first ``have`` bytes of the part."""
+    total = int(answer.headers.get("Content-Length", 0)) + have or None
+    with (
+        part.open("ab" if have else "wb") as file,
+        tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=f"downloading {part.stem}") as bar,
+    ):
+        while chunk := answer.read(_CHUNK):
+            file.write(chunk)
+            bar.update(len(chunk))
+    size = part.stat().st_size
+    if total is not None and size < total:
+        raise OSError(f"the connection was cut after {size:,} of {total:,} bytes; call again to go on")
 
 
 def _instead(path: Path) -> str:

@@ -17,7 +17,8 @@ from ..model import Model, read_checkpoint
 from ..strategies import Chain, Context, Strategy, Target, describe
 from ..utils import UserError
 from ..variants import domains_of
-from ..weights import LoadReport, load_weights, source_head
+from ..weights import KeyMap, LoadReport, load_weights, source_head
+from .origin import class_names as rows_of
 
 __all__ = ["Transfer", "fill", "load_network", "transfer"]
 
@@ -38,10 +39,14 @@ def transfer(
     weights: str | None,
     *,
     device: torch.device | str,
-    min_coverage: float = 0.9,
     task: str = "classification",
     items: Sequence[Mapping[str, Any]] = (),
     classes: int = 0,
+    class_names: Sequence[str] = (),
+    source_classes: Sequence[str] | None = None,
+    axes: str | None = None,
+    key_map: KeyMap | None = None,
+    allow_missing: Sequence[str] = (),
     source: Iterable[Tensor] | None = None,
     target: Target | None = None,
     cache_features: str | None = None,
@@ -53,10 +58,15 @@ def transfer(
         strategy: what decides how the network learns.
         weights: a name of the catalogue, a file, or ``none``.
         device: where the training runs.
-        min_coverage: least share of the backbone's elements that the source must fill.
         task: ``classification``, ``multilabel`` or ``segmentation``.
         items: of the training part, for strategies that look at labels, weights or domains.
         classes: how many there are.
+        class_names: of the head's rows: those that the source names, too, are taken from it, and no others; none given:
+            a head of as many rows is.
+        source_classes: names of the source's rows; default: what the catalogue or the run says that it is of.
+        axes: order of the source's three axes, such as ``ZYX``; default: the catalogue's.
+        key_map: renames the source's weights (:func:`medtl_monai.weights.read_rules`).
+        allow_missing: modules or weights that may stay random.
         source: the training images in batches, in the order of ``items``, for strategies that compare them.
         target: images without labels, for strategies that use them.
         cache_features: where features of ``source`` and ``target`` are kept: ``memory`` or a folder.
@@ -69,21 +79,20 @@ def transfer(
         raise UserError("norm domain: images in target_dir are of no known domain: leave it out, or take another norm.")
     origin = "none" if strategy.from_scratch or weights is None else weights
     parts = list(strategy) if isinstance(strategy, Chain) else [strategy]
-    needing = [type(part).__name__ for part in parts if part.needs_source]
-    if origin == "none" and needing:
-        raise UserError(
-            f"{' and '.join(needing)} needs pretrained weights, and weights is none: give weights or finetune."
-        )
     where = anatomy(network)
-    heads = any("source_head" in part.needs for part in parts)
-    head = source_head(network, origin, head=where.head) if heads else None
-    labels, weight, domain, boxes = (_column(items, key) for key in ("label", "weight", "domain", "box"))
-    boxes = boxes if any(len(box) for box in boxes) else []
-    context = Context(labels, classes, target, head, task, source, weight, domain, boxes)
-    if cache_features is not None:
-        context = replace(context, extract=lambda network, images: images.features(network, cache_features))
-    strategy.bind(context)
-    report = load_weights(network, origin, head=where.head, encoder=where.encoder, min_coverage=min_coverage)
+    _check_needs(parts, origin)
+    head = _source_head(parts, network, origin, where.head, key_map)
+    strategy.bind(_context(items, classes, target, head, task, source, cache_features))
+    report = load_weights(
+        network,
+        origin,
+        head=where.head,
+        encoder=where.encoder,
+        **_same_rows(origin, class_names, source_classes),
+        axes=axes,
+        key_map=key_map,
+        allow_missing=allow_missing,
+    )
     _log.info(f"weights\n{report}")
     layout: dict[str, Any] = {"memory_format": torch.channels_last} if _is_2d(network) else {}
     network = strategy.prepare(network.to(device, **layout))
@@ -91,6 +100,48 @@ def transfer(
     total = sum(p.numel() for p in network.parameters())
     _log.info(f"strategy {describe(strategy)}: {trained:,} of {total:,} parameters trained")
     return Transfer(network, report)
+
+
+def _check_needs(parts: Sequence[Strategy], origin: Any) -> None:
+    needing = [type(part).__name__ for part in parts if part.needs_source]
+    if needing and origin == "none":
+        raise UserError(
+            f"{' and '.join(needing)} needs pretrained weights, and weights is none: give weights or finetune."
+        )
+
+
+def _source_head(
+    parts: Sequence[Strategy], network: nn.Module, origin: Any, head: str, key_map: KeyMap | None
+) -> nn.Linear | None:
+    """The source's own last layer, where a strategy looks at it."""
+    if not any("source_head" in part.needs for part in parts):
+        return None
+    return source_head(network, origin, head=head, key_map=key_map)
+
+
+def _context(
+    items: Sequence[Mapping[str, Any]],
+    classes: int,
+    target: Target | None,
+    head: nn.Linear | None,
+    task: str,
+    source: Iterable[Tensor] | None,
+    cache_features: str | None,
+) -> Context:
+    labels, weight, domain, boxes = (_column(items, key) for key in ("label", "weight", "domain", "box"))
+    boxes = boxes if any(len(box) for box in boxes) else []
+    context = Context(labels, classes, target, head, task, source, weight, domain, boxes)
+    if cache_features is None:
+        return context
+    return replace(context, extract=lambda network, images: images.features(network, cache_features))
+
+
+def _same_rows(origin: Any, here: Sequence[str], source: Sequence[str] | None) -> dict[str, Any]:
+    """Which rows of the source's head are of classes here, for :func:`load_weights`: none where it does not say it."""
+    if not here or origin == "none":
+        return {}
+    theirs = list(source) if source else rows_of(origin) if isinstance(origin, str) else []
+    return {"classes": here, "source_classes": theirs} if theirs else {"class_map": {}}
 
 
 def _column(items: Sequence[Mapping[str, Any]], key: str) -> list[Any]:
