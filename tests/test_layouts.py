@@ -429,9 +429,10 @@ def test_columns_or_a_table_go_before_a_layout(tmp_path):
         tmp_path / "index.csv",
         "image,label,subtype,patient\ntrain/NORMAL/IM-0115-0001.jpeg,n,a,1\ntest/NORMAL/IM-0001-0001.jpeg,m,b,2",
     )
-    assert load_cases(tmp_path).layout == "kermany"
+    assert (load_cases(tmp_path).layout, load_cases(tmp_path).why) == ("table", "index.csv lies in the folder")
     assert load_cases(tmp_path, label_column="subtype").classes == ["a", "b"]
     assert load_cases(tmp_path, layout="table").classes == ["m", "n"]
+    assert load_cases(tmp_path, layout="kermany").classes == ["NORMAL", "PNEUMONIA"]
 
 
 @pytest.mark.parametrize(
@@ -470,7 +471,7 @@ def test_a_name_without_a_patient_is_refused(tmp_path):
     ],
 )
 def test_real_data(shared_data, folder, layout, images, patients, classes):
-    cases = load_cases(shared_data / folder)
+    cases = load_cases(shared_data / folder, layout=layout)
     assert (cases.layout, len(cases.items), len(cases.classes)) == (layout, images, classes)
     assert len({item["patient"] for item in cases.items}) == patients
     index = shared_data / folder / "index.csv"

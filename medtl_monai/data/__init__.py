@@ -5,8 +5,9 @@ from .breast import FaceBreastd, JoinSidesd, MapLesiond, RandCropLesiond, face_b
 from .cached import cached_dataset, digest, stamped
 from .cases import Cases, present_classes, write_datalist
 from .check import check_cases, render_check
-from .datasets import EXTENSIONS, load_cases, unlabelled
+from .datasets import load_cases, unlabelled
 from .dbt import GROUPS, breast_slices, load_breasts, repeat_minority, select_slices
+from .find import EXTENSIONS
 from .layouts import LAYOUTS
 from .leakage import LeakageReport, audit, perceptual_hash, raise_on_shared_patients
 from .phantoms import (

@@ -38,6 +38,9 @@ class Cases:
         task: ``classification``: a label is an index into ``classes``; ``multilabel``: a list in the order of
             ``classes``, 1 present, 0 absent, NaN unknown; ``segmentation``: the absolute path of the mask.
         label_values: for segmentation: the value of each class in the masks.
+        why: what the layout was recognised by.
+        doubts: what looks wrong in names and tables, a sentence each.
+        unused: what lies in the folder and is not used, counted by kind.
     """
 
     items: list[dict[str, Any]]
@@ -46,6 +49,9 @@ class Cases:
     layout: str
     task: str = "classification"
     label_values: list[int] = field(default_factory=list)
+    why: str = "given"
+    doubts: list[str] = field(default_factory=list)
+    unused: dict[str, int] = field(default_factory=dict)
 
 
 def write_datalist(path: str | Path, cases: Cases) -> None:

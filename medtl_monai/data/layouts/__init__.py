@@ -26,7 +26,7 @@ from . import (
     sunnybrook_contours,
 )
 
-__all__ = ["LAYOUTS", "read_layout"]
+__all__ = ["LAYOUTS", "about_files", "read_layout", "recognised"]
 
 LAYOUTS: dict[str, ModuleType] = {
     "chestxray14": chestxray14,
@@ -43,30 +43,36 @@ LAYOUTS: dict[str, ModuleType] = {
     "sunnybrook_contours": sunnybrook_contours,
     "decathlon": decathlon,
 }
-"""By name; each module has ``matches(root)`` and ``read(root, **options)``."""
+"""By name; each module has ``matches(root)``, ``read(root, **options)`` and ``ABOUT``, see :func:`about_files`."""
 
 
-def read_layout(
-    root: Path, layout: str = "auto", options: Mapping[str, Any] | None = None, boxes: bool = False
-) -> Cases | None:
-    """The cases of a known data set; ``None`` if ``layout`` is ``auto`` and the folder looks like none.
+def recognised(root: Path) -> list[str]:
+    """The names of the data sets that the folder looks like, the likeliest first."""
+    return [name for name, module in LAYOUTS.items() if module.matches(root)]
+
+
+def about_files(layout: str) -> tuple[str, ...]:
+    """Patterns of the names of files that a layout reads besides images and masks, such as its tables."""
+    return LAYOUTS[layout].ABOUT
+
+
+def read_layout(root: Path, layout: str, options: Mapping[str, Any] | None = None, boxes: bool = False) -> Cases:
+    """The cases of a known data set.
 
     With ``boxes`` those layouts that can give each item ``box``, a list of x, y, width and height in pixels.
 
     Raises:
-        UserError: an unknown layout or option, or a folder that does not hold what the layout asks for.
+        UserError: an unknown option, or a folder that does not hold what the layout asks for.
     """
-    if layout == "auto":
-        layout = next((name for name, module in LAYOUTS.items() if module.matches(root)), "")
-        if not layout:
-            return None
-    elif not LAYOUTS[layout].matches(root):
-        purpose = (LAYOUTS[layout].matches.__doc__ or "").removeprefix("Whether ").rstrip(".")
-        raise UserError(f"{root} does not look like {layout}: expected that {purpose}.")
-    known = [name for name in inspect.signature(LAYOUTS[layout].read).parameters if name not in ("root", "boxes")]
+    module = LAYOUTS[layout]
+    if not module.matches(root):
+        purpose = (module.matches.__doc__ or "").removeprefix("Whether ").rstrip(".")
+        held = sorted(path.name + "/" * path.is_dir() for path in root.iterdir())
+        shown = ", ".join(held[:5]) + " ..." * (len(held) > 5)
+        raise UserError(f"{root} does not look like {layout}: expected that {purpose}; found {shown or 'nothing'}.")
+    takes = inspect.signature(module.read).parameters
+    known = [name for name in takes if name not in ("root", "boxes")]
     unknown = [name for name in options or {} if name not in known]
     if unknown:
         raise UserError(f"the layout {layout} has no option {unknown[0]}: it has {', '.join(known) or 'none'}.")
-    read = LAYOUTS[layout].read
-    asked = {"boxes": boxes} if "boxes" in inspect.signature(read).parameters else {}
-    return read(root, **asked, **(options or {}))
+    return module.read(root, **({"boxes": boxes} if "boxes" in takes else {}), **(options or {}))

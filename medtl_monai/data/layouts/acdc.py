@@ -8,9 +8,12 @@ from typing import Any
 
 from ...utils import UserError
 from ..cases import PARTS, Cases
+from ..find import below, glob
 from .common import found
 
-__all__ = ["CLASSES", "frames", "matches", "read"]
+__all__ = ["ABOUT", "CLASSES", "frames", "matches", "read"]
+
+ABOUT = ("info.cfg", "*_4d.nii*", "mandatory_citation.md")
 
 CLASSES = ("right ventricle", "myocardium", "left ventricle")
 """Their values in the masks are 1, 2 and 3."""
@@ -20,7 +23,7 @@ _HDF5 = re.compile(r"(patient\d{3})_frame(\d{2})\.h5")
 
 def matches(root: Path) -> bool:
     """Whether there are folders ``patient<number>`` with ``Info.cfg``, or the h5 volumes made from them."""
-    return bool(_patients(root)) or any(_HDF5.fullmatch(path.name) for path in root.glob("patient*.h5"))
+    return bool(_patients(root)) or any(_HDF5.fullmatch(path.name) for path in glob(root, "patient*.h5"))
 
 
 def read(root: Path) -> Cases:
@@ -40,11 +43,11 @@ def read(root: Path) -> Cases:
                     "patient": folder.name,
                     "phase": phase,
                     "group": info.get("Group"),
-                    "split": PARTS.get(folder.parent.name),
+                    "split": PARTS.get(folder.parent.name.lower()),
                 }
             )
     seen: set[str] = set()
-    for path in sorted(root.glob("patient*.h5")) if not items else ():
+    for path in glob(root, "patient*.h5") if not items else ():
         named = _HDF5.fullmatch(path.name)
         if named:
             keys = {"image_key": "image", "label_key": "label"}
@@ -67,15 +70,16 @@ def frames(folder: Path) -> dict[str, str]:
 
 
 def _info(folder: Path) -> dict[str, str]:
-    lines = (line.split(":", 1) for line in (folder / "Info.cfg").read_text().splitlines() if ":" in line)
+    text = "".join(path.read_text(encoding="utf-8", errors="replace") for path in glob(folder, "Info.cfg"))
+    lines = (line.split(":", 1) for line in text.splitlines() if ":" in line)
     return {key.strip(): value.strip() for key, value in lines}
 
 
 def _patients(root: Path) -> list[Path]:
-    files = [path for pattern in ("patient*/Info.cfg", "*/patient*/Info.cfg") for path in root.glob(pattern)]
+    files = glob(root, "patient*/Info.cfg", "*/patient*/Info.cfg", "*/*/patient*/Info.cfg")  # zipped: database/training
     return sorted(path.parent for path in files)
 
 
 def _volume(folder: Path, name: str) -> Path | None:
-    places = (folder / f"{name}.nii.gz", folder / f"{name}.nii")
-    return next((place for place in places if place.is_file()), None)
+    wanted = (f"{name}.nii.gz", f"{name}.nii")
+    return next((path for path in below(folder, 1) if path.name.lower() in wanted), None)

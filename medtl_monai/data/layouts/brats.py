@@ -8,9 +8,12 @@ from typing import Any
 
 from ...utils import UserError
 from ..cases import Cases
+from ..find import glob
 from .common import found
 
-__all__ = ["CLASSES", "matches", "read"]
+__all__ = ["ABOUT", "CLASSES", "matches", "read"]
+
+ABOUT = ("*survival*.csv", "*mapping*.csv")
 
 CLASSES = ("necrotic core", "oedema", "enhancing tumour")
 _SEQUENCES = {"_": ("t1", "t1ce", "t2", "flair"), "-": ("t1n", "t1c", "t2w", "t2f")}  # to 2021, and from 2023
@@ -66,6 +69,6 @@ def _chosen(files: list[Path], sequence: str | None) -> Path | list[str] | None:
 
 def _cases(root: Path) -> list[tuple[Path, str, str]]:
     """Segmentations, with the name of the case and the mark before ``seg``."""
-    files = sorted(path for pattern in ("*/*seg.nii*", "*/*/*seg.nii*") for path in root.glob(pattern))
+    files = glob(root, "*/*seg.nii*", "*/*/*seg.nii*")
     named = [(path, _SEGMENTATION.fullmatch(path.name)) for path in files if path.name.lower().startswith("brats")]
     return [(path, name[1], name[2]) for path, name in named if name]

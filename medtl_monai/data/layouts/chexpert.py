@@ -8,9 +8,10 @@ from pathlib import Path
 
 from ...utils import UserError
 from ..cases import Cases
+from ..tables import truth
 from .common import found, has_columns, read_table
 
-__all__ = ["OBSERVATIONS", "matches", "read"]
+__all__ = ["ABOUT", "OBSERVATIONS", "matches", "read"]
 
 OBSERVATIONS = (
     "No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion", "Edema",
@@ -19,6 +20,7 @@ OBSERVATIONS = (
 )  # fmt: skip
 """The columns, in their order."""
 
+ABOUT = ("train.csv", "valid.csv", "test.csv")
 _TABLES = {"train.csv": "train", "valid.csv": "val", "test.csv": "test"}
 _UNCERTAIN = {"ignore": math.nan, "ones": 1.0, "zeros": 0.0}
 
@@ -38,12 +40,10 @@ def read(root: Path, *, uncertain: str = "ignore") -> Cases:
     """
     if uncertain not in _UNCERTAIN:
         raise UserError(f"uncertain must be {', '.join(_UNCERTAIN)}, got {uncertain!r}.")
-    values = {"": 0.0, "0.0": 0.0, "0": 0.0, "1.0": 1.0, "1": 1.0, "-1.0": _UNCERTAIN[uncertain]}
-    values["-1"] = values["-1.0"]
     items = []
     for name, part in _TABLES.items():
         for row in read_table(root / name, ["Path", *OBSERVATIONS]) if (root / name).is_file() else ():
-            path = Path(row["Path"])  # begins with the name of the set's own folder
+            path = Path(row["Path"].replace("\\", "/"))  # begins with the name of the set's own folder
             places = (root / path, root.parent / path, root.joinpath(*path.parts[1:]))
             patient = re.search(r"patient\d+", row["Path"])
             if patient is None:
@@ -53,10 +53,19 @@ def read(root: Path, *, uncertain: str = "ignore") -> Cases:
             items.append(
                 {
                     "image": next((place for place in places if place.is_file()), None),
-                    "label": [values[row[observation]] for observation in OBSERVATIONS],
+                    "label": [_value(row[observation], observation, path, uncertain) for observation in OBSERVATIONS],
                     "patient": patient[0],
                     "split": part,
                     "view": row.get("Frontal/Lateral"),
                 }
             )
     return found(root, "chexpert", items, OBSERVATIONS, "multilabel")
+
+
+def _value(text: str, observation: str, path: Path, uncertain: str) -> float:
+    try:
+        if text.removesuffix(".0") == "-1":
+            return _UNCERTAIN[uncertain]
+        return truth(text) or 0.0  # what is not mentioned is absent
+    except KeyError:
+        raise UserError(f"{path} has {text!r} for {observation}: expected 1, 0, -1 or nothing.") from None

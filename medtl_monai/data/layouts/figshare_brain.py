@@ -9,9 +9,12 @@ import numpy as np
 
 from ...utils import UserError
 from ..cases import Cases
+from ..find import glob
 from .common import found
 
-__all__ = ["CLASSES", "matches", "read"]
+__all__ = ["ABOUT", "CLASSES", "matches", "read"]
+
+ABOUT = ("cvind.mat", "readme.txt")
 
 CLASSES = ("meningioma", "glioma", "pituitary")
 """Their labels in the files are 1, 2 and 3."""
@@ -64,5 +67,5 @@ def _around(mask: np.ndarray) -> list[list[int]]:
 
 
 def _files(root: Path) -> list[Path]:
-    files = [path for pattern in ("*.mat", "*/*.mat") for path in root.glob(pattern) if path.stem.isdigit()]
+    files = [path for path in glob(root, "*.mat", "*/*.mat") if path.stem.isdigit()]
     return sorted(files, key=lambda path: int(path.stem))

@@ -7,9 +7,12 @@ from pathlib import Path
 
 from ...utils import UserError
 from ..cases import PARTS, Cases
+from ..find import below, find
 from .common import found
 
-__all__ = ["CLASSES", "matches", "read"]
+__all__ = ["ABOUT", "CLASSES", "matches", "read"]
+
+ABOUT = ()
 
 CLASSES = ("NORMAL", "PNEUMONIA")
 _PNEUMONIA = re.compile(r"(person\d+_(virus|bacteria))_\d+")
@@ -20,7 +23,7 @@ def matches(root: Path) -> bool:
     """Whether there are folders NORMAL and PNEUMONIA, at the top or in each part, with files named by person."""
     folders = _folders(root)
     pneumonia = [path for path, label, _ in folders if label == 1]
-    return len(folders) >= 2 and any(_PNEUMONIA.match(file.stem) for path in pneumonia for file in path.iterdir())
+    return len(folders) >= 2 and any(_PNEUMONIA.match(file.stem) for path in pneumonia for file in below(path, 1))
 
 
 def read(root: Path) -> Cases:
@@ -31,7 +34,7 @@ def read(root: Path) -> Cases:
     """
     items = []
     for folder, label, part in _folders(root):
-        for path in sorted(folder.glob("*.jp*g")):
+        for path in find(folder).images:
             name = (_PNEUMONIA if label else _NORMAL).fullmatch(path.stem)
             if name is None:
                 raise UserError(

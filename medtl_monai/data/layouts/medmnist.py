@@ -9,21 +9,26 @@ import numpy as np
 
 from ...utils import UserError
 from ..cases import Cases
+from ..find import glob
 from .common import found
 
-__all__ = ["matches", "read"]
+__all__ = ["ABOUT", "matches", "read"]
+
+ABOUT = ()
 
 _CLASSES = {"pneumoniamnist": ("normal", "pneumonia"), "breastmnist": ("malignant", "normal, benign")}
 
 
 def matches(root: Path) -> bool:
-    """Whether the folder holds one file ``*mnist*.npz``."""
-    return len(list(root.glob("*mnist*.npz"))) == 1
+    """Whether the folder holds a file ``*mnist*.npz``."""
+    return bool(glob(root, "*mnist*.npz"))
 
 
 def read(root: Path) -> Cases:
     """Images by their names in the file, ``file.npz#train_images/12``; the official split; no patients."""
-    path = next(root.glob("*mnist*.npz"))
+    path, *others = glob(root, "*mnist*.npz")
+    if others:
+        raise UserError(f"{path.name} and {others[0].name} are two sets: keep one of them in {root}.")
     items: list[dict[str, Any]] = []
     with np.load(path) as arrays:
         for part in ("train", "val", "test"):

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from ..cases import Cases
+from ..find import glob
 from .common import found
 
-__all__ = ["CLASSES", "matches", "read"]
+__all__ = ["ABOUT", "CLASSES", "matches", "read"]
+
+ABOUT = ("info.txt", "licence.txt", "readme")
 
 CLASSES = ("normal", "benign", "malignant")
 _LINE = re.compile(
@@ -30,7 +33,7 @@ def read(root: Path) -> Cases:
     ``lesions``: centre and radius in pixels from the top left, with the kind of abnormality; malignant goes before
     benign where an image has both. ``tissue``: F fatty, G glandular, D dense.
     """
-    files = {path.stem: path for path in root.rglob("mdb*") if path.suffix.lower() in (".pgm", ".png")}
+    files = {path.stem: path for path in glob(root, "mdb*.pgm", "mdb*.png", deep=True)}
     items: dict[str, dict[str, Any]] = {}
     for name, number, tissue, kind, severity, x, y, radius in _LINE.findall(
         (root / "Info.txt").read_text(encoding="latin-1")

@@ -6,20 +6,22 @@ from pathlib import Path
 from typing import Any
 
 from ..cases import PARTS, Cases
-from .common import found, read_table
+from ..find import glob
+from .common import found, newest, read_table
 
-__all__ = ["CLASSES", "matches", "read"]
+__all__ = ["ABOUT", "CLASSES", "matches", "read"]
 
 CLASSES = ("left ventricle", "myocardium", "right ventricle")
 """Their values in the masks are 1, 2 and 3."""
 
 _TABLE = "*M&Ms_Dataset_information_diagnosis_opendataset.csv"
+ABOUT = (_TABLE,)
 _COLUMNS = ("External code", "VendorName", "Centre", "ED", "ES")
 
 
 def matches(root: Path) -> bool:
     """Whether the folder holds the set's table of patients, ``*M&Ms_Dataset_information_diagnosis_opendataset.csv``."""
-    return any(root.glob(_TABLE))
+    return bool(glob(root, _TABLE))
 
 
 def read(root: Path) -> Cases:
@@ -27,10 +29,11 @@ def read(root: Path) -> Cases:
 
     ``domain`` is vendor and centre, ``group`` the pathology; the split is that of the folders.
     """
-    images = {path.name: path for path in root.rglob("*_sa.nii.gz")}
-    masks = {path.name: path for path in root.rglob("*_sa_gt.nii.gz")}
+    images = {path.name: path for path in glob(root, "*_sa.nii.gz", deep=True)}
+    masks = {path.name: path for path in glob(root, "*_sa_gt.nii.gz", deep=True)}
     items: list[dict[str, Any]] = []
-    for row in read_table(next(root.glob(_TABLE)), _COLUMNS):
+    doubts: list[str] = []
+    for row in read_table(newest(glob(root, _TABLE), doubts)[-1], _COLUMNS):
         code = row["External code"]
         image = images.get(f"{code}_sa.nii.gz")
         top = image.relative_to(root).parts[0].lower() if image else ""
@@ -47,4 +50,4 @@ def read(root: Path) -> Cases:
                     "split": PARTS.get(top),
                 }
             )
-    return found(root, "mnms", items, CLASSES, "segmentation")
+    return found(root, "mnms", items, CLASSES, "segmentation", doubts=doubts)

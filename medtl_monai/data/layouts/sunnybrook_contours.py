@@ -9,10 +9,13 @@ from typing import Any
 
 from ...utils import UserError
 from ..cases import Cases
+from ..find import glob
 from ..read.contours import INNER, OUTER
 from .common import found, read_table
 
-__all__ = ["matches", "read"]
+__all__ = ["ABOUT", "matches", "read"]
+
+ABOUT = ("*contour-manual.txt", "scd_patientdata.csv")
 
 _PATIENT = re.compile(r"SC-(HF-I|HF-NI|HYP|N)-0*(\d+)")
 _CONTOUR = re.compile(rf"IM-\d+-(\d+){re.escape(INNER)}")
@@ -78,7 +81,7 @@ def _patient(name: str) -> tuple[str, str]:
 
 def _contours(folder: Path) -> dict[int, Path]:
     """The inner contours by the number of their slice."""
-    files = sorted((folder / "contours-manual").rglob(f"*{INNER}"))
+    files = glob(folder / "contours-manual", f"*{INNER}", deep=True)
     return {int(name[1]): path for path in files if (name := _CONTOUR.fullmatch(path.name))}
 
 
@@ -104,7 +107,7 @@ def _image_folders(root: Path) -> dict[str, list[Path]]:
 def _slices(folders: list[Path], numbers: set[int]) -> dict[int, Path]:
     """The slices of the series to which contours of these numbers belong, by number; none if there is no image."""
     series: dict[tuple[Path, str], dict[int, Path]] = defaultdict(dict)
-    for path in sorted(path for folder in folders for path in folder.rglob("IM-*.dcm")):
+    for path in sorted(path for folder in folders for path in glob(folder, "IM-*.dcm", deep=True)):
         if name := _SLICE.fullmatch(path.name):
             series[path.parent, name[1]][int(name[2])] = path
     several = list(series.values())

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 __all__ = [
-    "GROUPS",
+    "FRAME_GROUPS",
     "Header",
     "affine_of",
     "flat_tags",
@@ -34,7 +34,7 @@ __all__ = [
     "tags_of",
 ]
 
-GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+FRAME_GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 """What a file of several frames says of them, besides the group 0028."""
 
 _VIEWS = {  # DICOM PS3.16, CID 4014: SNOMED CT codes and their older forms
@@ -188,7 +188,7 @@ def flat_tags(tags: Dataset, index: int, macros: Sequence[int] | None = None) ->
     flat = Dataset(dict(tags.items()))  # much quicker than update()
     meta: Any = getattr(tags, "file_meta", None)
     flat.file_meta = meta
-    for groups in [*_groups(tags, GROUPS[0], 0), *_groups(tags, GROUPS[1], index)]:
+    for groups in [*_groups(tags, FRAME_GROUPS[0], 0), *_groups(tags, FRAME_GROUPS[1], index)]:
         for tag in groups.keys() if macros is None else groups.keys() & macros:  # type: ignore[operator]
             macro = groups[tag]
             if macro.VR == "SQ" and macro.value:

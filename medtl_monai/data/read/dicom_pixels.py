@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...utils import UserError
-from .dicom_header import GROUPS, flat_tags, frames_of, reason_of, split_frame, tags_of
+from .dicom_header import FRAME_GROUPS, flat_tags, frames_of, reason_of, split_frame, tags_of
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -64,7 +64,7 @@ def decode(path: str, index: int | None, *, every: bool = False) -> tuple[Array,
     tags = pydicom.Dataset()
     frame = None if every else index or 0
     try:
-        known: dict[str, Any] = {"ds_out": tags, "specific_tags": [Tag(tag) for tag in GROUPS], "index": frame}
+        known: dict[str, Any] = {"ds_out": tags, "specific_tags": [Tag(tag) for tag in FRAME_GROUPS], "index": frame}
         array = pixel_array(path, decoding_plugin=_plugin(path), **known)
     except Exception:  # no such frame, deflated, without a preamble: look at all of it
         tags = tags_of(path)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ...utils import UserError
 from .dicom_header import (
-    GROUPS,
+    FRAME_GROUPS,
     Header,
     affine_of,
     flat_tags,
@@ -63,7 +63,7 @@ def read_series(
     files = _files(source)
     tags = _one_series({file: tags_of(file) for file in files}, series)
     for found in tags.values():
-        for name in GROUPS:  # parsed at once, since every frame's item is needed
+        for name in FRAME_GROUPS:  # parsed at once, since every frame's item is needed
             found.get(name)
     slices = sorted(
         (_Slice(file, index, int(found.get("InstanceNumber") or 0), flat_tags(found, index))

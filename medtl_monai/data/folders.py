@@ -1,0 +1,145 @@
+"""Class folders into rows: the class, the patient and the part are folders of each image's path."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from ..utils import UserError
+from .cases import PARTS
+from .find import find, kinds
+
+__all__ = ["NoLabelsError", "folder_rows"]
+
+_HELPERS = {"images", "image", "imgs", "img", "pictures", "png", "pngs", "jpg", "jpeg", "jpegs", "dicom", "data", "raw"}
+
+
+class NoLabelsError(UserError):
+    """There are images, and nothing that says what they show."""
+
+
+def folder_rows(root: Path, patient_column: str | None) -> tuple[list[dict[str, str]], list[str]]:
+    """Rows of ``image``, ``label``, ``patient`` and perhaps ``split``, and what is to be said of them.
+
+    Args:
+        root: holds ``<class>/**/<image>`` or ``<part>/<class>/**/<image>``.
+        patient_column: ``auto``: the folder between class and image; ``None``: each image is its own patient; else a
+            pattern with one group that finds the patient in the path within ``root``.
+
+    Raises:
+        UserError: an image without a class or a patient, folders that are no classes or no patients, a wrong pattern.
+    """
+    found = find(root)
+    files = [file.relative_to(root) for file in found.images]
+    if not files:
+        _refuse_nothing(root, found.masks)
+    split = _of_parts(root, files)
+    inner = {file: file.parts[1:] if split else file.parts for file in files}
+    for file, parts in inner.items():
+        if len(parts) < 2:
+            raise NoLabelsError(
+                f"{file} lies in no class folder: expected <class>/{file.name}, or a table index.csv{_tables(root)}."
+            )
+    _refuse_masks({parts[0] for parts in inner.values()}, [file.relative_to(root) for file in found.masks], split)
+    rows = []
+    for file, parts in inner.items():
+        # class and patient: folders of one name under two classes are one patient
+        row = {"image": str(file), "label": parts[0], "patient": _patient(file, parts, patient_column)}
+        rows.append({**row, "split": PARTS[file.parts[0].lower()]} if split else row)
+    return rows, _doubts(inner.values(), rows)
+
+
+def _refuse_nothing(root: Path, masks: Sequence[Path]) -> None:
+    if masks:
+        raise UserError(
+            f"the {len(masks)} images below {root} are masks by their names, such as {masks[0].relative_to(root)}: "
+            "expected images; rename them, or name them in a table index.csv."
+        )
+    raise UserError(
+        f"there is no image below {root}: expected a table, a datalist, or class folders of {kinds()}{_tables(root)}."
+    )
+
+
+def _tables(root: Path) -> str:
+    """The line to type where a table of another name is there."""
+    names = sorted(path.name for path in root.iterdir() if path.suffix.lower() in (".csv", ".tsv"))
+    return f"; there is {', '.join(names[:3])}: name a table with --table {names[0]!r}" if names else ""
+
+
+def _of_parts(root: Path, files: Sequence[Path]) -> bool:
+    """Whether the first folders are the parts of a split.
+
+    Raises:
+        UserError: some are, and others hold classes too.
+    """
+    tops = dict.fromkeys(file.parts[0] for file in files if len(file.parts) > 1)
+    parts = [name for name in tops if name.lower() in PARTS]
+    others = [name for name in tops if name.lower() not in PARTS]
+    if parts and others:
+        raise UserError(
+            f"the folders {', '.join(parts)} are parts of a split and {', '.join(others[:3])} are not: expected "
+            f"<part>/<class>/... or <class>/... for all images in {root}; move the others."
+        )
+    return bool(parts) and len(parts) == len(tops) and all(len(file.parts) > 1 for file in files)
+
+
+def _patient(file: Path, inner: Sequence[str], wanted: str | None) -> str:
+    if wanted is None:
+        return str(file)
+    if wanted != "auto":
+        match = _pattern(wanted).search(file.as_posix())
+        if match is None or not match[1]:
+            raise UserError(f"patient_column: the pattern {wanted!r} finds no patient in {file}: correct it.")
+        return match[1]
+    folders = [name for name in inner[1:-1] if name.lower() not in _HELPERS]
+    if not folders:
+        lies = "directly in its class folder" if len(inner) < 3 else f"in the folder {inner[-2]} of its class"
+        raise UserError(
+            f"{file} lies {lies}, so its patient is not known: expected <class>/<patient>/{file.name} or a table, or "
+            "give --patient_column null if each image is of another patient, or a pattern with one group, such as "
+            "--patient_column '([^/_]+)_[^/]*$'."
+        )
+    return folders[0]
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    try:
+        pattern = re.compile(text)
+    except re.error:
+        pattern = re.compile("")
+    if pattern.groups != 1:
+        raise UserError(
+            f"patient_column: there is no table with a column {text!r}, and class folders take auto, null or a pattern "
+            "with one group that finds the patient in the path, such as --patient_column '([^/_]+)_[^/]*$'."
+        )
+    return pattern
+
+
+def _refuse_masks(classes: Collection[str], masks: Sequence[Path], split: bool) -> None:
+    """Stop where a folder of images and one of masks would be taken for classes."""
+    where = [file.parts[split] for file in masks if len(file.parts) > 1 + split and file.parts[split] not in classes]
+    if len(classes) == 1 and where:
+        raise UserError(
+            f"the folders {next(iter(classes))} and {where[0]} hold images and their masks, not two classes: for "
+            "segmentation give a table index.csv with the columns image, label (paths of the masks) and patient."
+        )
+
+
+def _doubts(places: Iterable[Sequence[str]], rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """The same patients or files under every class: right if each patient has images of every class."""
+    patients: dict[str, set[str]] = defaultdict(set)
+    files: dict[str, set[str]] = defaultdict(set)
+    for parts, row in zip(places, rows, strict=True):
+        patients[row["label"]].add(row["patient"])
+        files[row["label"]].add("/".join(parts[1:]))
+    for found, what in ((patients, "patients"), (files, "file names")):
+        same = list(found.values())
+        if len(same) > 1 and all(one == same[0] for one in same):
+            names = ", ".join(sorted(same[0])[:3]) + " ..." * (len(same[0]) > 3)
+            return [
+                f"every class folder has the same {what} ({names}): if these folders are no classes or no patients, "
+                "give a table index.csv, or patient_column null or a pattern"
+            ]
+    return []

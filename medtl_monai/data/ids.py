@@ -1,0 +1,68 @@
+"""Names that a person takes for one and a computer for two: ``3`` and ``3.0``, ``Cancer`` and ``cancer``."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+__all__ = ["unified"]
+
+_SHOWN = 3
+_CHOICES = ({"true", "false"}, {"yes", "no"})
+
+
+def unified(rows: Sequence[Mapping[str, Any]], keys: Iterable[str]) -> tuple[list[dict[str, Any]], list[str]]:
+    """The rows with one way of writing for what is surely one, and what is to be said of that.
+
+    Numbers are surely one where all values under a key are numbers, and so are true and TRUE where all are truth
+    values. What else differs only in case, in blanks or as numbers is said and left as it is.
+
+    Args:
+        rows: of a table.
+        keys: those of names, such as ``patient`` and ``label``.
+
+    Example:
+        >>> unified([{"patient": "3"}, {"patient": "3.0"}], ["patient"])[0]
+        [{'patient': '3'}, {'patient': '3'}]
+    """
+    result, said = [dict(row) for row in rows], []
+    for key in keys:
+        names = dict.fromkeys(row[key] for row in rows if isinstance(row.get(key), str) and row[key])
+        alike = _groups(names)
+        if not alike:
+            continue
+        shown = ", ".join(" and ".join(map(repr, group)) for group in alike[:_SHOWN]) + " ..." * (len(alike) > _SHOWN)
+        if _sure(names):
+            one = {name: min(group, key=lambda name: (len(name), name)) for group in alike for name in group}
+            result = [{**row, key: one.get(row.get(key), row.get(key))} if key in row else row for row in result]
+            said.append(f"{key}: {shown} are taken for one")
+        else:
+            said.append(f"{key}: {shown} are taken for different ones; correct the table if they are not")
+    return result, said
+
+
+def _groups(names: Iterable[str]) -> list[list[str]]:
+    """Names that are written alike, in groups of two and more."""
+    groups: dict[Any, list[str]] = defaultdict(list)
+    for name in names:
+        groups[_plain(name)].append(name)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _plain(name: str) -> Any:
+    number = _number(name)
+    return "".join(name.split()).casefold() if number is None else number
+
+
+def _sure(names: Iterable[str]) -> bool:
+    return all(_number(name) is not None for name in names) or any({n.lower() for n in names} <= c for c in _CHOICES)
+
+
+def _number(name: str) -> float | None:
+    try:
+        number = float(name) if name[:1] in "+-.0123456789" and "_" not in name else math.nan
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None

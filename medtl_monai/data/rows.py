@@ -1,0 +1,160 @@
+"""Rows of a table or a datalist: the image, its label, the patient, and what else stands beside them, as text."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..utils import UserError
+from .cases import PARTS
+from .tables import listed, read_table
+
+__all__ = ["PATIENT_COLUMNS", "Columns", "datalist_rows", "table_rows"]
+
+PATIENT_COLUMNS = ("patient", "patient_id", "PatientID")
+Row = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which column says what.
+
+    Attributes:
+        image: paths.
+        label: one column, or a list of findings.
+        patient: ``auto``, ``None`` (each image is its own patient) or a name.
+        split: used if it is there.
+        domain: used if it is there.
+        kept: further columns that rows keep where they are there.
+    """
+
+    image: str
+    label: str | list[str]
+    patient: str | None
+    split: str
+    domain: str
+    kept: tuple[str, ...] = ()
+
+    @property
+    def usual(self) -> bool:
+        """Whether the user named none of the columns."""
+        named = (self.image, self.label, self.split, self.domain)
+        return named == ("image", "label", "split", "domain") and self.patient in ("auto", None)
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The columns of labels by their keys in a row."""
+        if isinstance(self.label, str):
+            return {"label": self.label}
+        return {f"label {name}": name for name in self.label}
+
+    def with_label(self, columns: Sequence[str]) -> Columns:
+        """These, with the label as a text that names several columns read as such, unless a column has that name."""
+        label = self.label if self.label in columns else listed(self.label)
+        return Columns(self.image, label, self.patient, self.split, self.domain, self.kept)
+
+    def of_patient(self, found: Sequence[str], where: str) -> str | None:
+        """The column of patients.
+
+        Raises:
+            UserError: there is none of the usual names.
+        """
+        if self.patient != "auto":
+            return self.patient
+        column = next((name for name in PATIENT_COLUMNS if name in found), None)
+        if column is None:
+            known = {name.lower() for name in PATIENT_COLUMNS}
+            column = next((name for name in found if "_".join(name.lower().split()) in known), None)
+        if column is None:
+            raise UserError(
+                f"{where} has no patient column (columns: {', '.join(found)}), and images of one patient must not "
+                "stand on both sides of a split: name it with patient_column, or give null if each image is of another "
+                "patient."
+            )
+        return column
+
+
+def table_rows(path: Path, columns: Columns) -> list[Row]:
+    """Rows with ``image``, ``patient``, labels, and ``split``, ``domain`` and what is kept where they are there.
+
+    Raises:
+        UserError: a column or a needed cell is missing.
+    """
+    table = read_table(path)
+    columns = columns.with_label(table.columns)
+    keys = {"image": "image_column", **dict.fromkeys(columns.labels, "label_column"), "patient": "patient_column"}
+    patient = columns.of_patient(table.columns, f"the table {path.name}")
+    needed = {"image": columns.image, **columns.labels, **({"patient": patient} if patient else {})}
+    for key, column in needed.items():
+        table.need({keys[key]: column})
+    needed |= {"split": columns.split} if columns.split in table.columns else {}
+    others = {"domain": columns.domain, **{name: name for name in columns.kept}}
+    others = {key: name for key, name in others.items() if name in table.columns}
+    rows = []
+    for line, cells in zip(table.lines, table.rows, strict=True):
+        row = {key: cells[column] for key, column in needed.items()}
+        where = f"line {line} of the table {path.name}"
+        empty = [needed[key] for key, value in row.items() if not value and not key.startswith("label ")]
+        if empty:
+            raise UserError(f"{where} has no {' and no '.join(empty)}: fill it in.")
+        row.setdefault("patient", row["image"])
+        row |= {key: cells[name] for key, name in others.items()}
+        rows.append(row | ({"split": _part(row["split"], where)} if "split" in row else {}))
+    return rows
+
+
+def datalist_rows(path: Path, columns: Columns) -> list[Row]:
+    """The same of a MONAI datalist, whose lists are the parts of the split.
+
+    Raises:
+        UserError: it is no datalist, or an entry lacks something.
+    """
+    lists = _lists(path)
+    entries = [(part, entry) for part, entries in lists.items() for entry in entries]
+    names = dict.fromkeys(name for _, entry in entries for name in entry)
+    columns = columns.with_label(list(names))
+    patient = columns.of_patient(list(entries[0][1]), f"the datalist {path.name}")
+    needed = {"image": columns.image, **columns.labels, **({"patient": patient} if patient else {})}
+    kept = [name for name in columns.kept if name in names]  # in all: batches are alike
+    rows = []
+    for part, entry in entries:
+        missing = [column for column in needed.values() if column not in entry]
+        if missing:
+            raise UserError(f"an entry of the datalist {path.name} has no {', '.join(missing)}: it has {list(entry)}.")
+        row = {key: _text(entry[column]) for key, column in needed.items()}
+        row.setdefault("patient", row["image"])
+        row |= {"split": PARTS[part]} if len(lists) > 1 else {}
+        row |= {"domain": _text(entry[columns.domain])} if columns.domain in entry else {}
+        rows.append(row | {name: _text(entry.get(name)) for name in kept})
+    return rows
+
+
+def _lists(path: Path) -> dict[str, list[Mapping[str, Any]]]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except ValueError as error:  # JSON's own, or no UTF-8
+        raise UserError(f"the datalist {path.name} is no JSON ({error}): expected lists of image and label.") from error
+    lists = {key: value for key, value in content.items() if key in PARTS} if isinstance(content, dict) else {}
+    entries = {
+        key: [entry for entry in value if isinstance(entry, dict)]
+        for key, value in lists.items()
+        if isinstance(value, list)
+    }
+    if not any(entries.values()):
+        raise UserError(f"the datalist {path.name} has no entries under training, validation or testing.")
+    return entries
+
+
+def _part(value: str, where: str) -> str:
+    if value.lower() not in PARTS:
+        raise UserError(f"{where} has the split {value!r}: expected train, val or test.")
+    return PARTS[value.lower()]
+
+
+def _text(value: Any) -> str:
+    """A datalist's value as a table would hold it."""
+    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else str(value)
