@@ -57,7 +57,8 @@ def transfer(
         task: ``classification``, ``multilabel`` or ``segmentation``.
         items: of the training part, for strategies that look at labels, weights or domains.
         classes: how many there are.
-        source: the training images in batches, in the order of ``items``, for strategies that compare them.
+        source: the training images in batches ``(B, C, *spatial)``, in the order of ``items``, for strategies that
+            compare them.
         target: images without labels, for strategies that use them.
         cache_features: where features of ``source`` and ``target`` are kept: ``memory`` or a folder.
 
