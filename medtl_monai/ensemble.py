@@ -31,7 +31,7 @@ def soup(states: Sequence[State], weights: Sequence[float] | None = None) -> dic
     model: measure them anew with :func:`medtl_monai.variants.adapt_batch_norm`.
 
     Args:
-        states: ``state_dict`` of each model.
+        states: ``state_dict`` of each model: tensors of any shape.
         weights: of each model, at least 0, scaled to a sum of 1; default: equal.
 
     Raises:
@@ -73,11 +73,14 @@ def greedy_soup(
     """Add models to a soup, the best first, as long as its score on the validation patients does not fall.
 
     Args:
-        states: ``state_dict`` of each model.
+        states: ``state_dict`` of each model: tensors of any shape.
         score: of a ``state_dict``; higher is better.
 
     Returns:
         The soup, and which models are in it.
+
+    Raises:
+        UserError: as of :func:`soup`.
 
     References:
         Wortsman, Ilharco, Gadre et al. Model soups. ICML 2022.
@@ -94,6 +97,11 @@ def greedy_soup(
 
 def wise_ft(pretrained: State, tuned: State, alpha: float = 0.5) -> dict[str, Tensor]:
     """Between the pretrained (``alpha`` 0) and the fine-tuned weights (1): less is forgotten, shift is borne better.
+
+    Both are a ``state_dict``, with tensors of any shape.
+
+    Raises:
+        UserError: ``alpha`` is not from 0 to 1, or the two do not fit.
 
     References:
         Wortsman, Ilharco, Kim et al. Robust fine-tuning of zero-shot models. CVPR 2022.
@@ -140,7 +148,11 @@ class Stacking:
         return self
 
     def predict(self, probabilities: ArrayLike) -> Array:
-        """Class probabilities ``(N, C)`` of models' ``(M, N, C)``."""
+        """Class probabilities ``(N, C)`` of models' ``(M, N, C)``.
+
+        Raises:
+            UserError: it was not fitted.
+        """
         if self.weights is None:
             raise UserError("stacking predicts after fit.")
         logits = np.tensordot(self.weights, np.log(np.maximum(probabilities, 1e-9)), 1) + self.offset

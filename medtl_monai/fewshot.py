@@ -120,6 +120,17 @@ def nearest_neighbours(
 ) -> Array:
     """Probabilities ``(N, classes)`` by the ``k`` most similar examples (cosine), weighted by ``exp(similarity / t)``.
 
+    Args:
+        features: ``(N, F)``.
+        examples: ``(M, F)``.
+        labels: ``(M,)``, integers, of the examples.
+        classes: how many.
+        k: from 1 to M.
+        temperature: t, above 0; smaller: the most similar count more.
+
+    Raises:
+        UserError: ``k`` is out of range.
+
     References:
         Wu, Xiong, Yu, Lin. Unsupervised feature learning via non-parametric instance discrimination. CVPR 2018.
     """
@@ -184,7 +195,7 @@ def meta_train(
         fomaml: w \leftarrow w - \epsilon \nabla L_{query}(w')
 
     Args:
-        network: from images to logits; its mode is left as it is.
+        network: from images ``(B, C, *spatial)`` to logits ``(B, classes)``; its mode is left as it is.
         tasks: one after the other; see :func:`episodes` for their indices.
         method: ``reptile``, which learns from the support alone, or ``fomaml``, first-order MAML.
         steps: of gradient descent within a task, 1 or more (one step of reptile is plain training).

@@ -100,6 +100,9 @@ def learning_curves(
             panel, the others the second. A value that is missing or None leaves a gap.
         path: the PNG file.
         best_epoch: marked with a line.
+
+    Raises:
+        ValueError: the history holds no such value.
     """
     groups = _losses_and_metrics(history)
     if not groups:
@@ -244,7 +247,8 @@ def pr_curves(
 ) -> None:
     """Draw the precision-recall curve of each class against the rest, with its 95% band and the average precision.
 
-    Arguments as for `roc_curves`. The dashed line is chance: the share of the class.
+    Arguments as for `roc_curves`: probabilities ``(N, C)``, labels ``(N,)`` or ``(N, C)``. The dashed line is
+    chance: the share of the class.
     """
     figure, panels = _curve_figure(
         (probabilities, labels, patients, classes), "average_precision", f"PR curves\n{title}"
@@ -264,6 +268,9 @@ def confusion_matrix(matrix: ArrayLike, classes: Sequence[str], path: str | os.P
         classes: C names.
         path: the PNG file.
         title: the part and its size.
+
+    Raises:
+        ValueError: the matrix is of another shape.
     """
     matrix, count = np.asarray(matrix), len(classes)
     if matrix.shape != (count, count):
@@ -352,6 +359,9 @@ def case_grid(
         title: what the cases are.
         correct: whether each prediction was right: its caption is then blue with a tick, or vermillion with a cross.
         overlays: heat maps from 0 to 1 of the images' shapes, drawn over a second copy beside each image.
+
+    Raises:
+        ValueError: no image, or other numbers of captions, flags or overlays.
     """
     marks = [("", "black")] * len(images) if correct is None else [_mark(right) for right in correct]
     heats = [None] * len(images) if overlays is None else overlays

@@ -61,7 +61,8 @@ def write_predictions(
         images: see :class:`Predictions`; so are the others.
         patients: there.
         parts: there.
-        labels: there; findings are written as ``Mass|Effusion?``, the second unknown, or as ``No Finding``.
+        labels: there, ``(N,)`` or ``(N, C)``; findings are written as ``Mass|Effusion?``, the second unknown, or as
+            ``No Finding``.
         predicted: there.
         probabilities: there; written with ten significant digits.
         classes: there; they are the names of the columns.
@@ -128,7 +129,7 @@ def relative(image: str, root: str | os.PathLike[str]) -> str:
 
 
 def class_name(label: ArrayLike, classes: Sequence[str]) -> str:
-    """A label in words: the class; of findings (1, 0, NaN) those present, unknown ones with a question mark.
+    """A label in words: the class; of findings ``(C,)``, 1, 0 or NaN, those present, unknown ones with a question mark.
 
     Example:
         >>> class_name(1, ["benign", "cancer"]), class_name([1, 0, float("nan")], ["Mass", "Nodule", "Effusion"])

@@ -101,6 +101,9 @@ def leep(probabilities: ArrayLike, labels: ArrayLike) -> float:
     Returns:
         At most 0; at least about the negative entropy of the labels, where the source's classes say nothing.
 
+    Raises:
+        UserError: the rows do not sum to 1, or are not as many as labels.
+
     Example:
         >>> round(leep([[1.0, 0.0], [0.5, 0.5]], [0, 1]), 4)  # P(0|z) is 2/3 and 0: (log 2/3 + log 2/3) / 2
         -0.4055

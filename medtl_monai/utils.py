@@ -98,7 +98,11 @@ def is_under(name: str, prefixes: Iterable[str]) -> bool:
 
 
 def last_layer(network: nn.Module) -> str:
-    """Name of the last module (in order of registration) that holds parameters of its own: usually the head."""
+    """Name of the last module (in order of registration) that holds parameters of its own: usually the head.
+
+    Raises:
+        ValueError: there is none.
+    """
     names = [
         name for name, module in network.named_modules() if next(module.parameters(recurse=False), None) is not None
     ]

@@ -44,6 +44,9 @@ class EfficientNet(MobileNet):
     Shape:
         ``(B, in_channels, *spatial)`` to ``(B, num_classes)``.
 
+    Raises:
+        ValueError: another variant.
+
     Example:
         >>> sum(p.numel() for p in EfficientNet(0).parameters())
         5288548

@@ -100,6 +100,9 @@ class EfficientNetLite(nn.Module):
     Shape:
         ``(B, in_channels, *spatial)`` to ``(B, num_classes)``.
 
+    Raises:
+        ValueError: another variant.
+
     Example:
         >>> sum(p.numel() for p in EfficientNetLite(0).parameters())
         4652008

@@ -22,7 +22,7 @@ _EPS = 1e-3  # of all batch norm in the family
 
 
 class ConvNorm(nn.Module):
-    """Convolution, batch norm, ReLU."""
+    """Convolution, batch norm, ReLU: maps ``(B, C, *spatial)``."""
 
     def __init__(self, dims: int, inputs: int, outputs: int, kernel: Any, stride: int = 1, padding: Any = None) -> None:
         super().__init__()

@@ -72,13 +72,15 @@ _PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 def cut(x: Tensor) -> Tensor:
-    """Without the first place of each spatial axis."""
+    """``x`` ``(B, C, *spatial)`` without the first place of each spatial axis."""
     places: tuple[Any, ...] = (..., *[slice(1, None)] * (x.ndim - 2))
     return x[places].contiguous()
 
 
 def conv_norm(conv: Any, norm: Any, x: Tensor, cuts: bool = False) -> Tensor:
     """``norm(conv(x))``, in one pass over the map where ``norm`` is a batch norm with given statistics.
+
+    ``x`` is ``(B, C, *spatial)``, and so is the result.
 
     Its scale and shift then go into the convolution's weights, for this call alone: frozen and scoring networks are
     bound by memory. Gradients are the same; where something listens to one of the two, both are called. With ``cuts``
@@ -96,7 +98,7 @@ def conv_norm(conv: Any, norm: Any, x: Tensor, cuts: bool = False) -> Tensor:
 
 
 def drop_paths(x: Tensor, probability: float) -> Tensor:
-    """Stochastic depth: zero for some images of the batch, scaled up for the others to keep the mean."""
+    """Stochastic depth: ``x`` ``(B, C, *spatial)``, zero for some images, scaled up for the others to keep the mean."""
     keep = torch.rand([len(x)] + [1] * (x.ndim - 1), device=x.device, dtype=x.dtype) >= probability
     return x * keep / (1 - probability)
 

@@ -65,7 +65,7 @@ class Residual(nn.Module):
         self.adds, self.drop = adds, drop
 
     def forward(self, x: Tensor) -> Tensor:
-        """The sum."""
+        """The sum, ``(B, C, *spatial)``."""
         y = x
         for layers in self.children():
             y = layers(y)
@@ -92,7 +92,7 @@ class Excitation(nn.Module):
         self.fc2, self.scale = conv(squeezed, channels, 1), gate()
 
     def forward(self, x: Tensor) -> Tensor:
-        """The scaled channels."""
+        """The scaled channels, ``(B, C, *spatial)``."""
         return x * self.scale(self.fc2(self.activation(self.fc1(self.avgpool(x)))))
 
 
@@ -107,7 +107,7 @@ class MobileNet(nn.Module):
         initialize(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits."""
+        """Logits ``(B, num_classes)``."""
         return self.classifier(self.avgpool(self.features(x)).flatten(1))
 
 
@@ -170,6 +170,9 @@ class MobileNetV3(MobileNet):
 
     Shape:
         ``(B, in_channels, *spatial)`` to ``(B, num_classes)``.
+
+    Raises:
+        ValueError: another size.
 
     Example:
         >>> [sum(p.numel() for p in MobileNetV3(size).parameters()) for size in ("small", "large")]

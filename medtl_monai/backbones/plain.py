@@ -124,6 +124,9 @@ class VGG(_Plain):
         ``(B, in_channels, *spatial)`` to ``(B, num_classes)``; each side at least 32. A third axis is averaged before
         the dense layers.
 
+    Raises:
+        ValueError: another depth.
+
     References:
         Simonyan, Zisserman. Very deep convolutional networks for large-scale image recognition. ICLR 2015.
     """

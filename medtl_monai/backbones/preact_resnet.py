@@ -47,6 +47,9 @@ class PreActResNet(nn.Module):
     Shape:
         ``(B, in_channels, *spatial)`` to ``(B, num_classes)``.
 
+    Raises:
+        ValueError: another depth.
+
     References:
         He, Zhang, Ren, Sun. Identity mappings in deep residual networks. ECCV 2016.
     """

@@ -39,7 +39,11 @@ class Tap:
 
     @property
     def latest(self) -> Tensor:
-        """That of the latest forward pass."""
+        """That of the latest forward pass, ``(B, F)`` or ``(B, C, *spatial)``.
+
+        Raises:
+            RuntimeError: there was none yet.
+        """
         if self._value is None:
             raise RuntimeError("no forward pass has been seen yet.")
         return self._value

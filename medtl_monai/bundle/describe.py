@@ -90,6 +90,9 @@ def read_model(checkpoint: str, default: Mapping[str, Any], **changes: Any) -> M
         checkpoint: the file.
         default: a model's data, so that MONAI's tools can look at a bundle without weights.
         changes: how the network is run and its answer read, where the user wants it otherwise; ``None``: as trained.
+
+    Raises:
+        UserError: the checkpoint is of a model of another kind of image.
     """
     usual = Model.from_dict(default)
     if not Path(checkpoint).is_file():

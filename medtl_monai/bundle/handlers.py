@@ -68,7 +68,7 @@ class History:
     Args:
         validator: the evaluator whose metrics are recorded.
         log_dir: TensorBoard's folder; the first process writes.
-        loss: the task's, of logits and labels.
+        loss: the task's, of logits and labels, a scalar.
     """
 
     def __init__(self, validator: Engine, log_dir: str, loss: Callable[..., Tensor] | None = None) -> None:

@@ -37,7 +37,7 @@ class Member(nn.Module):
         self.network, self.inferer, self.place = network, model.inferer(), place
 
     def forward(self, images: Sequence[Tensor]) -> Tensor:
-        """Logits of one case or a batch of cases, of which there is an image for every member."""
+        """Logits of one case or a batch, of which there are images ``(B, C, *spatial)`` for every member."""
         image = images[self.place]
         return self.inferer(image.as_tensor() if isinstance(image, MetaTensor) else image, self.network)
 
@@ -90,7 +90,7 @@ class Ensemble:
     def prepare_batch(
         self, batch: Mapping[str, Any], device: torch.device | str | None = None, non_blocking: bool = False, **_: Any
     ) -> tuple[list[Tensor], None]:
-        """MONAI's ``prepare_batch``: every member's images on the device."""
+        """MONAI's ``prepare_batch``: every member's images, ``(B, C, *spatial)``, on the device."""
         names = ["image", *(f"image_{i}" for i in range(1, len(self.models)))]
         return [batch[name].to(device, non_blocking=non_blocking) for name in names], None
 

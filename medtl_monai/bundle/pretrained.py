@@ -67,7 +67,8 @@ def transfer(
         axes: order of the source's three axes, such as ``ZYX``; default: the catalogue's.
         key_map: renames the source's weights (:func:`medtl_monai.weights.read_rules`).
         allow_missing: modules or weights that may stay random.
-        source: the training images in batches, in the order of ``items``, for strategies that compare them.
+        source: the training images in batches ``(B, C, *spatial)``, in the order of ``items``, for strategies that
+            compare them.
         target: images without labels, for strategies that use them.
         cache_features: where features of ``source`` and ``target`` are kept: ``memory`` or a folder.
 

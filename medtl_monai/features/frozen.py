@@ -33,7 +33,7 @@ def frozen_modules(network: nn.Module) -> tuple[str, ...]:
 
 
 def state_of(network: nn.Module, frozen: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
-    """Weights and statistics of the modules named ``frozen``, and of the parameters beside them, by name."""
+    """Weights and statistics, of any shape, of the modules named ``frozen`` and of parameters beside them, by name."""
     for name in frozen:
         for key, tensor in network.get_submodule(name).state_dict(keep_vars=True).items():
             yield f"{name}.{key}", tensor
@@ -58,7 +58,7 @@ def unseen(network: nn.Module, frozen: Sequence[str], used: Sequence[str]) -> li
 
 
 def checksum(tensor: Tensor) -> int:
-    """Changes with the content, also where torch's version counter does not (``.data``)."""
+    """Changes with the content of a tensor of any shape, also where torch's version counter does not (``.data``)."""
     bits = tensor.detach().contiguous().view(-1).view(torch.uint8)
     words = bits.view(torch.int64) if len(bits) % 8 == 0 else bits
     return int(torch.hash_tensor(words).item()) if len(bits) else 0

@@ -16,7 +16,14 @@ __all__ = ["Rows", "random_parts", "reload"]
 
 
 class Rows(Dataset):
-    """A data set's items with their ``row`` in the cache; without image and label where a whole batch is known."""
+    """A data set's items with their ``row`` in the cache; without image and label where a whole batch is known.
+
+    Args:
+        dataset: of dictionaries with ``image`` and, if any, ``label``.
+        known: ``(V N,)``, which rows are in the cache; N images in V views.
+        visits: ``(N,)``, how often each image was asked for.
+        entries: whether the other entries are asked for where image and label are not.
+    """
 
     def __init__(self, dataset: Any, known: Tensor, visits: Tensor, entries: bool) -> None:
         self.dataset, self.known, self.visits, self.entries = dataset, known, visits, entries
@@ -39,7 +46,11 @@ class Rows(Dataset):
 
 
 def reload(loader: DataLoader, dataset: Dataset) -> DataLoader:
-    """The same batches in the same order from another data set."""
+    """The same batches in the same order from another data set.
+
+    Raises:
+        UserError: the loader makes no batches.
+    """
     if loader.batch_sampler is None:
         raise UserError("features can be cached for loaders that make batches, and this one has batch_size null.")
     return DataLoader(

@@ -39,6 +39,7 @@ class Part:
 
     @classmethod
     def of(cls, batch: Tensor, dtype: str | None) -> Part:
+        """That of the rows of ``batch`` ``(B, ...)``, kept as ``dtype`` if they are of 32 bits."""
         last = not batch.is_contiguous() and batch.ndim > 3 and batch.movedim(1, -1).is_contiguous()
         rows = batch.movedim(1, -1) if last else batch
         kept = getattr(torch, dtype) if dtype and batch.dtype == torch.float32 else batch.dtype
@@ -74,11 +75,11 @@ class Store:
         self._flags = self._make("known", rows, (), torch.bool) if folder is not None else None
 
     def load_known(self) -> Tensor | None:
-        """Which rows an earlier run has left, if there is a folder."""
+        """Which rows an earlier run has left, ``(rows,)``, if there is a folder."""
         return None if self._flags is None else self._flags.clone()
 
     def flush(self, known: Tensor) -> None:
-        """Tell later runs which rows there are."""
+        """Tell later runs which rows there are, ``known`` ``(rows,)``."""
         if self._flags is not None:
             self._flags.copy_(known)
 
@@ -88,27 +89,31 @@ class Store:
             self._write("label", pending.rows, pending.label)
 
     def record(self, name: str, pending: Pending, forward: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
-        """Run a frozen module and keep its output, at once: what follows may change it in place."""
+        """Run a frozen module and keep its output ``(B, ...)``, at once: what follows may change it in place."""
         output = forward(*args, **kwargs)
         self._write(name, pending.rows, output)
         # what is trained sees now what it will see later
         return self.read(name, pending.rows, output.device) if output.dtype != self.parts[name].kept else output
 
     def replay(self, name: str, pending: Pending, *args: Any, **kwargs: Any) -> Tensor:
-        """A frozen module's output again; of those whose output only other frozen modules use, the shape."""
+        """A frozen module's output ``(B, ...)`` again; the shape alone if only other frozen modules use it."""
         if name in self.parts:
             return self.read(name, pending.rows, pending.device)
         shape, dtype = self.shapes[name]
         return torch.empty((len(pending.rows), *shape[1:]), dtype=dtype, device="meta")
 
     def read(self, name: str, rows: Tensor, device: torch.device | str | None) -> Tensor:
-        """The rows as a batch."""
+        """The rows, whose numbers are ``(B,)``, as a batch ``(B, ...)``."""
         part = self.parts[name]
         batch = self._rows[name][rows].to(device=device, dtype=part.used)
         return batch.movedim(-1, 1) if part.channels_last else batch
 
     def compare(self, outputs: Mapping[str, Tensor], rows: Tensor) -> None:
-        """Refuse rows that differ from what was just computed."""
+        """Refuse rows ``(B,)`` that differ from what was just computed, by name ``(B, ...)``.
+
+        Raises:
+            UserError: they differ.
+        """
         for name in self.names:
             want, got = outputs[name], self.read(name, rows, outputs[name].device)
             tolerance = 1e-2 if self.parts[name].kept.itemsize < 4 else 1e-4

@@ -44,7 +44,7 @@ class AmpInferer(Inferer):
         return self.enabled and self.dtype == "float16"
 
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """What ``inferer`` gives, in 32 bits."""
+        """What ``inferer`` gives for ``inputs`` ``(B, C, *spatial)``, in 32 bits."""
         if not self.enabled:
             return self.inferer(inputs, network, *args, **kwargs)
         device = "cpu" if inputs.is_meta else inputs.device.type

@@ -23,10 +23,10 @@ class AdversarialLosses:
         self.loss = PatchAdversarialLoss(criterion="least_squares", no_activation_leastsq=True)
 
     def discriminator_loss(self, fake: Tensor, real: Tensor) -> Tensor:
-        """Real images shall score 1, made ones 0."""
+        """Real images shall score 1, made ones 0; scores of any shape to a scalar."""
         made = self.loss(self.discriminator(fake.detach()), target_is_real=False, for_discriminator=True)
         return (made + self.loss(self.discriminator(real), target_is_real=True, for_discriminator=True)) / 2
 
     def generator_loss(self, fake: Tensor) -> Tensor:
-        """Made images shall score 1."""
+        """Made images shall score 1; scores of any shape to a scalar."""
         return self.loss(self.discriminator(fake), target_is_real=True, for_discriminator=False)

@@ -112,7 +112,7 @@ class _Reverse(torch.autograd.Function):
 
 
 def gradient_reversal(x: Tensor, progress: float) -> Tensor:
-    """``x``, whose gradient is turned round and scaled from 0 to 1 as training goes on.
+    """``x``, of any shape, whose gradient is turned round and scaled from 0 to 1 as training goes on.
 
     .. math:: \\lambda = \\frac{2}{1 + e^{-10 p}} - 1
 

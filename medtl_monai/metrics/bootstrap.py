@@ -42,6 +42,9 @@ def patient_bootstrap(
         seed: of the draw.
         level: share of the resamples inside the interval.
 
+    Raises:
+        ValueError: ``n`` or ``level`` is out of range.
+
     Example:
         >>> x = np.array([1.0, 2.0, 3.0, 4.0])
         >>> mean = lambda weights: weights @ x / weights.sum(axis=1)

@@ -276,6 +276,18 @@ def part_metrics(
     `classification_metrics`, each entry with its 95% ``interval`` ``[low, high]`` from `patient_bootstrap` (None and a
     ``reason`` if there is none) and ``undefined_resamples``; besides ``images``, ``patients``, ``seed`` and
     ``resamples``.
+
+    Args:
+        probabilities: ``(N, C)``, rows summing to 1.
+        labels: ``(N,)``, integers from 0 to C - 1.
+        patients: ``(N,)``.
+        classes: the C names.
+        seed: of the resamples.
+        n_bootstrap: how many.
+
+    Raises:
+        ValueError: the arguments do not fit each other.
+        UserError: a probability is not a finite number.
     """
     probabilities, labels = check_predictions(probabilities, labels, classes)
     if len(patients) != len(labels):

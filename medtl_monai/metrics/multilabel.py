@@ -117,6 +117,14 @@ def part_findings(
     """What ``metrics.json`` says of one part: :func:`finding_metrics` with patient-level intervals, ready for JSON.
 
     The counterpart of :func:`~medtl_monai.metrics.part_metrics`.
+
+    Args:
+        probabilities: ``(N, C)``, each from 0 to 1.
+        labels: ``(N, C)``, 1, 0 or NaN for unknown.
+        patients: ``(N,)``.
+        findings: the C names.
+        seed: of the resamples.
+        n_bootstrap: how many.
     """
     probabilities, labels = check_findings(probabilities, labels, findings)
     found = finding_metrics(probabilities, labels, findings)

@@ -181,7 +181,7 @@ def _surface(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def volumes_ml(mask: Tensor, structures: int, spacing: Sequence[float]) -> list[float]:
-    """Volume of each structure (1 to ``structures``) of a label map, in ml.
+    """Volume of each structure (1 to ``structures``) of a label map ``(H, W, D)``, in ml; ``spacing`` in mm.
 
     Example:
         >>> volumes_ml(torch.tensor([[[1, 1], [0, 2]]]), 2, [10.0, 10.0, 10.0])

@@ -33,6 +33,9 @@ def render_metrics(metrics: dict[str, Any]) -> str:
     Args:
         metrics: the content of ``metrics.json``; its entries that are not parts are passed over.
 
+    Raises:
+        ValueError: there is no part with metrics.
+
     Example:
         >>> f1 = {"value": 0.9534, "interval": [0.9211, 0.978]}
         >>> print(render_metrics({"val": {"images": 12, "patients": 7, "metrics": {"f1": f1}}}))

@@ -88,6 +88,10 @@ class Strategy(nn.Module):
     remembers (an anchor, a teacher), parameters what it learns besides the network (a domain discriminator), so
     ``.to()`` and ``state_dict()`` need no code. Override only the hooks that the method needs. When training goes on
     from a checkpoint, load the strategy's state after ``prepare``.
+
+    Raises:
+        UserError: a setting is out of the range that the strategy's card names; or, in training, what the
+            strategy meets is not what it is for.
     """
 
     needs_source: ClassVar[bool] = False

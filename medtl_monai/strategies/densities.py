@@ -63,9 +63,9 @@ def kernel_mean_matching(source: ArrayLike, target: ArrayLike, *, bound: float =
 
 
 def kliep(source: ArrayLike, target: ArrayLike, *, centres: int = 100, steps: int = 2000, seed: int = 0) -> Array:
-    """Weights of the source's features that maximize the target's likelihood: a mixture of kernels on the target.
+    """Weights ``(n,)`` of the source's features ``(n, F)`` that maximize the likelihood of the target's ``(m, F)``.
 
-    Scaled to a mean of 1 over the source.
+    A mixture of kernels on the target, scaled to a mean of 1 over the source.
 
     References:
         Sugiyama, Nakajima, Kashima, von Buenau, Kawanabe. Direct importance estimation with model selection and its
@@ -86,9 +86,9 @@ def kliep(source: ArrayLike, target: ArrayLike, *, centres: int = 100, steps: in
 
 
 def discriminator_weights(source: ArrayLike, target: ArrayLike, *, bound: float = 10.0) -> Array:
-    """Weights of the source's features by how much more likely a logistic regression finds them in the target.
+    """Weights ``(n,)`` of the source's features ``(n, F)``: how much more likely they are in the target ``(m, F)``.
 
-    At most ``bound``, scaled to a mean of 1.
+    By a logistic regression; at most ``bound``, scaled to a mean of 1.
 
     References:
         Bickel, Brueckner, Scheffer. Discriminative learning for differing training and test distributions. ICML 2007.

@@ -59,7 +59,7 @@ class Teaching(Strategy):
         return self
 
     def distance(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Of what student and teacher see in one batch."""
+        """Of what both see in a batch: features ``(B, F)``, or, ``inside``, maps ``(B, C, *spatial)``."""
         raise NotImplementedError
 
     def loss(self, step: Step) -> Tensor | None:

@@ -47,7 +47,7 @@ class LoRA(nn.Module):
 
 
 class IA3(nn.Module):
-    """One factor for each output of a layer, 1 at first.
+    """One factor for each output of a layer with weights ``(out, in / groups, *kernel)``, 1 at first.
 
     References:
         Liu, Tam, Muqeeth et al. Few-shot parameter-efficient fine-tuning is better and cheaper than in-context

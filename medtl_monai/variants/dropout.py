@@ -51,7 +51,7 @@ def drop_block(x: Tensor, p: float, block: int = 5) -> Tensor:
 
 
 def drop_path(x: Tensor, y: Tensor, p: float) -> Tensor:
-    """``y`` or, with probability ``p`` for each image, the block's input ``x`` (stochastic depth).
+    """``y`` ``(B, C, *spatial)`` or, with probability ``p`` for each image, the block's input ``x`` (stochastic depth).
 
     What the block adds is scaled by ``1 / (1 - p)``, so that the mean stays.
 

@@ -85,6 +85,9 @@ class BatchRenorm(_AnyBatchNorm):
     No gradient flows through ``r`` and ``d``. The paper lets the limits grow from batch norm's (1 and 0) in training
     from scratch; pretrained statistics are good from the start, so they are constant here.
 
+    Raises:
+        UserError: a limit is out of range: ``r_max`` below 1 or ``d_max`` below 0.
+
     References:
         Ioffe. Batch renormalization: towards reducing minibatch dependence in batch-normalized models. NeurIPS 2017.
     """
@@ -111,6 +114,9 @@ class BatchRenorm(_AnyBatchNorm):
 
 class StochNorm(_AnyBatchNorm):
     """Each channel is normalized by the batch's or, with probability ``p``, by the running statistics.
+
+    Raises:
+        UserError: ``p`` is not from 0 to 1.
 
     References:
         Kou, You, Long, Wang. Stochastic normalization. NeurIPS 2020.
@@ -155,6 +161,9 @@ class DomainBatchNorm(_AnyBatchNorm):
     a domain; a domain with one value a channel in the batch, which has no variance, is normalized by its running
     statistics. In evaluation an image of an unknown domain gets the mean of what all domains make of it (Seo et al.
     average the predictions).
+
+    Raises:
+        UserError: fewer than two domains, or two of one name.
 
     References:
         Chang, You, Seo, Kwak, Han. Domain-specific batch normalization for unsupervised domain adaptation. CVPR 2019.
@@ -234,8 +243,11 @@ def domains_of(network: nn.Module) -> tuple[str | int, ...]:
 
 
 def use_domain(network: nn.Module, domain: Tensor | Sequence[str | int | None] | str | int | None) -> None:
-    """Tell every :class:`DomainBatchNorm` of ``network`` the name of the domain that comes next, or B names, one for
-    each image. Numbers from 0 are the names where none were given; any other name, or ``None``, is unknown."""
+    """Tell every :class:`DomainBatchNorm` of ``network`` the domain that comes next, or that of each of B images.
+
+    Numbers from 0, which may be a tensor ``(B,)``, are the names where none were given; any other name, or ``None``, is
+    unknown.
+    """
     names = domain.tolist() if isinstance(domain, Tensor) else domain
     names = names if isinstance(names, (list, tuple)) else [names]
     for module in network.modules():
@@ -351,6 +363,9 @@ def adapt_batch_norm(
         network: any network with batch norm; it is left in the mode it was in.
         batches: images of the target domain, ``(B, C, *spatial)``, at least one batch.
         layers: the batch norms that are measured; the others use what they have. Default: all.
+
+    Raises:
+        UserError: there is no batch.
 
     References:
         Li, Wang, Shi, Hou, Liu. Revisiting batch normalization for practical domain adaptation. 2016.

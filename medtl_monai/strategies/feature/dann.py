@@ -55,7 +55,7 @@ class DANN(FeatureStrategy):
         return super().prepare(network)
 
     def seen(self, features: Tensor, pred: Any) -> Tensor:
-        """What the discriminator sees of a batch."""
+        """What the discriminator sees of a batch: features ``(B, F)``."""
         return features
 
     def loss(self, step: Step) -> Tensor | None:

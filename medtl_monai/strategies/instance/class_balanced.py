@@ -52,7 +52,7 @@ class ClassBalanced(Weighting):
 
 
 def effective_number_weights(sizes: list[int], beta: float) -> Tensor:
-    """Weight of each class, whose mean over all images is 1; 0 for a class without images.
+    """Weight of each class, ``(C,)``, whose mean over all images is 1; 0 for a class without images.
 
     Example:
         >>> [round(w, 6) for w in effective_number_weights([3, 1], 0.5).tolist()]  # 1 / 1.75 and 1 / 1, scaled

@@ -49,7 +49,7 @@ class SourceSelection(Importance):
 
 
 def nearest_weights(weights: ArrayLike, keep: float) -> Array:
-    """One weight for the share ``keep`` of largest ``weights``, 0 for the rest; their mean is 1.
+    """One weight for the share ``keep`` of largest ``weights`` ``(N,)``, 0 for the rest; their mean is 1.
 
     Example:
         >>> nearest_weights([0.1, 3.0, 0.4, 0.5], 0.5).tolist()

@@ -58,7 +58,7 @@ class AutoRGN(Strategy):
 
 @torch.no_grad()
 def relative_gradient_norms(blocks: list[list[Tensor]]) -> list[float]:
-    """Norm of each block's gradients over the norm of its weights, the largest scaled to 1.
+    """Norm of each block's gradients over that of its weights, of any shapes, the largest scaled to 1.
 
     Example:
         >>> one, two = torch.tensor([3.0, 4.0]), torch.tensor([1.0])

@@ -53,6 +53,6 @@ class DELTA(Teaching):
         self.attention = gain.softmax(0) * maps.shape[1]
 
     def distance(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Half the weighted squared distance of the maps."""
+        """Half the weighted squared distance of the maps ``(B, C, *spatial)``."""
         each = (student.float() - teacher.float()).square().flatten(2).sum(-1).mean(0)
         return (each * self.attention if len(self.attention) else each).sum() / 2

@@ -33,12 +33,12 @@ class L1(Penalty):
         super().__init__(weight)
 
     def norm(self, weights: Sequence[Tensor]) -> Tensor:
-        """Sum of absolute values."""
+        """Sum of absolute values of weights of any shapes."""
         return l1_penalty(weights)
 
 
 def l1_penalty(weights: Sequence[Tensor]) -> Tensor:
-    r"""Sum of absolute values, :math:`\sum_j |w_j|`, over all elements of ``weights``.
+    r"""Sum of absolute values, :math:`\sum_j |w_j|`, over all elements of ``weights``, of any shapes.
 
     Example:
         >>> l1_penalty([torch.tensor([1.0, -2.0]), torch.tensor([[3.0]])]).item()

@@ -29,5 +29,5 @@ class L1SP(L2SP):
         super().__init__(alpha, beta)
 
     def distance(self, weights: list[Tensor], anchors: list[Tensor]) -> Tensor:
-        """Sum of absolute differences."""
+        """Sum of absolute differences of weights of any shapes."""
         return torch.stack([(w - a).abs().sum() for w, a in zip(weights, anchors, strict=True)]).sum()

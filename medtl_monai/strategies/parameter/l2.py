@@ -35,12 +35,12 @@ class L2(Penalty):
         super().__init__(weight)
 
     def norm(self, weights: Sequence[Tensor]) -> Tensor:
-        """Half the sum of squares."""
+        """Half the sum of squares of weights of any shapes."""
         return l2_penalty(weights)
 
 
 def l2_penalty(weights: Sequence[Tensor]) -> Tensor:
-    r"""Half the sum of squares, :math:`\tfrac12 \sum_j w_j^2`, over all elements of ``weights``.
+    r"""Half the sum of squares, :math:`\tfrac12 \sum_j w_j^2`, over all elements of ``weights``, of any shapes.
 
     Example:
         >>> l2_penalty([torch.tensor([1.0, -2.0]), torch.tensor([[3.0]])]).item()

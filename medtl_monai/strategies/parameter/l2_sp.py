@@ -52,7 +52,7 @@ class L2SP(Strategy):
         return network
 
     def distance(self, weights: list[Tensor], anchors: list[Tensor]) -> Tensor:
-        """Half the sum of squared differences."""
+        """Half the sum of squared differences of weights of any shapes."""
         return l2_sp_penalty(weights, anchors)
 
     def loss(self, step: Step) -> Tensor | None:
@@ -70,7 +70,7 @@ class L2SP(Strategy):
 
 
 def l2_sp_penalty(weights: list[Tensor], anchors: list[Tensor]) -> Tensor:
-    r"""Half the squared distance from the start, :math:`\tfrac12 \lVert w - w^0 \rVert_2^2`.
+    r"""Half the squared distance from the start, :math:`\tfrac12 \lVert w - w^0 \rVert_2^2`, of weights of any shapes.
 
     Example:
         >>> l2_sp_penalty([torch.tensor([1.0, -2.0])], [torch.tensor([0.0, -4.0])]).item()
