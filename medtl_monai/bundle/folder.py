@@ -79,6 +79,9 @@ def check_room(folder: Path, needed: int) -> None:
     Args:
         folder: where the files go.
         needed: bytes.
+
+    Raises:
+        UserError: there are fewer.
     """
     free = shutil.disk_usage(folder).free
     if free < needed:
