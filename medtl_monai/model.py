@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
@@ -50,7 +49,7 @@ from .data import (
 from .inference import MultiViewInferer, SuspiciousPlaceInferer
 from .predictions import CASE_COLUMNS
 from .transforms import PrepareBatch, StandardizeImaged
-from .utils import UserError
+from .utils import UserError, damaged_entry
 from .variants import VARIANTS, apply
 
 __all__ = ["IMAGES", "PREPARATION", "Model", "read_checkpoint"]
@@ -411,11 +410,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"there are no trained weights at {path}: give --checkpoint a best.pt of a training, or train with "
             "--save_to_models true."
         )
+    damaged = damaged_entry(path)
+    if damaged is not None:
+        raise UserError(f"{path} is no checkpoint, or is damaged: {damaged} cannot be read. Take another copy of it.")
     try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()  # torch does not look at the checksums
-        if damaged is not None:
-            raise ValueError(f"{damaged} in it is damaged.")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds: no checkpoint at all, a pickle of code, a truncated file
         raise UserError(f"{path} is no checkpoint that can be read safely: {_first_line(error)}") from error

@@ -18,6 +18,7 @@ __all__ = [
     "UserError",
     "atomic_path",
     "cache_dir",
+    "damaged_entry",
     "first_process",
     "is_under",
     "last_layer",
@@ -198,6 +199,20 @@ def _harmless(cell: Any) -> Any:
     except ValueError:
         return f"'{cell}"
     return cell
+
+
+def damaged_entry(path: str | os.PathLike[str]) -> str | None:
+    """What in a file of :func:`write_torch` does not fit its checksum, at which torch itself does not look; or nothing.
+
+    A file that is no such file is damaged as a whole.
+    """
+    import zipfile
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip()
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError) as error:
+        return f"the file ({error})"
 
 
 def write_torch(path: str | os.PathLike[str], content: Any) -> None:

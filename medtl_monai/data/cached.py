@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import io
+import logging
 import pickle
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -12,14 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from monai.data import CacheDataset, Dataset, PersistentDataset
-from monai.utils import convert_to_tensor
+from monai.utils import TraceKeys, convert_to_tensor
 from torch import Tensor
 
-from ..utils import UserError, one_thread
+from ..utils import UserError, damaged_entry, one_thread, write_torch
 from .read.arrays import stored_in
 
 __all__ = ["cached_dataset", "digest", "stamped"]
+
+_log = logging.getLogger("medtl_monai")
 
 
 def cached_dataset(
@@ -32,7 +36,8 @@ def cached_dataset(
     """The items, transformed once: MONAI's ``CacheDataset``, or its ``PersistentDataset`` in a folder.
 
     In the folder an item is found again as long as its entries, the files that it names (their sizes and times) and the
-    transforms are the same; so later runs need not decode. Tensors are plain ones: metadata is not kept.
+    transforms are the same, and what was kept fits its checksum; so later runs need not decode. Tensors are plain ones:
+    metadata is not kept.
 
     Args:
         data: MONAI datalist items.
@@ -61,7 +66,22 @@ class _InMemory(CacheDataset):
 
 
 class _Kept(PersistentDataset):
-    """Gives plain tensors from the first time on, as it does once an item is in its folder: batches mix both."""
+    """Gives plain tensors from the first time on, as it does once an item is in its folder: batches mix both.
+
+    MONAI's own takes a file as it is, however damaged, and stops at an empty one.
+    """
+
+    def _cachecheck(self, item_transformed: Any) -> Any:
+        path = Path(str(self.cache_dir)) / f"{_name(item_transformed).decode()}.pt"
+        if path.is_file():
+            if damaged_entry(path) is None:
+                return torch.load(path, weights_only=True)
+            _log.warning(f"{path} is damaged: the image is prepared anew")
+        made = self._pre_transform(copy.deepcopy(item_transformed))
+        traces = {f"{key}{TraceKeys.KEY_SUFFIX}" for key in made}  # hold classes, which are not read from files
+        made = {key: value for key, value in made.items() if key not in traces}
+        write_torch(path, convert_to_tensor(made, convert_numeric=False, track_meta=False))
+        return made
 
     def _post_transform(self, item_transformed: Any) -> Any:
         return convert_to_tensor(super()._post_transform(item_transformed), track_meta=False)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import shutil
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +18,8 @@ from torch import Tensor
 from ..utils import UserError, write_json
 
 __all__ = ["Part", "Pending", "Store"]
+
+_log = logging.getLogger("medtl_monai")
 
 
 @dataclass
@@ -73,10 +78,20 @@ class Store:
             _check_room(needed, psutil.virtual_memory().available, "of memory")
         self._rows = {name: self._make(name, rows, part.shape, part.kept) for name, part in parts.items()}
         self._flags = self._make("known", rows, (), torch.bool) if folder is not None else None
+        self._sums = {} if folder is None else {name: self._make(f"{name}.sum", rows, (), torch.long) for name in parts}
 
     def load_known(self) -> Tensor | None:
-        """Which rows an earlier run has left, ``(rows,)``, if there is a folder."""
-        return None if self._flags is None else self._flags.clone()
+        """Which rows an earlier run has left whole, ``(rows,)``, if there is a folder."""
+        if self._flags is None:
+            return None
+        known = self._flags.clone()
+        rows = known.nonzero().flatten()
+        for name, sums in self._sums.items():
+            known[rows] &= _checksums(self._rows[name], rows) == sums[rows]
+        damaged = len(rows) - int(known.sum())
+        if damaged:
+            _log.warning(f"{damaged} of {len(rows)} rows in {self.folder} are damaged: they are computed anew")
+        return known
 
     def flush(self, known: Tensor) -> None:
         """Tell later runs which rows there are, ``known`` ``(rows,)``."""
@@ -130,13 +145,23 @@ class Store:
         if part.kept == torch.float16 != part.used and not kept.isfinite().all():
             raise UserError(f"features of {name} do not fit into float16 (largest {float(batch.abs().max()):g}).")
         self._rows[name][rows] = kept
+        if self._sums:
+            self._sums[name][rows] = _checksums(self._rows[name], rows)
 
     def _make(self, name: str, rows: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         shape = (rows, *shape)
         if self.folder is None:
             return torch.empty(shape, dtype=dtype)
-        path = self.folder / f"{name}.bin"
-        return torch.from_file(str(path), shared=True, size=torch.Size(shape).numel(), dtype=dtype).view(shape)
+        path, size = self.folder / f"{name}.bin", torch.Size(shape).numel()
+        with path.open("ab") as file:  # takes its room now: in a file with holes a full disk kills the process
+            os.posix_fallocate(file.fileno(), 0, max(1, size * dtype.itemsize))
+        return torch.from_file(str(path), shared=True, size=size, dtype=dtype).view(shape)
+
+
+def _checksums(kept: Tensor, rows: Tensor) -> Tensor:
+    """CRC-32 ``(B,)`` of those ``rows`` ``(B,)`` of ``kept``."""
+    bytes_of = (kept[row].reshape(-1).view(torch.uint8).numpy() for row in rows.tolist())
+    return torch.tensor([zlib.crc32(one) for one in bytes_of], dtype=torch.long)
 
 
 def _check_room(needed: int, free: int, where: str) -> None:
