@@ -406,11 +406,10 @@ def adapters() -> str:
     cases = [(library, kind) for library in ("peft", "medtl_monai") for kind in ("lora", "ia3")]
     answers = {name: [_plain_reason(row[lib][kind]) for lib, kind in cases] for name, row in found["networks"].items()}
     reasons = [answer for answer in dict.fromkeys(chain.from_iterable(answers.values())) if answer != "yes"]
+    numbered = {"yes": "yes", **{reason: f"no <sup>{i}</sup>" for i, reason in enumerate(reasons, 1)}}
     heads = [f"{library}, `{kind}`" for library, kind in cases]
     lines = [f"| network | {' | '.join(heads)} |", "|---" * (len(cases) + 1) + "|"]
-    for name, row in answers.items():
-        cells = [answer if answer == "yes" else f"no <sup>{reasons.index(answer) + 1}</sup>" for answer in row]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+    lines += [f"| {name} | {' | '.join(numbered[answer] for answer in row)} |" for name, row in answers.items()]
     notes = [f"{i}. {reason}." for i, reason in enumerate(reasons, 1)]
     return "\n".join([*lines, "", f"peft {found['peft']}:", "", *notes]) + "\n"
 
@@ -441,21 +440,26 @@ def benefits() -> str:
         return "Not measured yet.\n"
     found, lines = json.loads(path.read_text()), []
     for study in found["studies"].values():
-        metrics = study["metrics"]
-        seeds = {way: next(iter(cells.values()))["seeds"] for way, cells in study["summary"].items()}
-        most = max(seeds.values())
-        lines += [f"## {study['about'][0].upper()}{study['about'][1:]}", "", f"{study['setting']}. {most} seeds.", ""]
-        heads = [f"{name} | difference [95% CI]" for name in metrics.values()]
-        lines += [f"| way | {' | '.join(heads)} | verdict |", "|---" * (2 * len(metrics) + 2) + "|"]
-        for way, cells in study["summary"].items():
-            shown = [f"{cells[m]['mean']:.3f} | {difference(cells[m])}" for m in metrics]
-            verdict = verdict_of(cells[next(iter(metrics))])
-            name = f"`{way}`" + f", {seeds[way]} seeds" * (seeds[way] < most)
-            lines.append(f"| {name} | {' | '.join(shown)} | {verdict} |")
-        lines.append("")
+        lines += _study(study)
     runs = [run for study in found["studies"].values() for way in study["runs"].values() for run in way.values()]
     lines.append(f"{len(runs)} runs, {sum(run['seconds'] for run in runs) / 3600:.1f} hours of one core.")
     return "\n".join(lines) + "\n"
+
+
+def _study(study: dict) -> list[str]:
+    """The heading and the table of one study."""
+    metrics = study["metrics"]
+    seeds = {way: next(iter(cells.values()))["seeds"] for way, cells in study["summary"].items()}
+    most = max(seeds.values())
+    lines = [f"## {study['about'][0].upper()}{study['about'][1:]}", "", f"{study['setting']}. {most} seeds.", ""]
+    heads = [f"{name} | difference [95% CI]" for name in metrics.values()]
+    lines += [f"| way | {' | '.join(heads)} | verdict |", "|---" * (2 * len(metrics) + 2) + "|"]
+    for way, cells in study["summary"].items():
+        shown = [f"{cells[m]['mean']:.3f} | {difference(cells[m])}" for m in metrics]
+        verdict = verdict_of(cells[next(iter(metrics))])
+        name = f"`{way}`" + f", {seeds[way]} seeds" * (seeds[way] < most)
+        lines.append(f"| {name} | {' | '.join(shown)} | {verdict} |")
+    return [*lines, ""]
 
 
 def difference(cell: dict) -> str:
@@ -584,11 +588,16 @@ def _tables(order: Sequence[str]) -> list[str]:
     top = [PACKAGE / name if (PACKAGE / name).is_dir() else PACKAGE / f"{name}.py" for name in order]
     lines += [f"{_row(path)} {_size(path)} |" for path in top]
     lines += ["", "## Inside the packages", ""]
-    for folder in (path for path in top if path.is_dir()):
-        inside = [path for path in sorted(folder.iterdir()) if path.suffix == ".py" or path.is_dir()]
-        rows = [_row(path) for path in inside if not path.name.startswith("__")]
-        lines += [f"**{folder.name}**", "", "| module | what |", "|---|---|", *rows, ""]
+    for path in top:
+        lines += _inside(path) if path.is_dir() else []
     return lines[:-1]
+
+
+def _inside(folder: Path) -> list[str]:
+    """The table of a package's own modules."""
+    modules = [path for path in sorted(folder.iterdir()) if path.suffix == ".py" or path.is_dir()]
+    rows = [_row(path) for path in modules if not path.name.startswith("__")]
+    return [f"**{folder.name}**", "", "| module | what |", "|---|---|", *rows, ""]
 
 
 def _size(path: Path) -> str:

@@ -84,23 +84,29 @@ def read_predictions(path: str | os.PathLike[str]) -> Predictions:
     Raises:
         UserError: the file is missing or is not such a table.
     """
-    path, n = Path(path), len(CASE_COLUMNS)
-    if not path.is_file():
-        raise UserError(f"Expected a table of predictions, found no file {path}: check the path.")
-    with path.open(newline="", encoding="utf-8") as file:
-        header, *rows = [[read_cell(cell) for cell in row] for row in csv.reader(file)] or [[]]
-    classes = header[n:]
-    if header[:n] != CASE_COLUMNS or not classes:
-        raise UserError(f"Expected columns {', '.join(CASE_COLUMNS)} and one per class in {path}, found {header}.")
-    labels = None if any(len(row) != len(header) for row in rows) else _labels(rows, classes)
+    n = len(CASE_COLUMNS)
+    classes, rows = _table(Path(path))
+    labels = None if any(len(row) != n + len(classes) for row in rows) else _labels(rows, classes)
     if labels is None:
-        raise UserError(f"Expected {len(header)} columns and labels among {classes} in every row of {path}.")
+        raise UserError(f"Expected {n + len(classes)} columns and labels among {classes} in every row of {path}.")
     try:
         probabilities = np.array([row[n:] for row in rows], dtype=float).reshape(len(rows), len(classes))
     except ValueError as error:
         raise UserError(f"Expected numbers as probabilities in {path}: {error}.") from error
     images, patients, parts, _, predicted = ([row[i] for row in rows] for i in range(n))
     return Predictions(images, patients, parts, labels, predicted, probabilities, classes)
+
+
+def _table(path: Path) -> tuple[list[str], list[list[str]]]:
+    """The classes that the header names, and the rows."""
+    if not path.is_file():
+        raise UserError(f"Expected a table of predictions, found no file {path}: check the path.")
+    with path.open(newline="", encoding="utf-8") as file:
+        header, *rows = [[read_cell(cell) for cell in row] for row in csv.reader(file)] or [[]]
+    classes = header[len(CASE_COLUMNS) :]
+    if header[: len(CASE_COLUMNS)] != CASE_COLUMNS or not classes:
+        raise UserError(f"Expected columns {', '.join(CASE_COLUMNS)} and one per class in {path}, found {header}.")
+    return classes, rows
 
 
 def _labels(rows: Sequence[Sequence[str]], classes: Sequence[str]) -> Array | None:

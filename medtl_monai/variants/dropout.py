@@ -160,7 +160,7 @@ def monte_carlo(network: nn.Module) -> Iterator[None]:
         Gal, Ghahramani. Dropout as a Bayesian approximation. ICML 2016.
     """
     layers = [m for m in network.modules() if isinstance(m, nn.modules.dropout._DropoutNd)]
-    drops = [hook for module in network.modules() for hook in _hooks(module) if isinstance(hook, Drop)]
+    drops = [drop for module in network.modules() for drop in _drops(module)]
     modes = [layer.training for layer in layers]
     try:
         for layer in layers:
@@ -175,5 +175,6 @@ def monte_carlo(network: nn.Module) -> Iterator[None]:
             drop.always = False
 
 
-def _hooks(module: nn.Module) -> list[Callable[..., Any]]:
-    return [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+def _drops(module: nn.Module) -> list[Drop]:
+    hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+    return [hook for hook in hooks if isinstance(hook, Drop)]
