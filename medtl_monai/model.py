@@ -49,8 +49,9 @@ from .data import (
 from .inference import MultiViewInferer, SuspiciousPlaceInferer
 from .predictions import CASE_COLUMNS
 from .transforms import PrepareBatch, StandardizeImaged
-from .utils import UserError, damaged_entry
+from .utils import UserError
 from .variants import VARIANTS, apply
+from .weights import check_sums
 
 __all__ = ["IMAGES", "PREPARATION", "Model", "read_checkpoint"]
 
@@ -403,16 +404,14 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """The content of a checkpoint: tensors, numbers, text and lists of these, on the CPU.
 
     Raises:
-        UserError: there is none, it cannot be read, or it holds code.
+        UserError: there is none, it cannot be read, is damaged, or holds code.
     """
     if not Path(path).is_file():
         raise UserError(
             f"there are no trained weights at {path}: give --checkpoint a best.pt of a training, or train with "
             "--save_to_models true."
         )
-    damaged = damaged_entry(path)
-    if damaged is not None:
-        raise UserError(f"{path} is no checkpoint, or is damaged: {damaged} cannot be read. Take another copy of it.")
+    check_sums(Path(path))
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds: no checkpoint at all, a pickle of code, a truncated file

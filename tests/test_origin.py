@@ -1,15 +1,19 @@
 """Network, weights and preparation follow from each other, and the default strategy from the data."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from medtl_monai.backbones import build
 from medtl_monai.bundle import box_columns, choose_strategy, follow, image_statistics, read_backbone, wants_boxes
+from medtl_monai.bundle.origin import class_names, standardizes
 from medtl_monai.model import Model
 from medtl_monai.strategies import L2SP, describe
 from medtl_monai.utils import UserError
+from medtl_monai.weights import SOURCES, save_weights
 
 BOXED = [{"box": [[1, 2, 3, 4]]}, {"box": []}]
 DEFAULT = "partial_freeze + localization + ema"
@@ -23,8 +27,10 @@ def config(**changes):
         "channels": 1,
         "image_size": 160,
         "percentiles": [0.0, 99.9],
+        "window": None,
         "mean": None,
         "std": None,
+        "standardize": None,
     }
     return {**start, **changes}
 
@@ -115,6 +121,71 @@ def test_statistics_of_a_file_known_by_its_content(shared_weights):
     file = str(shared_weights / "mobilenet_v2-b0353104.pth")
     assert image_statistics(file, 3) == image_statistics("mobilenet_v2_imagenet", 3)
     assert followed(weights=file)["backbone"] == "mobilenet_v2"
+
+
+def test_a_renamed_file_is_known_by_its_hash_and_one_without_a_hash_by_its_name(shared_weights, tmp_path):
+    (tmp_path / "mine.bin").write_bytes((shared_weights / "mobilenet_v2-b0353104.pth").read_bytes())
+    assert image_statistics(str(tmp_path / "mine.bin"), 3)["mean"] == [0.485, 0.456, 0.406]
+    source = SOURCES["densenet121_xrayvision_rsna"]
+    file = tmp_path / source.file
+    torch.save(build("densenet121", in_channels=1, num_classes=18).state_dict(), file)
+    assert image_statistics(str(file), 1) == {"mean": [0.5], "std": [1 / 2048]}
+    assert class_names(str(file)) == list(source.classes)
+    other = file.rename(tmp_path / "other.pt")
+    assert (image_statistics(str(other), 1)["std"], class_names(str(other))) == ([0.5], [])
+
+
+def test_weights_whose_images_were_standardized_say_so_in_any_form(tmp_path):
+    assert standardizes("resnet10_medicalnet")
+    assert standardizes("resnet18_deepbet")
+    assert not standardizes("resnet18_imagenet")
+    assert not standardizes("none")
+    torch.save({}, tmp_path / SOURCES["resnet10_medicalnet"].file)
+    assert standardizes(str(tmp_path / SOURCES["resnet10_medicalnet"].file))
+
+
+def saved(model, path):
+    torch.save({"model": model.network().state_dict(), "about": model.to_dict()}, path)
+    return str(path)
+
+
+def test_another_runs_window_and_standardization_are_kept_unless_the_user_says_otherwise(tmp_path):
+    model = Model(
+        task="classification", classes=["a", "b"], backbone="resnet18", image_size=64, mean=[0.0], std=[1.0],
+        window=[-1000, 200], standardize=True,
+    )  # fmt: skip
+    file = saved(model, tmp_path / "best.pt")
+    assert standardizes(file)
+    assert class_names(file) == ["a", "b"]
+    values = followed(weights=file)
+    assert (values["window"], values["standardize"]) == ([-1000, 200], True)
+    values = followed(weights=file, window=[0, 100], standardize=False)
+    assert (values["window"], values["standardize"]) == ([0, 100], False)
+    assert followed(weights=file, percentiles=[1.0, 99.0])["window"] is None
+
+
+def test_a_sources_window_is_taken_unless_the_user_says_how_images_are_scaled(monkeypatch):
+    source = replace(SOURCES["resnet18_imagenet"], name="ct", window=(-1000, 200))
+    monkeypatch.setitem(SOURCES, "ct", source)
+    assert followed(weights="ct")["window"] == [-1000, 200]
+    assert followed(weights="ct", window=[0, 1])["window"] == [0, 1]
+    assert followed(weights="ct", percentiles=[1.0, 99.0])["window"] is None
+    assert followed(weights="resnet18_imagenet")["window"] is None
+
+
+@pytest.mark.parametrize("change", [{"std": [0.0]}, {"mean": [float("nan")]}])
+def test_a_run_with_statistics_that_are_none_is_refused_with_its_name(change, run):
+    content = torch.load(run)
+    content["about"].update(change)
+    torch.save(content, run)
+    with pytest.raises(UserError, match=rf"best.pt: {next(iter(change))} must be"):
+        followed(weights=run)
+
+
+def test_another_files_model_json_says_nothing_of_it(tmp_path):
+    save_weights(build("resnet18").state_dict(), tmp_path / "resnet.pth")
+    (tmp_path / "model.json").write_text("{}")
+    assert class_names(str(tmp_path / "resnet.pth")) == []
 
 
 def test_backbones_as_text_and_as_dictionaries():

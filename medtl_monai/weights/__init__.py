@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .fetch import download
 from .files import check_hash, file_hash, find, local, recognize
-from .kinds import kind_of
+from .kinds import check_sums, kind_of
 from .sources import SOURCES, Source, lookup
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ __all__ = [
     "Source",
     "adapt_channels",
     "check_hash",
+    "check_sums",
     "download",
     "file_hash",
     "find",

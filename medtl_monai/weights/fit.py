@@ -96,8 +96,10 @@ def fit_head(
         fitted: the value in the weight's shape, as for other weights.
         last: the weight belongs to the head's last layer, whose rows are the classes.
     """
-    if value is None or rows == {}:
+    if value is None:
         return None, "new head"
+    if rows == {}:
+        return None, "new head, as no class is known to be the same"
     if rows and last:
         if value.shape[1:] != weight.shape[1:]:
             return None, "new head"

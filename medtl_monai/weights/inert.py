@@ -84,7 +84,8 @@ def load_inert(path: Path) -> Any:
     reader = SimpleNamespace(
         Unpickler=_Unpickler, load=lambda file, **kwargs: _Unpickler(file, **kwargs).load(), __name__="inert"
     )
-    return torch.load(path, map_location="cpu", pickle_module=reader, weights_only=False)
+    with path.open("rb") as file:
+        return torch.load(file, map_location="cpu", pickle_module=reader, weights_only=False)
 
 
 class _ProgramUnpickler(_Unpickler):

@@ -27,8 +27,8 @@ KEY_MAPS: dict[str, Sequence[Rule]] = {
         (r"^(features\.denseblock\d+\.denselayer\d+)\.(norm|conv)\.?([12])\.", r"\1.layers.\2\3."),
         (r"^classifier\.(0\.)?", r"class_layers.out."),
     ),
-    # the same without its head, as RadImageNet has it
-    "densenet_features": (
+    # what stands in "features" alone, as in RadImageNet's DenseNet
+    "features": (
         (r"^", "features."),
         (r"^(features\.denseblock\d+\.denselayer\d+)\.(norm|conv)\.?([12])\.", r"\1.layers.\2\3."),
     ),

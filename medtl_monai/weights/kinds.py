@@ -7,9 +7,9 @@ import zipfile
 from pathlib import Path
 from typing import Literal
 
-from ..utils import UserError
+from ..utils import UserError, damaged_entry
 
-__all__ = ["Kind", "kind_of"]
+__all__ = ["Kind", "check_sums", "kind_of"]
 
 Kind = Literal["torch", "safetensors", "onnx"]
 
@@ -51,12 +51,24 @@ def kind_of(path: Path) -> Kind:
             raise UserError(f"{path} is {what}, not a weight file: {instead}.")
     if head[4:8] == b"TFL3":
         raise UserError(f"{path} is a network of TensorFlow Lite, not a weight file: {_ELSEWHERE}.")
-    if head.startswith(b"PK\x03\x04"):
+    if head.startswith((b"PK\x03\x04", b"\x80\x02")):  # an archive, or older: a pickle
         _refuse_archive(path)
+        return "torch"
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size:
         return "safetensors"
     # the first field of ONNX is its version, a small number
     return "onnx" if head[:1] == b"\x08" and b"\x00" < head[1:2] < b"\x40" else _by_name(path)
+
+
+def check_sums(path: Path) -> None:
+    """Whether the tensors in a file of torch are as they were written: torch keeps a checksum of each and reads none.
+
+    Raises:
+        UserError: one is another; archives that cannot be opened are torch's to refuse.
+    """
+    damaged = damaged_entry(path) if zipfile.is_zipfile(path) else None
+    if damaged is not None:
+        raise UserError(f"{path} is damaged: the checksum of {damaged} is another: copy or download it again.")
 
 
 def _by_name(path: Path) -> Kind:

@@ -220,7 +220,7 @@ def _check_coverage(report: LoadReport, found: Coverage, known: Source | None) -
     fitting = (
         f"build the network with {dict(known.options)}"
         if known is not None and known.options
-        else "choose other weights, give a key map, or name in allow_missing what may stay random"
+        else "choose other weights, give a key map (--key_map), or name what may stay random (--allow_missing)"
     )
     hows = {entry.name: entry.how for entry in report.entries}
     reasons = [f"{key} ({hows[key]})" if "shape" in hows[key] else key for key in found.unfilled]

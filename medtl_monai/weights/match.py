@@ -55,7 +55,7 @@ def match_names(
 ) -> tuple[Renaming, int]:
     """The renaming by which ``state`` fills most of ``wanted``, and how many weights it fills.
 
-    It is none where the names fill as much as they are.
+    It is none where the names fill as much as they are, and where none fills half.
 
     Tried are all prefixes before the names, such as ``model.``, ``backbone.`` and ``module.encoder_q.``, each with all
     of :data:`KEY_MAPS` and with the numbers of the network's children, as ``nn.Sequential(*network.children())`` has
@@ -84,7 +84,8 @@ def match_names(
             tried = Renaming(prefix, name, rules)
             if (filled := _filled(tried.applied(state), places)) > most:
                 best, most = tried, filled
-    return best, most
+    # names such as conv1 stand in every block: less than half is no network of this kind
+    return (best, most) if 2 * most >= len(places) else (Renaming(), _filled(state, places))
 
 
 def _prefixes(state: Mapping[str, Tensor], places: Mapping[str, _Place], rules: Sequence[Rule]) -> list[str]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..utils import UserError
 from .inert import Shell, load_inert, load_program
-from .kinds import kind_of
+from .kinds import check_sums, kind_of
 
 __all__ = ["read_weights"]
 
@@ -49,6 +49,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise UserError(f"there is no weight file {path}: check the path.")
     kind = kind_of(path)
+    check_sums(path)
     try:
         content = _READERS[kind](path)
     except ModuleNotFoundError as error:
@@ -65,7 +66,8 @@ def _read_torch(path: Path) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns of what it then refuses
         try:
-            return torch.load(path, map_location="cpu", weights_only=True)
+            with path.open("rb") as file:  # of a path torch looks at the name's ending, too
+                return torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:
             if "torchscript" in str(error).lower():
                 return load_program(path)
