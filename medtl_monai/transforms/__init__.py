@@ -1,33 +1,25 @@
 """Whole batches on the device: augmentation, normalization, inference at several sizes."""
 
-from . import dictionary as _dictionary
-from .augment import AugmentBatch, PrepareBatch, affine_matrices, warp
-from .batched import BatchCompose, BatchTransform, Plan
-from .dictionary import *  # noqa: F403
+from .augment import AugmentBatch
+from .batched import BatchCompose, BatchTransform
 from .inferer import MultiViewInferer
 from .intensity import *  # noqa: F403
 from .intensity import __all__ as _intensity
 from .mix import MixBatch
-from .presets import PRESETS, preset
+from .prepare import PrepareBatch
 from .reference import ImageByImage, choose
 from .spatial import *  # noqa: F403
 from .spatial import __all__ as _spatial
 
 __all__ = [  # noqa: PLE0604
-    "PRESETS",
     "AugmentBatch",
     "BatchCompose",
     "BatchTransform",
     "ImageByImage",
     "MixBatch",
     "MultiViewInferer",
-    "Plan",
     "PrepareBatch",
-    "affine_matrices",
     "choose",
-    "preset",
-    "warp",
     *_spatial,
     *_intensity,
-    *_dictionary.KINDS,
 ]
