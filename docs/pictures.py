@@ -1,5 +1,6 @@
 """Draw the phantoms' pictures of the docs: ``python docs/pictures.py``. They follow from code and seed."""
 
+import json
 import re
 import tempfile
 from pathlib import Path
@@ -71,7 +72,7 @@ def breasts() -> None:
 
 
 def augmentations() -> None:
-    """Each transform of a batch on one slice, and five draws of each preset on its phantom."""
+    """Each transform of a batch on one slice, and five draws of each bundle's augmentation on its phantom."""
     import torch
     from matplotlib.figure import Figure
 
@@ -130,13 +131,16 @@ def augmentations() -> None:
             axes.set_axis_off()
         _save(figure, Path(folder), "augmentation_effects.png")
         figure = Figure(figsize=(10, 7), layout="constrained")
-        for row, name, image in zip(figure.subplots(4, 6), t.PRESETS, (brain, chest, breast, heart), strict=True):
-            drawn = t.preset(name, image_size=image.shape[-1], seed=1)(image.expand(5, -1, -1, -1))
+        shown = {"brain_mri": brain, "chest_xray": chest, "breast_dbt": breast, "cardiac_unet": heart}
+        for row, (name, image) in zip(figure.subplots(4, 6), shown.items(), strict=True):
+            (config,) = (IMAGES.parents[1] / "bundles").glob(f"{name}_*/configs/train.json")
+            settings = {k: v for k, v in json.loads(config.read_text())["augmentation"].items() if k != "_target_"}
+            drawn = t.AugmentBatch(**settings)(image.expand(5, -1, -1, -1))
             for axes, picture in zip(row, torch.cat([image, drawn]), strict=True):
                 axes.imshow(picture[0], cmap="gray", vmin=0, vmax=1)
                 axes.set(xticks=[], yticks=[])
-            row[0].set_ylabel(name, fontsize=8)
-        _save(figure, Path(folder), "augmentation_presets.png")
+            row[0].set_ylabel(name.partition("_")[0], fontsize=8)
+        _save(figure, Path(folder), "augmentation_bundles.png")
 
 
 def _save(figure, folder: Path, name: str) -> None:

@@ -20,6 +20,7 @@ from medtl_monai.backbones.layouts import BLOCKS, REFUSED
 from medtl_monai.cli import network_rows
 from medtl_monai.strategies import FAMILIES, STRATEGIES, Strategy
 from medtl_monai.strategies.base import NEEDED
+from medtl_monai.transforms import AugmentBatch
 from medtl_monai.weights import SOURCES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -348,6 +349,21 @@ def _augmentation(config: dict) -> str:
     return f"{len(kinds)} kinds"
 
 
+def augmentation() -> str:
+    """The table of docs/augmentation.md: the settings of every bundle's augmentation."""
+    paths = sorted(ROOT.glob("bundles/*/configs/train.json"))
+    used = [json.loads(path.read_text(encoding="utf-8"))["augmentation"] for path in paths]
+    parameters = inspect.signature(AugmentBatch).parameters
+    lines = [
+        f"| setting | {' | '.join(path.parents[1].name.split('_')[0] for path in paths)} |",
+        "|---" * (len(paths) + 1) + "|",
+    ]
+    for name, parameter in parameters.items():
+        values = (one.get(name, parameter.default) for one in used)
+        lines.append(f"| `{name}` | {' | '.join(f'{value:g}' if value else 'off' for value in values)} |")
+    return "\n".join(lines) + "\n"
+
+
 def chest_variants() -> str:
     """The table of docs/variants.md on what helps, from its benchmark."""
     found = json.loads((ROOT / "benchmarks" / "results" / "variants" / "chest.json").read_text())
@@ -647,6 +663,7 @@ def pages() -> dict[Path, str]:
             "chest variants",
             chest_variants(),
         ),
+        docs / "augmentation.md": between(docs / "augmentation.md", "augmentation", augmentation()),
         docs / "regularization.md": between(docs / "regularization.md", "regularization", regularization()),
         docs / "benefits.md": between(docs / "benefits.md", "benefits", benefits()),
         docs / "speed.md": between(

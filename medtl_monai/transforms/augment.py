@@ -1,69 +1,25 @@
-"""Augmentation of whole batches on the device: sample one set of parameters an image, then apply them all at once."""
+"""The bundles' augmentation: a chain whose settings are largest magnitudes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import MutableMapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
-from monai.data import MetaTensor
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, interpolate, pad
 
 from ..utils import UserError
-from . import effects, geometry
-from .effects import _each
-from .standardize import standardized
+from . import smooth
+from .batched import BatchCompose, BatchTransform, Intensity, Parameters, Spatial, each, uniform
+from .intensity import RandGaussianNoise, RandScaleIntensity, RandShiftIntensity, curve
 
-__all__ = ["AugmentBatch", "PrepareBatch", "affine_matrices", "pixel_matrices", "warp"]
-
-
-def affine_matrices(angle: Tensor, zoom: Tensor, shift: Tensor, flip: Tensor) -> Tensor:
-    """Matrices that turn, zoom, shift and mirror 2D images, for :func:`warp`.
-
-    Args:
-        angle: turn of the picture, counter-clockwise, in radians, ``(B,)``.
-        zoom: magnification along each axis (x, y), above 0, ``(B, 2)``; 2 doubles the size.
-        shift: movement of the picture as a fraction of its side along x and y, ``(B, 2)``.
-        flip: True mirrors left and right, ``(B,)``.
-
-    Returns:
-        ``(B, 2, 3)``, from output to input positions, in the coordinates of ``torch.nn.functional.affine_grid``.
-
-    Example:
-        >>> one = torch.ones(1)
-        >>> affine_matrices(0 * one, 2 * torch.ones(1, 2), torch.zeros(1, 2), one < 0)[0, :, :2].tolist()
-        [[0.5, 0.0], [0.0, 0.5]]
-    """
-    cos, sin = angle.cos(), angle.sin()
-    turn = torch.stack([torch.stack([cos, -sin], -1), torch.stack([sin, cos], -1)], -2)  # y points down
-    mirror = torch.where(flip, -1.0, 1.0)
-    scale = 1 / zoom
-    linear = torch.diag_embed(torch.stack([mirror * scale[:, 0], scale[:, 1]], -1)) @ turn
-    offset = -(linear @ (2 * shift)[..., None])
-    return torch.cat([linear, offset], -1)
+__all__ = ["AugmentBatch", "BiasField", "Blur", "Erase", "Gamma", "LowResolution", "Move", "Tone", "placements"]
 
 
-def warp(image: Tensor, matrices: Tensor, mode: str = "bilinear") -> Tensor:
-    """Resample ``image`` ``(B, C, H, W)`` once under ``matrices`` ``(B, 2, 3)``; zero outside.
-
-    ``mode`` is ``bilinear``, or ``nearest`` for labels.
-    """
-    return geometry.resample(image, pixel_matrices(matrices, image.shape[2:]), mode=mode)
-
-
-def pixel_matrices(matrices: Tensor, size: Sequence[int]) -> Tensor:
-    """``matrices`` ``(B, 2, 3)`` of ``affine_grid`` for rows and columns in pixels from the centre, ``(B, 3, 3)``."""
-    half = torch.tensor([*size, 2], dtype=torch.float64) / 2
-    out = torch.eye(3, dtype=torch.float64).repeat(len(matrices), 1, 1)
-    out[:, :2] = matrices.cpu().flip(1)[:, :, [1, 0, 2]].double()
-    return out * half[:, None] / half
-
-
-class AugmentBatch(nn.Module):
+class AugmentBatch(BatchCompose):
     """Random geometry (one resampling) and intensity of a batch of 2D images in ``[0, 1]``, each image on its own.
 
-    Parameters are drawn on the CPU from torch's default generator, so a seed gives the same ones on every device.
     Every setting is a largest magnitude, drawn uniformly around "no change"; 0 switches it off.
 
     Args:
@@ -72,6 +28,8 @@ class AugmentBatch(nn.Module):
         zoom: log of the magnification, the same for both axes (0.2: from 0.82 to 1.22).
         stretch: log of the magnification of x against y.
         shift: fraction of the image's side, in ``[0, 1]``.
+        elastic: standard deviation of a smooth deformation, as a fraction of the image's side, in ``[0, 0.1]``; each
+            image gets between none and this.
         gamma: log of the exponent.
         contrast: relative change of the intensity's scale.
         brightness: change of intensity.
@@ -94,6 +52,7 @@ class AugmentBatch(nn.Module):
         zoom: float = 0.15,
         stretch: float = 0.0,
         shift: float = 0.08,
+        elastic: float = 0.0,
         gamma: float = 0.3,
         contrast: float = 0.2,
         brightness: float = 0.05,
@@ -104,164 +63,202 @@ class AugmentBatch(nn.Module):
         tone: float = 0.0,
         erase: float = 0.0,
     ) -> None:
-        super().__init__()
-        settings = {
-            "flip": (flip, 1.0),
-            "rotate": (rotate, 180.0),
-            "zoom": (zoom, math.inf),
-            "stretch": (stretch, math.inf),
-            "shift": (shift, 1.0),
-            "gamma": (gamma, math.inf),
-            "contrast": (contrast, 1.0),
-            "brightness": (brightness, 1.0),
-            "noise": (noise, math.inf),
-            "blur": (blur, 1.0),
-            "low_resolution": (low_resolution, 1.0),
-            "bias_field": (bias_field, math.inf),
-            "tone": (tone, 1.0),
-            "erase": (erase, 1.0),
-        }
-        for name, (value, most) in settings.items():
-            if not 0 <= value <= most:
+        moves = {"flip": flip, "rotate": rotate, "zoom": zoom, "stretch": stretch, "shift": shift, "elastic": elastic}
+        values = {
+            "blur": blur, "low_resolution": low_resolution, "bias_field": bias_field, "tone": tone, "gamma": gamma,
+            "contrast": contrast, "brightness": brightness, "noise": noise, "erase": erase,
+        }  # fmt: skip
+        for name, value in {**moves, **values}.items():
+            if not 0 <= value <= (most := _MOST.get(name, math.inf)):
                 raise UserError(f"augmentation: {name} must lie between 0 and {most:g}, got {value}.")
-        self.flip, self.rotate, self.zoom, self.stretch, self.shift = flip, math.radians(rotate), zoom, stretch, shift
-        self.gamma, self.contrast, self.brightness, self.noise = gamma, contrast, brightness, noise
-        self.blur, self.low_resolution, self.bias_field, self.tone, self.erase = (
-            blur, low_resolution, bias_field, tone, erase,
-        )  # fmt: skip
+        used = {name for name, value in values.items() if value}
+        if used & {"contrast", "brightness"}:  # drawn together
+            used |= {"contrast", "brightness"}
+        chain: list[BatchTransform] = [Move(**moves)] if any(moves.values()) else []
+        super().__init__([*chain, *(_VALUES[name](value) for name, value in values.items() if name in used)])
 
-    def forward(self, image: Tensor, label: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
-        """Augmented ``image``, ``(B, C, H, W)``; with a ``label`` of that shape, both, the label moved alike."""
-        if image.ndim != 4:
-            raise ValueError(f"expected a batch of 2D images (B, C, H, W), got shape {tuple(image.shape)}.")
-        return self.apply(self.sample(image.shape), image, label)
-
-    def sample(self, shape: Sequence[int]) -> dict[str, Tensor]:
-        """Parameters of the effects that are switched on, for images of ``shape`` ``(B, C, H, W)``."""
-        n, found = shape[0], {}
-        if self.flip or self.rotate or self.zoom or self.stretch or self.shift:
-            stretch = _around_zero(self.stretch / 2, n)
-            zoom = _around_zero(self.zoom, n)[:, None] + torch.stack([stretch, -stretch], -1)
-            found["matrices"] = affine_matrices(
-                _around_zero(self.rotate, n), zoom.exp(), _around_zero(self.shift, n, 2), torch.rand(n) < self.flip
-            )
-        if self.blur:
-            found["blur"] = (torch.rand(n) < self.blur) * torch.rand(n)
-        if self.low_resolution:
-            found["factor"] = torch.empty(()).uniform_(0.4, 0.8)
-            found["low_resolution"] = torch.rand(n) < self.low_resolution
-        if self.bias_field:
-            found["bias_field"] = self.bias_field * torch.randn(n, 3, 3)
-        if self.tone:
-            found["steps"] = torch.rand(n, 6) + 0.15
-            found["tone"] = torch.rand(n) < self.tone
-        if self.gamma:
-            found["gamma"] = _around_zero(self.gamma, n).exp()
-        if self.contrast or self.brightness:
-            found["scale"], found["offset"] = 1 + _around_zero(self.contrast, n), _around_zero(self.brightness, n)
-        if self.noise:
-            found["noise"] = (self.noise * torch.rand(n)).view(-1, 1, 1, 1) * torch.randn(*shape)
-        if self.erase:
-            sides = torch.empty(n, 2).uniform_(0.1, 0.35)
-            corner = torch.rand(n, 2) * (1 - sides)
-            found["boxes"] = torch.cat([corner, corner + sides], 1)
-            found["fill"], found["erase"] = torch.rand(n), torch.rand(n) < self.erase
-        return found
-
-    @staticmethod
-    def apply(  # type: ignore[override]
-        found: dict[str, Tensor], image: Tensor, label: Tensor | None = None
-    ) -> Tensor | tuple[Tensor, Tensor]:
-        """``image``, and ``label`` with it, under the parameters of :meth:`sample`."""
-        if "matrices" in found:
-            image = warp(image, found["matrices"])
-            if label is not None:
-                label = warp(label.float(), found["matrices"], "nearest").to(label.dtype)
-        if "blur" in found:
-            image = effects.blur(image, found["blur"])
-        if "low_resolution" in found:
-            image = effects.low_resolution(image, float(found["factor"]), found["low_resolution"])
-        if "bias_field" in found:
-            image = effects.bias_field(image, found["bias_field"])
-        if "tone" in found:
-            changed = effects.tone_curve(image, found["steps"])
-            image = torch.where(found["tone"].to(image.device).view(-1, 1, 1, 1), changed, image)
-        if "gamma" in found:
-            image = image.clamp_min(0) ** _each(found["gamma"], image)
-        if "scale" in found:
-            image = image * _each(found["scale"], image) + _each(found["offset"], image)
-        if "noise" in found:
-            image = image + found["noise"].to(image)
-        if "erase" in found:
-            image = effects.erase(image, found["boxes"], found["fill"], found["erase"])
-        return image if label is None else (image, label)
+    def sample(self, shape: Sequence[int]) -> list[Parameters]:
+        """As :meth:`BatchCompose.sample`, for 2D images."""
+        if len(shape) != 4:
+            raise UserError(f"augmentation: expected a batch of 2D images (B, C, H, W), got shape {tuple(shape)}.")
+        return super().sample(shape)
 
 
-class PrepareBatch:
-    """MONAI's ``prepare_batch``: move a batch to the device once, then augment and normalize it there.
+def placements(angle: Tensor, zoom: Tensor, shift: Tensor, flip: Tensor, size: Sequence[int]) -> Tensor:
+    """Matrices that turn, zoom, shift and mirror 2D images, for :func:`~medtl_monai.transforms.geometry.resample`.
 
     Args:
-        mean: subtracted from each channel, in units of the images (``[0, 1]``).
-        std: divides each channel.
-        augment: a module for a batch of images, and with masks or a map ``lesion`` for both, or ``None``.
-        mix: a module for a batch of images and labels, such as :class:`~medtl_monai.transforms.MixBatch`, or ``None``.
-        standardize: first give each image mean 0 and standard deviation 1 of its own (:func:`standardized`).
-        dimensions: of an image; further axes are of its slices, each of which is then standardized on its own.
+        angle: turn of the picture, counter-clockwise, in radians, ``(B,)``.
+        zoom: magnification along each axis (x, y), above 0, ``(B, 2)``; 2 doubles the size.
+        shift: movement of the picture as a fraction of its side along x and y, ``(B, 2)``.
+        flip: True mirrors left and right, ``(B,)``.
+        size: height and width in pixels.
 
-    Called with ``(batch, device, non_blocking)``, it returns ``(image, label)``; the label is ``None`` where the batch
-    has none. Labels of the images' shape (masks) are augmented with them, and so is a map ``lesion`` ``(B, 1, H, W)``
-    of where lesions are, which is laid back into the batch. Images are laid out channels-last, which is faster for
-    convolutions on CPUs and tensor cores. MONAI's metadata is dropped: it costs 12 us an operation.
+    Returns:
+        ``(B, 3, 3)``, float64.
+
+    Example:
+        >>> one = torch.ones(1)
+        >>> placements(0 * one, 2 * torch.ones(1, 2), torch.zeros(1, 2), one < 0, (8, 8))[0, :2, :2].tolist()
+        [[0.5, 0.0], [0.0, 0.5]]
     """
+    cos, sin = angle.cos(), angle.sin()
+    turn = torch.stack([torch.stack([cos, -sin], -1), torch.stack([sin, cos], -1)], -2)  # y points down
+    mirror = torch.where(flip, -1.0, 1.0)
+    scale = 1 / zoom
+    linear = torch.diag_embed(torch.stack([mirror * scale[:, 0], scale[:, 1]], -1)) @ turn
+    sides = torch.cat([linear, -(linear @ (2 * shift)[..., None])], -1)  # x before y, half a side as 1
+    half = torch.tensor([*size, 2], dtype=torch.float64) / 2
+    pixels = torch.eye(3, dtype=torch.float64).repeat(len(angle), 1, 1)
+    pixels[:, :2] = sides.flip(1)[:, :, [1, 0, 2]].double()
+    return pixels * half[:, None] / half
+
+
+class Move(Spatial):
+    """Mirror, turn, magnify, stretch, shift and bend 2D images; the settings are those of :class:`AugmentBatch`."""
 
     def __init__(
-        self,
-        mean: list[float],
-        std: list[float],
-        augment: nn.Module | None = None,
-        mix: nn.Module | None = None,
-        *,
-        standardize: bool = False,
-        dimensions: int = 2,
+        self, *, flip: float, rotate: float, zoom: float, stretch: float, shift: float, elastic: float = 0.0
     ) -> None:
-        self.mean, self.std, self.augment, self.mix = torch.tensor(mean), torch.tensor(std), augment, mix
-        self.standardize, self.dimensions = standardize, dimensions
+        super().__init__(1.0, "bilinear", "zeros")
+        self.flip, self.rotate, self.zoom, self.stretch, self.shift = flip, math.radians(rotate), zoom, stretch, shift
+        self.elastic = elastic
 
-    def __call__(
-        self,
-        batch: MutableMapping[str, Any],
-        device: torch.device | str | None = None,
-        non_blocking: bool = False,
-        **_: Any,
-    ) -> tuple[Tensor, Tensor | None]:
-        image, label, lesion = (
-            None if value is None else torch.as_tensor(_plain(value)).to(device, non_blocking=non_blocking)
-            for value in (batch["image"], batch.get("label"), batch.get("lesion"))
-        )
-        assert image is not None
-        if self.augment is not None and lesion is not None:
-            image, lesion = self.augment(image, lesion)
-        elif self.augment is not None:
-            masks = label is not None and label.ndim == image.ndim
-            image, label = self.augment(image, label) if masks else (self.augment(image), label)
-        if self.mix is not None and label is not None:
-            mixed = image if lesion is None else torch.cat([image, lesion.to(image)], 1)
-            mixed, label = self.mix(mixed, label)
-            image, lesion = mixed[:, : image.shape[1]], None if lesion is None else mixed[:, image.shape[1] :]
-        if lesion is not None:
-            batch["lesion"] = lesion
-        shape = (-1,) + (1,) * (image.ndim - 2)
-        if self.standardize:
-            image = standardized(image, range(2, 2 + self.dimensions))
-        image = (image - self.mean.to(image).view(shape)) / self.std.to(image).view(shape)
-        if image.ndim == 4:
-            image = image.contiguous(memory_format=torch.channels_last)
-        return image, label
+    def draw(self, shape: Sequence[int]) -> Parameters:
+        n = shape[0]
+        stretch = _around_zero(self.stretch / 2, n)
+        zoom = _around_zero(self.zoom, n)[:, None] + torch.stack([stretch, -stretch], -1)
+        turn, shift, flip = _around_zero(self.rotate, n), _around_zero(self.shift, n, 2), torch.rand(n) < self.flip
+        found = {"matrices": placements(turn, zoom.exp(), shift, flip, shape[2:])}
+        if self.elastic:
+            points = [smooth.control_points(side, _spacing(side)) for side in shape[2:]]
+            sides = self.elastic * torch.rand(n, 1) * torch.tensor(shape[2:])
+            found["moves"] = sides[:, :, None, None] * torch.randn(n, 2, *points)
+        return found
+
+    def matrices(self, parameters: Parameters, shape: Sequence[int]) -> Tensor:
+        return parameters["matrices"]
+
+    def offsets(self, parameters: Parameters, size: Sequence[int], device: torch.device) -> Tensor | None:
+        if "moves" not in parameters:
+            return None
+        return smooth.control_offsets(parameters["moves"].to(device), size, [_spacing(side) for side in size])
 
 
-def _plain(value: Any) -> Any:
-    return value.as_tensor() if isinstance(value, MetaTensor) else value
+class Blur(Intensity):
+    """Mixed with its 5 x 5 triangle-filtered self by a random share, with probability ``prob``."""
+
+    def sample(self, shape: Sequence[int]) -> Parameters:
+        found = super().sample(shape)
+        return {**found, "amount": torch.rand(shape[0])[found["chosen"]]}
+
+    def change(self, image: Tensor, parameters: Parameters) -> Tensor:
+        blurred = avg_pool2d(avg_pool2d(pad(image, [2] * 4, mode="replicate"), 3, stride=1), 3, stride=1)
+        return torch.lerp(image, blurred, each(parameters["amount"], image))
+
+
+class LowResolution(Intensity):
+    """With probability ``prob`` as if taken with 40 to 80% of the pixels per side, the same for the whole batch."""
+
+    def sample(self, shape: Sequence[int]) -> Parameters:
+        factor, found = torch.empty(()).uniform_(0.4, 0.8), super().sample(shape)
+        return {**found, "factor": factor.expand(int(found["chosen"].sum()))}
+
+    def change(self, image: Tensor, parameters: Parameters) -> Tensor:
+        size, factor = image.shape[2:], float(parameters["factor"][0])
+        small = [max(1, round(factor * side)) for side in size]
+        return interpolate(interpolate(image, small, mode="bilinear", antialias=True), size, mode="bilinear")
+
+
+class BiasField(Intensity):
+    """Times the exponential of a smooth field with a standard deviation of ``size``."""
+
+    def __init__(self, size: float) -> None:
+        super().__init__(1.0)
+        self.size = size
+
+    def draw(self, shape: Sequence[int]) -> Parameters:
+        return {"knots": self.size * torch.randn(shape[0], 3, 3)}
+
+    def change(self, image: Tensor, parameters: Parameters) -> Tensor:
+        knots = parameters["knots"][:, None].to(image)
+        return image * interpolate(knots, image.shape[2:], mode="bicubic", align_corners=True).exp()
+
+
+class Tone(Intensity):
+    """Values in ``[0, 1]`` through a random rising curve, with probability ``prob``; those outside are clipped.
+
+    It is MONAI's ``RandHistogramShift`` with one curve an image.
+    """
+
+    def sample(self, shape: Sequence[int]) -> Parameters:
+        steps, found = torch.rand(shape[0], 6) + 0.15, super().sample(shape)
+        return {**found, "steps": steps[found["chosen"]]}
+
+    def change(self, image: Tensor, parameters: Parameters) -> Tensor:
+        steps = parameters["steps"]
+        heights = torch.cat([torch.zeros_like(steps[:, :1]), steps.cumsum(1)], 1).to(image)
+        return curve(heights / heights[:, -1:], image.clamp(0, 1) * steps.shape[1])
+
+
+class Gamma(Intensity):
+    """To a power whose logarithm is at most ``size``; values below 0 become 0."""
+
+    def __init__(self, size: float) -> None:
+        super().__init__(1.0)
+        self.size = size
+
+    def draw(self, shape: Sequence[int]) -> Parameters:
+        return {"gamma": _around_zero(self.size, shape[0]).exp()}
+
+    def change(self, image: Tensor, parameters: Parameters) -> Tensor:
+        return image.clamp_min(0) ** each(parameters["gamma"], image)
+
+
+class Erase(Intensity):
+    """A box of a tenth to a third of each side filled with a random value, with probability ``prob``: random erasing.
+
+    References:
+        Zhong, Zheng, Kang, Li, Yang. Random erasing data augmentation. AAAI 2020.
+    """
+
+    def sample(self, shape: Sequence[int]) -> Parameters:
+        sides = torch.empty(shape[0], 2).uniform_(0.1, 0.35)
+        corner = torch.rand(shape[0], 2) * (1 - sides)
+        boxes, fill = torch.cat([corner, corner + sides], 1), torch.rand(shape[0])
+        found = super().sample(shape)
+        return {**found, "boxes": boxes[found["chosen"]], "fill": fill[found["chosen"]]}
+
+    def change(self, image: Tensor, parameters: Parameters) -> Tensor:
+        height, width = image.shape[2:]
+        y = (torch.arange(height, device=image.device) + 0.5)[None, :, None] / height
+        x = (torch.arange(width, device=image.device) + 0.5)[None, None, :] / width
+        top, left, bottom, right = parameters["boxes"].to(image)[:, :, None, None].unbind(1)
+        inside = (y > top) & (y < bottom) & (x > left) & (x < right)
+        return torch.where(inside[:, None], each(parameters["fill"], image), image)
+
+
+_MOST = {
+    **dict.fromkeys(("flip", "shift", "contrast", "brightness", "blur", "low_resolution", "tone", "erase"), 1.0),
+    "rotate": 180.0, "elastic": 0.1,
+}  # fmt: skip
+_VALUES: dict[str, Callable[[float], Intensity]] = {
+    "blur": Blur,
+    "low_resolution": LowResolution,
+    "bias_field": BiasField,
+    "tone": Tone,
+    "gamma": Gamma,
+    "contrast": lambda most: RandScaleIntensity(most, prob=1.0),
+    "brightness": lambda most: RandShiftIntensity(most, prob=1.0),
+    "noise": lambda most: RandGaussianNoise(prob=1.0, std=most),
+    "erase": Erase,
+}
 
 
 def _around_zero(most: float, *shape: int) -> Tensor:
-    return most * (2 * torch.rand(shape) - 1)
+    return uniform(-most, most, *shape)
+
+
+def _spacing(side: int) -> float:
+    """Pixels between the control points of a deformation."""
+    return max(1.0, side / 8)

@@ -1,12 +1,11 @@
 """Chains of random transforms for whole batches: all parameters are drawn first, then applied.
 
-The transforms themselves are in ``spatial`` and ``intensity``, their forms for dictionaries in ``dictionary``.
+The transforms themselves are in ``spatial`` and ``intensity``, and the bundles' own in ``augment``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -15,20 +14,26 @@ from torch import Tensor, nn
 
 from ..utils import UserError
 from . import geometry
-from .draw import Draw
 
-__all__ = ["BatchCompose", "BatchTransform", "Intensity", "Plan", "Spatial"]
+__all__ = ["BatchCompose", "BatchTransform", "Intensity", "Parameters", "Spatial", "each", "uniform", "whole"]
+
+Parameters = dict[str, Tensor]
+"""What a transform drew, by name: ``chosen`` ``(B,)`` are the images to change; the rest is of these, in order."""
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What happens to a batch: its spatial ``shape``, and for each transform its parameters by name.
+def uniform(low: float, high: float, *shape: int) -> Tensor:
+    """Numbers between ``low`` and ``high``, of ``shape``, on the CPU from torch's default generator."""
+    return (low + high) / 2 + (high - low) / 2 * (2 * torch.rand(shape) - 1)
 
-    A parameter's first axis is the images'. ``chosen`` ``(n,)`` says which images a transform changes at all.
-    """
 
-    shape: tuple[int, ...]
-    parameters: tuple[dict[str, Tensor], ...]
+def whole(low: int, high: int, *shape: int) -> Tensor:
+    """Whole numbers from ``low`` to ``high``, both included, of ``shape``, drawn likewise."""
+    return torch.randint(low, high + 1, shape)
+
+
+def each(values: Tensor, image: Tensor) -> Tensor:
+    """A number an image, ``(n,)``, to be broadcast over ``image`` ``(n, C, *spatial)``."""
+    return values.to(image).view(-1, *[1] * (image.ndim - 1))
 
 
 class BatchTransform(nn.Module):
@@ -41,27 +46,36 @@ class BatchTransform(nn.Module):
         UserError: ``prob`` is out of range.
     """
 
-    allow_missing_keys = True
-
     def __init__(self, prob: float) -> None:
         super().__init__()
         if not 0 <= prob <= 1:
             raise UserError(f"{type(self).__name__}: prob must lie between 0 and 1, got {prob}.")
         self.prob = prob
 
-    def draw(self, draw: Draw, shape: Sequence[int]) -> dict[str, Tensor]:
-        """Parameters for ``draw.n`` images of spatial ``shape``, by name."""
+    def sample(self, shape: Sequence[int]) -> Parameters:
+        """Which images of ``shape`` ``(B, C, *spatial)`` are ``chosen`` ``(B,)``, and parameters for those."""
+        chosen = torch.rand(shape[0]) < self.prob if self.prob < 1 else torch.ones(shape[0], dtype=torch.bool)
+        return {"chosen": chosen, **self.draw((int(chosen.sum()), *shape[1:]))}
+
+    def draw(self, shape: Sequence[int]) -> Parameters:
+        """Parameters for the images to change, of ``shape`` ``(n, C, *spatial)``; their first axis is the images'."""
         return {}
 
-    def forward(self, data: Any, label: Tensor | None = None, *, keys: Tensor | None = None) -> Any:
+    def forward(self, data: Any, label: Tensor | None = None) -> Any:
         """As :meth:`BatchCompose.forward`."""
-        return BatchCompose([self])(data, label, keys=keys)
+        return BatchCompose([self])(data, label)
 
 
 class Spatial(BatchTransform):
-    """A transform that moves what an image shows: image and label together.
+    """A transform that moves what an image shows, and the label with it, which is interpolated as ``nearest``.
 
-    ``how`` holds the mode of interpolation and of padding for each entry of the batch; ``None``: any will do.
+    Args:
+        prob: probability of moving an image.
+        mode: interpolation of the image, ``bilinear`` (in 3D trilinear) or ``nearest``; ``None``: any will do.
+        padding_mode: what lies outside: ``zeros``, ``border`` or ``reflection``; ``None``: any will do.
+
+    Raises:
+        UserError: another word.
     """
 
     def __init__(self, prob: float, mode: str | None = None, padding_mode: str | None = None) -> None:
@@ -72,28 +86,25 @@ class Spatial(BatchTransform):
                 f"{type(self).__name__}: mode bilinear or nearest, padding_mode zeros, border or reflection; got "
                 f"{mode!r}, {padding_mode!r}."
             )
-        nearest = None if mode is None else "nearest"
-        self.how: dict[str, tuple] = {"image": (mode, padding_mode), "label": (nearest, padding_mode)}
+        self.how = (mode, padding_mode)
 
     def size(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """Spatial shape of the output."""
+        """Spatial shape of the output for the input's."""
         return tuple(shape)
 
-    def matrices(self, parameters: dict[str, Tensor], shape: Sequence[int]) -> Tensor:
+    def matrices(self, parameters: Parameters, shape: Sequence[int]) -> Tensor:
         """From output to input, ``(n, dims + 1, dims + 1)``; see :mod:`~medtl_monai.transforms.geometry`."""
         raise NotImplementedError
 
-    def offsets(self, parameters: dict[str, Tensor], size: Sequence[int], device: torch.device) -> Tensor | None:
-        """A deformation of the output's positions before the matrix, ``(n, dims, *size)``, or ``None``."""
+    def offsets(self, parameters: Parameters, size: Sequence[int], device: torch.device) -> Tensor | None:
+        """A deformation of the output's positions before the matrix, ``(n, dims, *size)`` in pixels, or ``None``."""
         return None
 
 
 class Intensity(BatchTransform):
     """A transform that changes the values of the image and leaves it, and the label, in place."""
 
-    names: tuple[str, ...] = ("image",)
-
-    def change(self, image: Tensor, parameters: dict[str, Tensor]) -> Tensor:
+    def change(self, image: Tensor, parameters: Parameters) -> Tensor:
         """``image`` ``(n, C, *spatial)``, changed; it may be overwritten."""
         raise NotImplementedError
 
@@ -103,16 +114,12 @@ class BatchCompose(nn.Module):
 
     Neighbouring movements with the same interpolation and padding are composed into one matrix and resample the batch
     once; a deformation ends such a row. Flips, turns by 90 degrees and crops alone are copied exactly, and an image for
-    which nothing was drawn stays as it is, bit by bit. On CPUs a few images at a time are worked on, so that
-    they stay in the cache; elsewhere the whole batch.
-
-    Every image has a key, from which all its random numbers follow, whatever the batch: its own, where ``keys`` are
-    given, or one from a generator.
+    which nothing was drawn stays as it is, bit by bit. On CPUs a few images at a time are worked on, so that they stay
+    in the cache; elsewhere the whole batch. Parameters are drawn on the CPU from torch's default generator, so a seed
+    gives the same ones on every device.
 
     Args:
         transforms: of this package.
-        seed: of a generator of this chain's own; without it torch's default generator gives the keys.
-        track_meta: return ``MetaTensor`` with the affine of what is seen where one is given; else plain tensors.
 
     Raises:
         UserError: a transform is none of this package's.
@@ -125,128 +132,62 @@ class BatchCompose(nn.Module):
         ([[[[2.0, 1.0]]]], [[[[1, 0]]]])
     """
 
-    def __init__(
-        self, transforms: Sequence[BatchTransform], *, seed: int | None = None, track_meta: bool = False
-    ) -> None:
+    def __init__(self, transforms: Sequence[BatchTransform]) -> None:
         super().__init__()
         for transform in transforms:
             if not isinstance(transform, BatchTransform):
                 raise UserError(f"expected transforms of whole batches (medtl_monai.transforms), got {transform!r}.")
         self.transforms = cast("Sequence[BatchTransform]", nn.ModuleList(transforms))
-        self.generator = None if seed is None else torch.Generator().manual_seed(seed)
-        self.track_meta = track_meta
 
-    def forward(self, data: Any, label: Tensor | None = None, *, keys: Tensor | None = None) -> Any:
+    def forward(self, data: Any, label: Tensor | None = None) -> Any:
         """Draw parameters and apply them.
 
         Args:
-            data: images ``(B, C, H, W)`` or ``(B, C, D, H, W)``, or a dictionary that holds them.
+            data: images ``(B, C, H, W)`` or ``(B, C, D, H, W)``, or a dictionary with ``image`` and perhaps ``label``.
             label: moved with the images, ``(B, C, *spatial)``.
-            keys: a whole number an image, ``(B,)``, such as its index plus 100,000 times the epoch.
 
         Returns:
-            images; images and label where a label is given; the dictionary, its other entries as they were.
+            images; images and label where a label is given; the dictionary, its other entries as they were. Plain
+            tensors come back, grey levels as real numbers, in the images' type otherwise.
+
+        Raises:
+            UserError: there is no image, or the label has another shape than the images.
         """
-        entries = dict(data) if isinstance(data, Mapping) else {"image": data}
-        if label is not None:
-            entries["label"] = label
-        first = next(iter(self._entries(entries).values()), None)
-        if first is not None:
-            entries = self.apply(self.sample(len(first), first.shape[2:], keys), entries)
         if isinstance(data, Mapping):
-            return entries
-        return entries["image"] if label is None else (entries["image"], entries["label"])
+            if "image" not in data:
+                raise UserError(f"a batch needs an entry 'image'; it has {list(data)}.")
+            moved = self(data["image"], data.get("label"))
+            names = ("image",) if data.get("label") is None else ("image", "label")
+            return {**data, **dict(zip(names, moved if len(names) == 2 else (moved,), strict=True))}
+        data, label = _plain(data, label)
+        image, label = self.transform(self.sample(data.shape), data, label)
+        return image if label is None else (image, label)
 
-    def sample(self, n: int, shape: Sequence[int], keys: Tensor | None = None) -> Plan:
-        """Parameters of every transform for ``n`` images of spatial ``shape``."""
-        if keys is None:
-            keys = torch.randint(2**62, (n,), generator=self.generator)
-        size, parameters = tuple(shape), []
-        for stream, transform in enumerate(self.transforms):
-            draw = Draw(torch.as_tensor(keys, device="cpu"), stream)
-            chosen = draw.uniform(0, 1) < transform.prob
-            parameters.append({"chosen": chosen, **transform.draw(draw, size)})
-            size = transform.size(size) if isinstance(transform, Spatial) else size
-        return Plan(tuple(shape), tuple(parameters))
-
-    @torch.no_grad()
-    def apply(self, plan: Plan, data: Mapping[str, Any]) -> dict[str, Any]:  # type: ignore[override]
-        """The entries of a batch under ``plan``.
-
-        Raises:
-            UserError: an entry that a transform names is missing, or is no batch of images of the plan's shape.
-        """
-        device = next((value.device for value in data.values() if isinstance(value, Tensor)), torch.device("cpu"))
-        with torch.autocast(device.type, enabled=False):  # positions in 16 bits are off by pixels
-            return self._changed(plan, dict(data))
-
-    def _changed(self, plan: Plan, data: dict[str, Any]) -> dict[str, Any]:
-        given = self._entries(data)
-        for name, image in given.items():
-            data[name] = _checked(name, image, plan)
-            if any(isinstance(t, Intensity) and name in t.names for t in self.transforms):
-                data[name] = _floating(data[name])
-        seen = {name: geometry.scaling(torch.ones(1, len(plan.shape), dtype=torch.float64)) for name in given}
-        own: set[str] = set()
-        size = plan.shape
-        for row in self._rows():
-            transform = self.transforms[row[0]]
-            if isinstance(transform, Spatial):
-                matrices, after = self._matrices(row, plan, size)
-                names = [name for name in transform.how if name in data]
-                self._move(row, plan, data, names, matrices, after)
-                for name in names:
-                    seen[name] = seen[name] @ geometry.index_matrices(matrices, size, after)
-                size = after
-                own.update(names)
-            elif isinstance(transform, Intensity):
-                for name in transform.names:
-                    if name in data and plan.parameters[row[0]]["chosen"].any():
-                        image = data[name] if name in own else data[name].clone()
-                        data[name] = _change(transform, image, plan.parameters[row[0]])
-                        own.add(name)
-        for name, before in given.items():
-            if data[name].dtype != before.dtype and before.is_floating_point():
-                data[name] = data[name].to(before.dtype)
-            if self.track_meta and isinstance(before, MetaTensor):
-                data[name] = _with_affine(data[name], before, seen[name])
-        return data
-
-    @torch.no_grad()
-    def inverse(self, plan: Plan, image: Tensor, mode: str = "bilinear") -> Tensor:
-        """What lies in the output's frame brought back to the input's: a prediction for test-time augmentation.
-
-        Args:
-            plan: as it was applied.
-            image: ``(B, C, *spatial)``.
-            mode: ``bilinear``, or ``nearest`` for labels.
-
-        Raises:
-            UserError: the plan holds a deformation, which has no inverse.
-        """
-        size, total = plan.shape, geometry.scaling(torch.ones(1, len(plan.shape), dtype=torch.float64))
-        for row in self._rows():
-            if isinstance(self.transforms[row[0]], Spatial):
-                last = cast("Spatial", self.transforms[row[-1]])
-                if type(last).offsets is not Spatial.offsets and plan.parameters[row[-1]]["chosen"].any():
-                    raise UserError(f"{type(last).__name__} has no inverse: leave it out of test-time augmentation.")
-                matrices, size = self._matrices(row, plan, size)
-                total = total @ matrices
-        total = torch.linalg.inv(total.expand(len(image), -1, -1))
-        plain = _plain(image)
-        moved = geometry.resample(_floating(plain), total, plan.shape, mode=mode)
-        return moved.to(image.dtype)
-
-    def _entries(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        """What of ``data`` the transforms change, by name."""
-        found = {}
+    def sample(self, shape: Sequence[int]) -> list[Parameters]:
+        """Parameters of every transform for images of ``shape`` ``(B, C, *spatial)``."""
+        drawn, shape = [], tuple(shape)
         for transform in self.transforms:
-            for name in _names(transform):
-                if name in data:
-                    found[name] = data[name]
-                elif not transform.allow_missing_keys:
-                    raise UserError(f"{type(transform).__name__}: the batch has {list(data)}, and no {name!r}.")
-        return found
+            drawn.append(transform.sample(shape))
+            if isinstance(transform, Spatial):
+                shape = (*shape[:2], *transform.size(shape[2:]))
+        return drawn
+
+    @torch.no_grad()
+    def transform(
+        self, drawn: Sequence[Parameters], image: Tensor, label: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Images, and labels if there are any, under the parameters of :meth:`sample`; see :meth:`forward`."""
+        given, label = _plain(image, label)
+        image = _real(given) if any(isinstance(one, Intensity) for one in self.transforms) else given
+        with torch.autocast(image.device.type, enabled=False):  # positions in 16 bits are off by pixels
+            for row in self._rows():
+                transforms, parameters = [self.transforms[i] for i in row], [drawn[i] for i in row]
+                if isinstance(transforms[0], Spatial):
+                    image, label = _move(cast("list[Spatial]", transforms), parameters, image, label)
+                else:
+                    image = image.clone() if image.data_ptr() == given.data_ptr() else image
+                    _change(cast("Intensity", transforms[0]), parameters[0], image)
+        return image.to(given.dtype) if given.is_floating_point() else image, label
 
     def _rows(self) -> Iterator[list[int]]:
         """Indices of the transforms that are applied at once."""
@@ -259,50 +200,40 @@ class BatchCompose(nn.Module):
         if row:
             yield row
 
-    def _matrices(self, row: list[int], plan: Plan, size: tuple[int, ...]) -> tuple[Tensor, tuple[int, ...]]:
-        n = len(plan.parameters[row[0]]["chosen"])
-        unit = geometry.scaling(torch.ones(n, len(size), dtype=torch.float64))
-        total = unit
-        for i in row:
-            parameters, transform = plan.parameters[i], cast("Spatial", self.transforms[i])
-            if parameters["chosen"].any():
-                matrices = transform.matrices(parameters, size)
-                total = total @ torch.where(parameters["chosen"][:, None, None], matrices, unit)
-            size = transform.size(size)
-        return total, size
 
-    def _move(
-        self, row: list[int], plan: Plan, data: dict, names: list[str], matrices: Tensor, size: tuple[int, ...]
-    ) -> None:
-        chosen = torch.stack([plan.parameters[i]["chosen"] for i in row]).any(0)
-        if not chosen.any() or not names:
-            return
-        transforms = [cast("Spatial", self.transforms[i]) for i in row]
-        parameters, device = plan.parameters[row[-1]], data[names[0]].device
-        offsets = transforms[-1].offsets(parameters, size, device) if parameters["chosen"].any() else None
-        for name in names:
-            modes, paddings = zip(*(t.how[name] for t in transforms), strict=True)
-            image = data[name]
-            moved = geometry.resample(
-                _floating(image),
-                matrices,
-                size,
-                mode=next(filter(None, modes), "nearest"),
-                padding_mode=next(filter(None, paddings), "zeros"),
-                offsets=offsets,
-            )
-            data[name] = moved if image.is_floating_point() else moved.to(image.dtype)
+def _move(
+    row: list[Spatial], drawn: list[Parameters], image: Tensor, label: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """Image and label under a row of movements, resampled once."""
+    if not any(parameters["chosen"].any() for parameters in drawn):
+        return image, label
+    size: tuple[int, ...] = tuple(image.shape[2:])
+    total = geometry.scaling(torch.ones(len(image), len(size), dtype=torch.float64))
+    for transform, parameters in zip(row, drawn, strict=True):
+        if (moved := parameters["chosen"]).any():
+            total[moved] = total[moved] @ transform.matrices(parameters, size)
+        size = transform.size(size)
+    bent = drawn[-1]["chosen"].nonzero()[:, 0].tolist()
+    offsets = row[-1].offsets(drawn[-1], size, image.device) if bent else None
+    mode, padding_mode = (next(filter(None, found), None) for found in zip(*(t.how for t in row), strict=True))
+
+    def resampled(image: Tensor, mode: str) -> Tensor:
+        how = {"mode": mode, "padding_mode": padding_mode or "zeros"}
+        return geometry.resample(_real(image), total, size, offsets=offsets, bent=bent, **how).to(image.dtype)
+
+    return resampled(image, mode or "nearest"), None if label is None else resampled(label, "nearest")
 
 
-def _change(transform: Intensity, image: Tensor, parameters: dict[str, Tensor]) -> Tensor:
-    chosen = parameters["chosen"].nonzero()[:, 0].tolist()
-    for some in geometry.chunks(chosen, image):
-        image[some] = transform.change(image[some], {name: value[some] for name, value in parameters.items()})
-    return image
-
-
-def _names(transform: BatchTransform) -> tuple[str, ...]:
-    return tuple(transform.how) if isinstance(transform, Spatial) else cast("Intensity", transform).names
+def _change(transform: Intensity, parameters: Parameters, image: Tensor) -> None:
+    """The chosen images' values changed in place, a few images at a time."""
+    start = 0
+    for some in geometry.chunks(parameters["chosen"].nonzero()[:, 0].tolist(), image):
+        part = image[some]
+        own = {name: value[start : start + len(part)] for name, value in parameters.items() if name != "chosen"}
+        changed = transform.change(part, own)
+        if changed is not part or not isinstance(some, slice):
+            image[some] = changed
+        start += len(part)
 
 
 def _fit(row: list[BatchTransform], transform: BatchTransform) -> bool:
@@ -310,38 +241,22 @@ def _fit(row: list[BatchTransform], transform: BatchTransform) -> bool:
     if not isinstance(transform, Spatial) or not isinstance(row[0], Spatial):
         return False
     movements = cast("list[Spatial]", row)
-    if type(movements[-1]).offsets is not Spatial.offsets or transform.how.keys() != movements[0].how.keys():
-        return False
-    return all(
-        None in (a, b) or a == b
-        for other in movements
-        for name in transform.how
-        for a, b in zip(other.how[name], transform.how[name], strict=True)
-    )
+    pairs = [pair for other in movements for pair in zip(other.how, transform.how, strict=True)]
+    return type(movements[-1]).offsets is Spatial.offsets and all(None in pair or pair[0] == pair[1] for pair in pairs)
 
 
-def _plain(image: Tensor) -> Tensor:
-    return image.as_tensor() if isinstance(image, MetaTensor) else image
-
-
-def _floating(image: Tensor) -> Tensor:
+def _real(image: Tensor) -> Tensor:
     return image if image.dtype in (torch.float32, torch.float64) else image.float()
 
 
-def _checked(name: str, image: Any, plan: Plan) -> Tensor:
-    n = len(plan.parameters[0]["chosen"])
-    if not isinstance(image, Tensor) or image.ndim not in (4, 5) or (len(image), *image.shape[2:]) != (n, *plan.shape):
-        found = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
-        raise UserError(f"{name!r}: expected a batch ({n}, channels, {', '.join(map(str, plan.shape))}), got {found}.")
-    return _plain(image)
-
-
-def _with_affine(image: Tensor, before: MetaTensor, seen: Tensor) -> MetaTensor:
-    """``image`` with the metadata of ``before``, its affine leading from the new indices to the world."""
-    dims = image.ndim - 2
-    matrix = torch.eye(4, dtype=torch.float64).repeat(len(image), 1, 1)
-    matrix[:, :dims, :dims], matrix[:, :dims, 3] = seen[:, :-1, :-1], seen[:, :-1, -1]
-    out = MetaTensor(image, meta=before.meta)
-    out.affine = before.affine.to(matrix) @ matrix
-    out.is_batch = True
-    return out
+def _plain(image: Any, label: Any) -> tuple[Tensor, Tensor | None]:
+    """Image and label as plain tensors, as many of one as of the other, and of one shape."""
+    for name, one in (("image", image),) if label is None else (("image", image), ("label", label)):
+        shape = tuple(one.shape) if isinstance(one, Tensor) else (type(one).__name__,)
+        if len(shape) not in (4, 5):
+            raise UserError(f"{name!r}: expected a batch (B, C, *spatial), got {shape}.")
+        if (shape[0], *shape[2:]) != (len(image), *image.shape[2:]):
+            expected = ", ".join(map(str, (len(image), "channels", *image.shape[2:])))
+            raise UserError(f"{name!r}: expected a batch ({expected}), got {shape}.")
+    image, label = (one.as_tensor() if isinstance(one, MetaTensor) else one for one in (image, label))
+    return image, label

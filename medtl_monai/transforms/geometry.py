@@ -7,13 +7,15 @@ order of the array's axes: the convention of MONAI's ``Affine``.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-__all__ = ["chunks", "index_matrices", "per_axis", "resample", "rotation", "scaling", "shearing", "translation"]
+from .volumes import look_up
+
+__all__ = ["chunks", "per_axis", "resample", "rotation", "scaling", "shearing", "translation"]
 
 CHUNK = 2**16
 """Elements that are worked on at once on a CPU: what its cache holds."""
@@ -27,7 +29,7 @@ def rotation(angles: Tensor, dims: int) -> Tensor:
     """
     planes = [(0, 1)] if dims == 2 else [(1, 2), (2, 0), (0, 1)]
     matrix = _eye(len(angles), dims)
-    for (i, j), angle in zip(planes, angles.T, strict=True):
+    for (i, j), angle in zip(planes, angles.double().T, strict=True):
         turn = _eye(len(angles), dims)
         turn[:, i, i] = turn[:, j, j] = angle.cos()
         turn[:, i, j], turn[:, j, i] = -angle.sin(), angle.sin()
@@ -37,7 +39,7 @@ def rotation(angles: Tensor, dims: int) -> Tensor:
 
 def scaling(factors: Tensor) -> Tensor:
     """Positions times ``factors`` ``(n, dims)``: above 1 shrinks the picture, as MONAI's ``scale_params``."""
-    return torch.diag_embed(torch.cat([factors, torch.ones_like(factors[:, :1])], 1))
+    return torch.diag_embed(torch.cat([factors, torch.ones_like(factors[:, :1])], 1).double())
 
 
 def translation(offsets: Tensor) -> Tensor:
@@ -56,12 +58,6 @@ def shearing(coefficients: Tensor, dims: int) -> Tensor:
         shear[:, i, j] = amount
         matrix = shear @ matrix
     return matrix
-
-
-def index_matrices(matrices: Tensor, size_in: Sequence[int], size_out: Sequence[int]) -> Tensor:
-    """``matrices`` for array indices instead of positions from the centre."""
-    centre_in, centre_out = ((torch.tensor(s, dtype=torch.float64)[None] - 1) / 2 for s in (size_in, size_out))
-    return translation(centre_in) @ matrices @ translation(-centre_out)
 
 
 def per_axis(image: Tensor, operators: Sequence[Tensor | None]) -> Tensor:
@@ -91,6 +87,7 @@ def resample(
     mode: str = "bilinear",
     padding_mode: str = "zeros",
     offsets: Tensor | None = None,
+    bent: Sequence[int] | None = None,
 ) -> Tensor:
     """``image`` seen through ``matrices``, resampled once; turns by 90 degrees, flips and crops are copied exactly.
 
@@ -100,27 +97,27 @@ def resample(
         size: spatial shape of the output; that of the image where none is given.
         mode: ``bilinear`` (in 3D trilinear), or ``nearest``.
         padding_mode: what lies outside: ``zeros``, ``border`` or ``reflection``.
-        offsets: in pixels, added to the output's positions before the matrix, ``(n, dims, *size)``: a deformation.
+        offsets: in pixels, added to the output's positions before the matrix, ``(k, dims, *size)``: a deformation.
+        bent: the k images that it is for; all, where none are given.
     """
     size = list(image.shape[2:] if size is None else size)
     out = image.new_empty(*image.shape[:2], *size)
     how: dict[str, Any] = {"mode": mode, "padding_mode": padding_mode, "align_corners": False}
+    bent = [] if offsets is None else list(range(len(image)) if bent is None else bent)
     rest = []
     for i, rows in enumerate(matrices[:, :-1].tolist()):
-        copied = None if offsets is not None else _copied(image[i], rows, size)
-        if copied is None:
-            rest.append(i)
-        else:
+        copied = None if i in bent else _copied(image[i], rows, size)
+        if copied is not None:
             out[i] = copied
-    lines = _lines(matrices, image, size) if rest else []
+        elif i not in bent:
+            rest.append(i)
     for some in chunks(rest, out):
-        if offsets is None:
-            out[some] = _sampled(image[some], [line[some] for line in lines], how)
-        else:
-            grid = _grid([line[some] for line in lines])
-            weights = matrices[some, :-1, :-1] * 2 / torch.tensor(image.shape[2:], dtype=torch.float64)[:, None]
-            grid.flatten(2).baddbmm_(weights.flip(1).to(grid), offsets[some].flatten(2).to(grid))
-            out[some] = grid_sample(image[some], grid.movedim(1, -1), **how)
+        out[some] = _sampled(image[some], matrices[some], size, None, how)
+    start = 0
+    for some in chunks(bent, out):
+        part = image[some]
+        out[some] = _sampled(part, matrices[some], size, cast("Tensor", offsets)[start : start + len(part)], how)
+        start += len(part)
     return out
 
 
@@ -154,14 +151,38 @@ def _copied(image: Tensor, rows: list[list[float]], size: list[int]) -> Tensor |
     return image[(slice(None), *slices)].flip(mirrored).permute(0, *(order.index(k) + 1 for k in range(len(order))))
 
 
-def _sampled(image: Tensor, lines: list[Tensor], how: dict) -> Tensor:
-    """``grid_sample``; where a volume's axis keeps to itself, in 2D and along that axis, which is much faster."""
-    if len(lines) == 3:
-        for axis in range(3):
-            others = [k for k in range(3) if k != axis]
-            if not lines[axis][:, others].any() and not any(lines[k][:, axis].any() for k in others):
-                return _plane_and_line(image, lines, axis, how)
-    return grid_sample(image, _grid(lines).movedim(1, -1), **how)
+def _sampled(image: Tensor, matrices: Tensor, size: Sequence[int], offsets: Tensor | None, how: dict) -> Tensor:
+    """The fastest way: in planes where a volume's axis keeps to itself, by look-ups for other volumes on a CPU."""
+    if len(size) == 3 and offsets is None and (axis := _alone(matrices)) is not None:
+        return _plane_and_line(image, _lines(_scaled(matrices, image), image, size), axis, how)
+    looked_up = len(size) == 3 and image.device.type == "cpu"
+    matrices = matrices[:, :-1] if looked_up else _scaled(matrices, image)
+    if offsets is not None:
+        offsets = (matrices[:, :, :-1].to(image) @ offsets.to(image).flatten(2)).view_as(offsets)
+    lines = _lines(matrices, image, size)
+    if looked_up:
+        return _looked_up(image, lines, offsets, how)
+    grid = _grid(lines) if offsets is None else _grid(lines).add_(offsets.flip(1))
+    return grid_sample(image, grid.movedim(1, -1), **how)
+
+
+def _alone(matrices: Tensor) -> int | None:
+    """The axis of all volumes, if there is one, that neither moves another nor is moved by it."""
+    for axis in range(3):
+        others = [k for k in range(3) if k != axis]
+        if not matrices[:, axis, others].any() and not matrices[:, others, axis].any():
+            return axis
+    return None
+
+
+def _looked_up(image: Tensor, lines: list[Tensor], offsets: Tensor | None, how: dict) -> Tensor:
+    ways = {"mode": how["mode"], "padding_mode": how["padding_mode"]}
+    lines[0] += (torch.tensor(image.shape[2:])[:, None].to(image) - 1) / 2  # positions start at the centre
+    found = [
+        look_up(one, [line[i] for line in lines], offsets=None if offsets is None else offsets[i], **ways)
+        for i, one in enumerate(image)
+    ]
+    return torch.stack(found)
 
 
 def _plane_and_line(image: Tensor, lines: list[Tensor], axis: int, how: dict) -> Tensor:
@@ -177,12 +198,16 @@ def _plane_and_line(image: Tensor, lines: list[Tensor], axis: int, how: dict) ->
     return out.movedim(2, axis + 2)
 
 
-def _lines(matrices: Tensor, image: Tensor, size: Sequence[int]) -> list[Tensor]:
-    """What each axis of the output, ``(n, dims, length)``, adds to ``grid_sample``'s positions along the input's."""
-    scaled = matrices[:, :-1] * 2 / torch.tensor(image.shape[2:], dtype=torch.float64)[:, None]
-    lines = [scaled[:, :, b, None] * _positions(length) for b, length in enumerate(size)]
+def _scaled(matrices: Tensor, image: Tensor) -> Tensor:
+    """The rows of ``matrices`` in the units of ``grid_sample``, which counts a side of the image as 2."""
+    return matrices[:, :-1] * 2 / torch.tensor(image.shape[2:], dtype=torch.float64)[:, None]
+
+
+def _lines(rows: Tensor, image: Tensor, size: Sequence[int]) -> list[Tensor]:
+    """What each axis of the output, ``(n, dims, length)``, adds to the positions along the input's."""
+    lines = [rows[:, :, b, None] * _positions(length) for b, length in enumerate(size)]
     for b, line in enumerate(lines):
-        line[:, b] += scaled[:, b, -1:]
+        line[:, b] += rows[:, b, -1:]
     return [line.to(image) for line in lines]
 
 

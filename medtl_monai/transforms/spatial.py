@@ -10,9 +10,8 @@ from monai.utils import ensure_tuple, ensure_tuple_rep, ensure_tuple_size, fall_
 from torch import Tensor
 
 from ..utils import UserError
-from . import effects, geometry
-from .batched import Spatial
-from .draw import Draw, fields
+from . import geometry, smooth
+from .batched import Parameters, Spatial, uniform, whole
 
 __all__ = [
     "Rand2DElastic",
@@ -33,8 +32,8 @@ class RandFlip(Spatial):
         super().__init__(prob)
         self.spatial_axis = spatial_axis
 
-    def matrices(self, parameters: dict[str, Tensor], shape: Sequence[int]) -> Tensor:
-        signs = torch.ones(len(parameters["chosen"]), len(shape), dtype=torch.float64)
+    def matrices(self, parameters: Parameters, shape: Sequence[int]) -> Tensor:
+        signs = torch.ones(int(parameters["chosen"].sum()), len(shape), dtype=torch.float64)
         signs[:, slice(None) if self.spatial_axis is None else list(ensure_tuple(self.spatial_axis))] = -1
         return geometry.scaling(signs)
 
@@ -50,10 +49,10 @@ class RandRotate90(Spatial):
         super().__init__(prob)
         self.max_k, self.spatial_axes = max_k, tuple(spatial_axes)
 
-    def draw(self, draw: Draw, shape: Sequence[int]) -> dict[str, Tensor]:
-        return {"k": draw.integers(1, self.max_k)}
+    def draw(self, shape: Sequence[int]) -> Parameters:
+        return {"k": whole(1, self.max_k, shape[0])}
 
-    def matrices(self, parameters: dict[str, Tensor], shape: Sequence[int]) -> Tensor:
+    def matrices(self, parameters: Parameters, shape: Sequence[int]) -> Tensor:
         i, j = (axis % len(shape) for axis in self.spatial_axes)
         if shape[i] != shape[j]:
             raise UserError(f"turns by 90 degrees need axes of one length in a batch, got {tuple(shape)}.")
@@ -87,10 +86,10 @@ class RandRotate(Spatial):
         super().__init__(prob, mode, padding_mode)
         self.ranges = [_range(r) for r in (range_x, range_y, range_z)]
 
-    def draw(self, draw: Draw, shape: Sequence[int]) -> dict[str, Tensor]:
-        return {"angles": _uniform(draw, self.ranges[: 1 if len(shape) == 2 else 3])}
+    def draw(self, shape: Sequence[int]) -> Parameters:
+        return {"angles": _each(self.ranges[: 1 if len(shape) == 4 else 3], shape[0])}
 
-    def matrices(self, parameters: dict[str, Tensor], shape: Sequence[int]) -> Tensor:
+    def matrices(self, parameters: Parameters, shape: Sequence[int]) -> Tensor:
         return geometry.rotation(parameters["angles"], len(shape))
 
 
@@ -120,13 +119,13 @@ class RandZoom(Spatial):
         if min(low for low, _ in self.ranges) <= 0:
             raise UserError(f"RandZoom: magnifications must be above 0, got {min_zoom}.")
 
-    def draw(self, draw: Draw, shape: Sequence[int]) -> dict[str, Tensor]:
-        zoom = _uniform(draw, self.ranges)
-        if zoom.shape[1] == 2 and len(shape) == 3:
+    def draw(self, shape: Sequence[int]) -> Parameters:
+        zoom = _each(self.ranges, shape[0])
+        if zoom.shape[1] == 2 and len(shape) == 5:
             zoom = zoom[:, [0, 0, 1]]  # MONAI: the plane's and the depth's
-        return {"zoom": zoom.expand(-1, len(shape))}
+        return {"zoom": zoom.expand(-1, len(shape) - 2)}
 
-    def matrices(self, parameters: dict[str, Tensor], shape: Sequence[int]) -> Tensor:
+    def matrices(self, parameters: Parameters, shape: Sequence[int]) -> Tensor:
         return geometry.scaling(1 / parameters["zoom"])
 
 
@@ -157,17 +156,17 @@ class RandAffine(Spatial):
         self.rotate_range, self.shear_range = rotate_range, shear_range
         self.translate_range, self.scale_range = translate_range, scale_range
 
-    def draw(self, draw: Draw, shape: Sequence[int]) -> dict[str, Tensor]:
-        dims = len(shape)
+    def draw(self, shape: Sequence[int]) -> Parameters:
+        dims = len(shape) - 2
         counts = {"rotate": 1 if dims == 2 else 3, "shear": dims * (dims - 1), "translate": dims, "scale": dims}
         found = {}
         for name, count in counts.items():
             given = getattr(self, f"{name}_range")
             pairs = () if given is None else ensure_tuple(given)
-            found[name] = _uniform(draw, [_range(r) for r in ensure_tuple_size(pairs, count)])
+            found[name] = _each([_range(r) for r in ensure_tuple_size(pairs, count)], shape[0])
         return {**found, "scale": 1 + found["scale"]}
 
-    def matrices(self, parameters: dict[str, Tensor], shape: Sequence[int]) -> Tensor:
+    def matrices(self, parameters: Parameters, shape: Sequence[int]) -> Tensor:
         turn = geometry.rotation(parameters["rotate"], len(shape))
         move, scale = geometry.translation(parameters["translate"]), geometry.scaling(parameters["scale"])
         return turn @ geometry.shearing(parameters["shear"], len(shape)) @ move @ scale
@@ -194,14 +193,14 @@ class Rand2DElastic(RandAffine):
         super().__init__(prob, **affine)
         self.spacing, self.magnitude_range = ensure_tuple_rep(spacing, 2), magnitude_range
 
-    def draw(self, draw: Draw, shape: Sequence[int]) -> dict[str, Tensor]:
-        magnitude = draw.uniform(*self.magnitude_range)
-        return {**super().draw(draw, shape), "magnitude": magnitude, "field": draw.seeds()}
+    def draw(self, shape: Sequence[int]) -> Parameters:
+        magnitude = uniform(*self.magnitude_range, shape[0])
+        points = [smooth.control_points(n, step) for n, step in zip(shape[2:], self.spacing, strict=True)]
+        moves = torch.randn(shape[0], 2, *points).mul_(magnitude.view(-1, 1, 1, 1))
+        return {**super().draw(shape), "moves": moves}
 
-    def offsets(self, parameters: dict[str, Tensor], size: Sequence[int], device: torch.device) -> Tensor:
-        points = [_control_points(n, step) for n, step in zip(size, self.spacing, strict=True)]
-        noise = fields(parameters["field"], (2, *points), device, normal=True)
-        return effects.control_offsets(noise * _weight(parameters, noise), size, self.spacing)
+    def offsets(self, parameters: Parameters, size: Sequence[int], device: torch.device) -> Tensor:
+        return smooth.control_offsets(parameters["moves"].to(device), size, self.spacing)
 
 
 class Rand3DElastic(RandAffine):
@@ -224,14 +223,14 @@ class Rand3DElastic(RandAffine):
         super().__init__(prob, **affine)
         self.sigma_range, self.magnitude_range = sigma_range, magnitude_range
 
-    def draw(self, draw: Draw, shape: Sequence[int]) -> dict[str, Tensor]:
-        found = {"magnitude": draw.uniform(*self.magnitude_range), "sigma": draw.uniform(*self.sigma_range)}
-        return {**super().draw(draw, shape), **found, "field": draw.seeds()}
+    def draw(self, shape: Sequence[int]) -> Parameters:
+        magnitude, sigma = uniform(*self.magnitude_range, shape[0]), uniform(*self.sigma_range, shape[0])
+        moves = torch.empty(shape[0], 3, *shape[2:]).uniform_(-1, 1).mul_(magnitude.view(-1, 1, 1, 1, 1))
+        return {**super().draw(shape), "sigma": sigma, "moves": moves}
 
-    def offsets(self, parameters: dict[str, Tensor], size: Sequence[int], device: torch.device) -> Tensor:
-        noise = fields(parameters["field"], (3, *size), device, normal=False)
-        smooth = effects.gaussian_smooth(noise, parameters["sigma"][:, None].expand(-1, 3), truncated=3.0)
-        return smooth * _weight(parameters, noise)
+    def offsets(self, parameters: Parameters, size: Sequence[int], device: torch.device) -> Tensor:
+        sigma = parameters["sigma"][:, None].expand(-1, 3)
+        return smooth.gaussian_smooth(parameters["moves"].to(device), sigma, truncated=3.0)
 
 
 class RandSpatialCrop(Spatial):
@@ -250,14 +249,13 @@ class RandSpatialCrop(Spatial):
         asked = fall_back_tuple(ensure_tuple_rep(self.roi_size, len(shape)), shape)
         return tuple(min(roi, n) for roi, n in zip(asked, shape, strict=True))
 
-    def draw(self, draw: Draw, shape: Sequence[int]) -> dict[str, Tensor]:
-        space = [n - roi for n, roi in zip(shape, self.size(shape), strict=True)]
+    def draw(self, shape: Sequence[int]) -> Parameters:
+        sides = list(zip(shape[2:], self.size(shape[2:]), strict=True))
         if not self.random_center:
-            middle = [n // 2 - roi // 2 for n, roi in zip(shape, self.size(shape), strict=True)]
-            return {"start": torch.tensor(middle).expand(draw.n, -1)}
-        return {"start": torch.stack([draw.integers(0, room) for room in space], -1)}
+            return {"start": torch.tensor([n // 2 - roi // 2 for n, roi in sides]).expand(shape[0], -1)}
+        return {"start": torch.stack([whole(0, n - roi, shape[0]) for n, roi in sides], -1)}
 
-    def matrices(self, parameters: dict[str, Tensor], shape: Sequence[int]) -> Tensor:
+    def matrices(self, parameters: Parameters, shape: Sequence[int]) -> Tensor:
         centred = torch.tensor(self.size(shape), dtype=torch.float64) - torch.tensor(shape)
         return geometry.translation(parameters["start"] + centred / 2)
 
@@ -267,18 +265,6 @@ def _range(given: Sequence[float] | float) -> tuple[float, float]:
     return min(low, high), max(low, high)
 
 
-def _uniform(draw: Draw, ranges: Sequence[tuple[float, float]]) -> Tensor:
-    return torch.stack([draw.uniform(low, high) for low, high in ranges], -1)
-
-
-def _weight(parameters: dict[str, Tensor], noise: Tensor) -> Tensor:
-    """The magnitudes where an image is chosen, 0 elsewhere, for ``noise``'s shape."""
-    weight = torch.where(parameters["chosen"], parameters["magnitude"], 0.0)
-    return weight.to(noise).view(-1, *[1] * (noise.ndim - 1))
-
-
-def _control_points(length: int, spacing: float) -> int:
-    """How many control points lie around an axis: MONAI's ``create_control_grid``."""
-    if length % 2 == 0:
-        return int(-(-((length - 1) / (2 * spacing) + 0.5) // 1) * 2 + 2)
-    return int(-(-((length - 1) / (2 * spacing)) // 1) * 2 + 3)
+def _each(ranges: Sequence[tuple[float, float]], n: int) -> Tensor:
+    """A number from each of the ranges, ``(n, ranges)``."""
+    return torch.stack([uniform(low, high, n) for low, high in ranges], -1)
