@@ -25,7 +25,8 @@ import torch
 from monai.bundle import ConfigParser
 
 from .. import __version__
-from ..data import Cases, write_split_csv
+from ..data import Cases, find_images, write_split_csv
+from ..data.find import absolute, unused
 from ..model import Model
 from ..predictions import class_name, relative
 from ..strategies import Strategy, describe
@@ -85,6 +86,7 @@ def open_output(
     device: torch.device | str,
     parts: Parts | None = None,
     cases: Cases | None = None,
+    images: str | None = None,
     strategy: Strategy | None = None,
     transfer: Transfer | None = None,
     checkpoint: str | Sequence[str] | None = None,
@@ -101,6 +103,7 @@ def open_output(
         device: where the network runs.
         parts: the split, if there are labels.
         cases: the labelled images, if there are any.
+        images: file or folder of images without labels.
         strategy: of a training.
         transfer: what was loaded, if anything was.
         checkpoint: the trained model that is used, or several.
@@ -135,8 +138,10 @@ def open_output(
         write_split_csv(folder / "split.csv", _in_words(parts, cases), parts.names)
         parts.leakage.save(folder / "leakage.json")
         record["data"] = _data(parts, cases)
-        if cases is not None:
-            _log.info(f"data: {cases.root}, of the layout {cases.layout}")
+    elif images is not None:
+        found = find_images(images)
+        left = unused(found, {str(file) for file in found.images})
+        record["data"] = {"folder": absolute(images), "images": len(found.images), "not_used": left}
     write_json(folder / "run.json", {**record, "model": model.to_dict(), "machine": circumstances(device)})
     for handler in _log.handlers:
         if isinstance(handler, _Log):
@@ -225,7 +230,10 @@ def _data(parts: Parts, cases: Cases | None) -> dict[str, Any]:
     for name in dict.fromkeys(parts.names):
         items = [item for item, part in zip(parts.items, parts.names, strict=True) if part == name]
         counts[name] = {"cases": len(items), "patients": len({str(item["patient"]) for item in items})}
-    about = {} if cases is None else {"folder": str(cases.root), "layout": cases.layout, "task": cases.task}
+    about: dict[str, Any] = {}
+    if cases is not None:
+        about = {"folder": str(cases.root), "layout": cases.layout, "why": cases.why, "task": cases.task}
+        about |= {"not_used": cases.unused, "doubts": cases.doubts}
     words = _in_words(parts, cases)
     rows = (f"{item['image']}\t{name}" for item, name in zip(words, parts.names, strict=True))
     split = hashlib.sha256("\n".join(sorted(rows)).encode()).hexdigest()

@@ -7,7 +7,7 @@ from .cached import cached_dataset, digest, stamped
 from .cases import Cases, present_classes, write_datalist
 from .check import check_cases, render_check
 from .contours import read_contour
-from .datasets import load_cases, unlabelled
+from .datasets import find_images, load_cases, unlabelled
 from .dbt import GROUPS, breast_slices, load_breasts, repeat_minority, select_slices
 from .dicom import DicomReader, Header, header, is_dicom, read_frame, read_series, split_frame
 from .find import EXTENSIONS
@@ -76,6 +76,7 @@ __all__ = [
     "dbt_cohort",
     "digest",
     "face_breast",
+    "find_images",
     "fold_patients",
     "header",
     "is_dicom",

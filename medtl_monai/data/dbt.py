@@ -19,6 +19,7 @@ from .breast import pair_sides
 from .cases import Cases
 from .datasets import load_cases, unlabelled
 from .dicom import header, is_dicom, split_frame
+from .find import absolute
 from .layouts.common import has_columns, read_table
 
 __all__ = ["GROUPS", "breast_slices", "load_breasts", "repeat_minority", "select_slices"]
@@ -188,7 +189,7 @@ def _sides(folder: Path) -> dict[str, dict[str, str]]:
     table, columns = folder / "index.csv", ("image", "patient", "laterality")
     rows = read_table(table, columns) if has_columns(table, columns) else []
     keys = ("patient", "laterality", "view", "study")
-    return {str((folder / row["image"]).resolve()): {k: row[k] for k in keys if row.get(k)} for row in rows}
+    return {absolute(folder / row["image"]): {k: row[k] for k in keys if row.get(k)} for row in rows}
 
 
 def repeat_minority(items: Sequence[AnyItem]) -> list[AnyItem]:
