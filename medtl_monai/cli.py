@@ -241,17 +241,20 @@ def _add_data(commands: Any) -> None:
 
 
 def _data_check(options: argparse.Namespace) -> None:
-    from .data import check_cases, render_check, write_datalist
+    from .bundle import check_folder, quieten_monai, render_folder
+    from .data import write_datalist
     from .data.cases import read_datalist
 
+    quieten_monai()
     target = Path(options.datalist) if options.datalist else None
     if target is not None and target.exists() and read_datalist(target) is None:
         raise UserError(f"{target} exists and is not a datalist of this command: give --datalist another name.")
-    cases = _load_cases(options, box_columns="auto")
-    report = check_cases(cases)
-    print(render_check(report))
+    report, cases = check_folder(options.folder, target, **_loading(options), box_columns="auto")
+    print(render_folder(report))
     if options.json:
         write_json(options.json, report)
+    if target is not None and cases.task == "none":
+        raise UserError(f"there are no labels for a datalist: {report['refused']}")
     if target is not None:
         write_datalist(target, cases)
 
@@ -273,21 +276,17 @@ def _add_layout(command: argparse.ArgumentParser) -> None:
     command.add_argument("--classes", metavar="NAME[,NAME...]", help="in the wanted order")
 
 
-def _load_cases(options: argparse.Namespace, **more: Any) -> Any:
-    from .data import load_cases
-
-    columns = {f"{name}_column": getattr(options, f"{name}_column") for name in ("image", "split", "domain")}
-    return load_cases(
-        options.folder,
-        table=options.table,
-        label_column=_listed(options.label_column),
-        patient_column=None if options.patient_column == "null" else options.patient_column,
-        classes=options.classes.split(",") if options.classes else None,
-        layout=options.layout,
-        layout_options={name: _listed(value) for name, value in options.option},
-        **columns,
-        **more,
-    )
+def _loading(options: argparse.Namespace) -> dict[str, Any]:
+    """What the options say, as :func:`medtl_monai.data.load_cases` takes it."""
+    return {
+        "table": options.table,
+        "label_column": options.label_column,
+        "patient_column": None if options.patient_column == "null" else options.patient_column,
+        "classes": options.classes.split(",") if options.classes else None,
+        "layout": options.layout,
+        "layout_options": {name: _listed(value) for name, value in options.option},
+        **{f"{name}_column": getattr(options, f"{name}_column") for name in ("image", "split", "domain")},
+    }
 
 
 def _add_rank(commands: Any) -> None:
@@ -318,10 +317,11 @@ def _rank(options: argparse.Namespace) -> None:
     import torch
 
     from .bundle import quieten_monai, rank_weights, render_rank
+    from .data import load_cases
 
     quieten_monai()
     result = rank_weights(
-        _load_cases(options),
+        load_cases(options.folder, **_loading(options)),
         options.weights,
         image_size=options.image_size,
         channels=options.channels,

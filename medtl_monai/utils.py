@@ -44,7 +44,16 @@ class UserError(ValueError):
 
     The message is one sentence or two: what was expected, what was found, what to do. The bundles print it without a
     stack trace and exit with status 1.
+
+    Args:
+        message: for people.
+        lacks: what of a folder of images is missing, ``labels`` or ``patients``, where there is something to say of
+            the images nevertheless.
     """
+
+    def __init__(self, message: str = "", *, lacks: str | None = None) -> None:
+        super().__init__(message)
+        self.lacks = lacks
 
 
 def unwrap(network: nn.Module) -> nn.Module:

@@ -14,6 +14,7 @@ from .beginning import (
 from .cached import CacheFeatures
 from .calibrate import Calibration
 from .cases import Parts, read_parts
+from .check import bundle_for, check_folder, first_batch, render_folder, why_refused
 from .choose import box_columns, choose_strategy, scoring_loaders, training_items, training_loader, wants_boxes
 from .describe import new_model, read_model, scoring_inferer, training_preparation
 from .domains import Domains, named_domains, tell_domains
@@ -58,6 +59,8 @@ __all__ = [
     "accuracy",
     "as_handler",
     "box_columns",
+    "bundle_for",
+    "check_folder",
     "check_keys",
     "check_nested",
     "check_values",
@@ -71,6 +74,7 @@ __all__ = [
     "default_device",
     "fill",
     "find_root",
+    "first_batch",
     "follow",
     "given_keys",
     "image_statistics",
@@ -93,6 +97,7 @@ __all__ = [
     "read_model",
     "read_parts",
     "read_stacks",
+    "render_folder",
     "render_rank",
     "score_patients",
     "scoring_inferer",
@@ -110,5 +115,6 @@ __all__ = [
     "transfer",
     "unmasked",
     "wants_boxes",
+    "why_refused",
     "write_synthetic",
 ]

@@ -25,7 +25,8 @@ import torch
 from monai.bundle import ConfigParser
 
 from .. import __version__
-from ..data import Cases, write_split_csv
+from ..data import Cases, find_images, write_split_csv
+from ..data.find import absolute, unused
 from ..model import Model
 from ..predictions import class_name, relative
 from ..strategies import Strategy, describe
@@ -90,6 +91,7 @@ def open_output(
     device: torch.device | str,
     parts: Parts | None = None,
     cases: Cases | None = None,
+    images: str | None = None,
     strategy: Strategy | None = None,
     transfer: Transfer | None = None,
     checkpoint: str | Sequence[str] | None = None,
@@ -106,6 +108,7 @@ def open_output(
         device: where the network runs.
         parts: the split, if there are labels.
         cases: the labelled images, if there are any.
+        images: file or folder of images without labels.
         strategy: of a training.
         transfer: what was loaded, if anything was.
         checkpoint: the trained model that is used, or several.
@@ -124,29 +127,37 @@ def open_output(
     if now is not None:
         now.opened = folder
     write_json(folder / "config.json", config)
-    record: dict[str, Any] = {"state": "running", "command": _command(), "commit": _commit()}
-    record["started"] = _time(_clock["began"])
-    if resume is not None:
-        record["resumed"] = str(Path(resume).resolve())
-    if strategy is not None:
-        record["strategy"] = describe(strategy)
-    if transfer is not None:
-        report = transfer.report
-        record["weights"] = {"source": report.source, "sha256": report.sha256, "coverage": report.coverage}
-        report.save(folder / "load_report.json")
-    if checkpoint is not None:
-        record["checkpoints"] = _hashed([checkpoint] if isinstance(checkpoint, str) else checkpoint)
+    record = {"state": "running", "command": _command(), "commit": _commit(), "started": _time(_clock["began"])}
+    told = {
+        "resumed": None if resume is None else str(Path(resume).resolve()),
+        "strategy": None if strategy is None else describe(strategy),
+        "weights": None if transfer is None else _loaded(folder, transfer),
+        "checkpoints": _hashed([checkpoint] if isinstance(checkpoint, str) else checkpoint or []) or None,
+        "data": data if images is None else _images(images),
+    }
+    record |= {key: value for key, value in told.items() if value is not None}
     if parts is not None:
-        record["data"] = data
         write_split_csv(folder / "split.csv", _in_words(parts, cases), parts.names)
         parts.leakage.save(folder / "leakage.json")
     write_json(folder / "run.json", {**record, "model": model.to_dict(), "machine": circumstances(device)})
     for handler in _log.handlers:
         if isinstance(handler, _Log):
             handler.begin(folder / "run.log")
-    if cases is not None:
-        _log.info(f"data: {cases.root}, of the layout {cases.layout}")
     _log.info(f"everything of this run goes to {folder}")
+
+
+def _loaded(folder: Path, transfer: Transfer) -> dict[str, Any]:
+    """The report of the weights as a file; what the record says of it."""
+    report = transfer.report
+    report.save(folder / "load_report.json")
+    return {"source": report.source, "sha256": report.sha256, "coverage": report.coverage}
+
+
+def _images(images: str) -> dict[str, Any]:
+    """What the record says of images without labels."""
+    found = find_images(images)
+    left = unused(found, {str(file) for file in found.images})
+    return {"folder": absolute(images), "images": len(found.images), "not_used": left}
 
 
 def _hashed(checkpoints: Sequence[str]) -> list[dict[str, str]]:
@@ -245,7 +256,10 @@ def _in_words(parts: Parts, cases: Cases | None) -> list[dict[str, Any]]:
 def _data(parts: Parts, cases: Cases | None) -> dict[str, Any]:
     """What the record says of the data."""
     words = _in_words(parts, cases)
-    about = {} if cases is None else {"folder": str(cases.root), "layout": cases.layout, "task": cases.task}
+    about: dict[str, Any] = {}
+    if cases is not None:
+        about = {"folder": str(cases.root), "layout": cases.layout, "why": cases.why, "task": cases.task}
+        about |= {"not_used": cases.unused, "doubts": cases.doubts}
     split = (f"{item['image']}\t{name}" for item, name in zip(words, parts.names, strict=True))
     told = (
         "\t".join(map(str, (word["image"], word["label"], item.get("patient"), *map(_size, _files(item)))))

@@ -23,6 +23,7 @@ from ..data import (
     tells_spacing,
     unlabelled,
 )
+from ..data.find import absolute
 from ..data.layouts.acdc import frames
 from ..data.layouts.common import has_columns, read_table
 from ..utils import UserError, with_bar
@@ -189,7 +190,7 @@ def unmasked(path: str | Path) -> list[dict[str, str]]:
     table = Path(path) / "index.csv"
     columns = ("image", "patient", "phase")
     rows = read_table(table, columns) if has_columns(table, columns) else []
-    told = {str((table.parent / row["image"]).resolve()): (row["patient"], row["phase"]) for row in rows}
+    told = {absolute(table.parent / row["image"]): (row["patient"], row["phase"]) for row in rows}
     for folder in {Path(item["image"]).parent for item in items}:
         phases = frames(folder) if (folder / "Info.cfg").is_file() else {}
         told |= {str(file): (folder.name, phases[name]) for file in folder.iterdir() if (name := stem(file)) in phases}

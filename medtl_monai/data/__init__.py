@@ -5,7 +5,7 @@ from .breast import FaceBreastd, JoinSidesd, MapLesiond, RandCropLesiond, face_b
 from .cached import cached_dataset, digest, stamped
 from .cases import Cases, present_classes, write_datalist
 from .check import check_cases, render_check
-from .datasets import load_cases, unlabelled
+from .datasets import find_images, load_cases, unlabelled
 from .dbt import GROUPS, breast_slices, load_breasts, repeat_minority, select_slices
 from .find import EXTENSIONS
 from .layouts import LAYOUTS
@@ -81,6 +81,7 @@ __all__ = [
     "dbt_cohort",
     "digest",
     "face_breast",
+    "find_images",
     "fold_patients",
     "header",
     "is_dicom",

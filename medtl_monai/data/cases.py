@@ -12,7 +12,16 @@ from typing import Any
 from ..utils import UserError, write_json
 from .read.arrays import stored_in
 
-__all__ = ["PARTS", "TASKS", "Cases", "check_exist", "present_classes", "read_datalist", "select", "write_datalist"]
+__all__ = [
+    "PARTS",
+    "TASKS",
+    "Cases",
+    "check_exist",
+    "present_classes",
+    "read_datalist",
+    "select",
+    "write_datalist",
+]
 
 TASKS = ("classification", "multilabel", "segmentation")
 PARTS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"}

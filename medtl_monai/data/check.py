@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ..utils import with_bar
 from .cases import Cases, present_classes
+from .find import render_unused
 from .leakage import audit, perceptual_hash
 from .read.arrays import read_array, split_array
 from .read.contours import is_contour, read_contour
@@ -68,11 +69,12 @@ def check_cases(cases: Cases, *, progress: bool = True) -> dict[str, Any]:
         progress: show a bar, if the error output is a terminal.
 
     Returns:
-        For JSON: ``folder``, ``layout``, ``task``, ``cases``, ``patients``; ``classes``, ``split`` and ``domains`` with
-        their numbers of images and patients (for masks: those that hold the structure); ``sizes``, ``spacings`` (mm)
-        and ``depths`` with their numbers of images, the most frequent first; ``intensities``, the least and the largest
-        value; ``suspicious``, a list of kinds with their number, text and examples; ``leakage`` between the parts of
-        the data's own split, or ``None``.
+        For JSON: ``folder``, ``layout`` and ``why`` that, ``task``, ``cases``, ``patients``; ``classes``, ``split``
+        and ``domains`` with their numbers of images and patients (for masks: those that hold the structure);
+        ``sizes``, ``spacings`` (mm) and ``depths`` with their numbers of images, the most frequent first;
+        ``intensities``, the least and the largest value; ``not_used``, what else lies in the folder, counted by kind;
+        ``doubts`` about names and tables, a sentence each; ``suspicious``, a list of kinds with their number, text and
+        examples; ``leakage`` between the parts of the data's own split, or ``None``.
     """
     read: dict[int, _Read] = {}
     values: dict[int, set[int]] = {}
@@ -90,22 +92,19 @@ def check_cases(cases: Cases, *, progress: bool = True) -> dict[str, Any]:
     _doubt_images(cases, read, doubts)
     present = _present(cases, values, doubts)
     parts = [item.get("split") for item in cases.items]
-    known = list(read.values())
     return {
         "folder": str(cases.root),
         "layout": cases.layout,
+        "why": cases.why,
         "task": cases.task,
         "cases": len(cases.items),
         "patients": len({item["patient"] for item in cases.items}),
         "classes": {name: _counts(cases, [k in found for found in present]) for k, name in enumerate(cases.classes)},
         "split": _groups(cases, parts),
         "domains": _groups(cases, [item.get("domain") for item in cases.items]),
-        "sizes": _frequent(_sides(one.shape) for one in known),
-        "spacings": _frequent(
-            " x ".join(f"{step:.3g}" for step in one.spacing) if one.spacing else "unknown" for one in known
-        ),
-        "depths": _frequent(one.depth for one in known),
-        "intensities": [min(one.low for one in known), max(one.high for one in known)] if known else None,
+        **_ranges(list(read.values())),
+        "not_used": cases.unused,
+        "doubts": cases.doubts,
         "suspicious": [
             {"what": what, "count": len(names), "examples": names[:_SHOWN]} for what, names in doubts.items()
         ],
@@ -113,12 +112,22 @@ def check_cases(cases: Cases, *, progress: bool = True) -> dict[str, Any]:
     }
 
 
+def _ranges(known: Sequence[_Read]) -> dict[str, Any]:
+    """What sizes, spacings, types and values there are."""
+    spacings = (" x ".join(f"{step:.3g}" for step in one.spacing) if one.spacing else "unknown" for one in known)
+    return {
+        "sizes": _frequent(_sides(one.shape) for one in known),
+        "spacings": _frequent(spacings),
+        "depths": _frequent(one.depth for one in known),
+        "intensities": [min(one.low for one in known), max(one.high for one in known)] if known else None,
+    }
+
+
 def render_check(report: Mapping[str, Any]) -> str:
     """The report of :func:`check_cases` as text."""
-    lines = [f"{key:<10}{report[key]}" for key in ("folder", "layout", "task")]
-    lines += [f"{'cases':<10}{report['cases']} of {report['patients']} patients"]
-    heads = {"classes": "class", "split": "part", "domains": "domain"}
-    for key, head in heads.items():
+    lines = [f"{'folder':<10}{report['folder']}", f"{'layout':<10}{report['layout']}: {report['why']}"]
+    lines += [f"{'task':<10}{report['task']}", f"{'cases':<10}{report['cases']} of {report['patients']} patients"]
+    for key, head in (("classes", "class"), ("split", "part"), ("domains", "domain")):
         if report[key]:
             rows = [(name, *counts.values()) for name, counts in report[key].items()]
             lines += ["", *_table((head, *next(iter(report[key].values()))), rows)]
@@ -131,12 +140,16 @@ def render_check(report: Mapping[str, Any]) -> str:
         lines.append(f"{key:<10}{', '.join(shown)}{more}")
     if report["intensities"]:
         lines.append(f"{'values':<10}{' to '.join(f'{value:g}' for value in report['intensities'])}")
-    lines.append("")
+    return "\n".join([*lines, render_unused(report["not_used"]), "", *_warnings(report)])
+
+
+def _warnings(report: Mapping[str, Any]) -> list[str]:
+    lines = [f"warning: {doubt}" for doubt in report["doubts"]]
     for doubt in report["suspicious"]:
         lines.append(f"warning: {doubt['count']} {doubt['what']}")
         lines += [f"  {name}" for name in doubt["examples"]] + ["  ..."] * (doubt["count"] > len(doubt["examples"]))
     lines.append(f"leakage: {report['leakage']['verdict']}" if report["leakage"] else "leakage: no split to look at.")
-    return "\n".join(lines)
+    return lines
 
 
 def _read(item: Mapping[str, Any]) -> _Read:
@@ -219,13 +232,9 @@ def _mask(item: Mapping[str, Any], image: _Read, name: str, doubts: dict[str, li
 
 def _doubt_images(cases: Cases, read: Mapping[int, _Read], doubts: dict[str, list[str]]) -> None:
     twins: dict[bytes, list[int]] = defaultdict(list)
-    sides: dict[int, Array] = {}
-    for dimensions in {len(one.shape) for one in read.values()}:
-        shapes = [one.shape for one in read.values() if len(one.shape) == dimensions]
-        sides[dimensions] = np.median(shapes, axis=0)
+    sides = _usual_sides(list(read.values()))
     for i, one in read.items():
-        name = _name(cases.items[i], cases.root)
-        usual = sides[len(one.shape)]
+        name, usual = _name(cases.items[i], cases.root), sides[len(one.shape)]
         if one.low == one.high:
             doubts["constant images"].append(name)
         else:
@@ -234,14 +243,24 @@ def _doubt_images(cases: Cases, read: Mapping[int, _Read], doubts: dict[str, lis
             doubts["images of an unusual size"].append(f"{name} ({_sides(one.shape)})")
         if one.doubt:
             doubts["volumes of doubtful spacing"].append(f"{name}: {one.doubt}")
-    for group in twins.values():
-        if len(group) > 1:
-            items = [cases.items[i] for i in group]
-            differ = [key for key in ("patient", "label", "split") if len({str(item.get(key)) for item in items}) > 1]
-            note = f" (different {' and '.join(differ)})" if differ and cases.task != "segmentation" else ""
-            doubts["groups of identical images"].append(
-                " = ".join(_name(item, cases.root) for item in items[:3]) + note
-            )
+    doubts_of_twins = [_twins(cases, group) for group in twins.values() if len(group) > 1]
+    if doubts_of_twins:
+        doubts["groups of identical images"] += doubts_of_twins
+
+
+def _usual_sides(read: Sequence[_Read]) -> dict[int, Array]:
+    """The median of the sides, by the number of dimensions."""
+    shapes: dict[int, list[tuple[int, ...]]] = defaultdict(list)
+    for one in read:
+        shapes[len(one.shape)].append(one.shape)
+    return {dimensions: np.median(found, axis=0) for dimensions, found in shapes.items()}
+
+
+def _twins(cases: Cases, group: Sequence[int]) -> str:
+    items = [cases.items[i] for i in group]
+    differ = [key for key in ("patient", "label", "split") if len({str(item.get(key)) for item in items}) > 1]
+    note = f" (different {' and '.join(differ)})" if differ and cases.task != "segmentation" else ""
+    return " = ".join(_name(item, cases.root) for item in items[:3]) + note
 
 
 def _present(cases: Cases, values: Mapping[int, set[int]], doubts: dict[str, list[str]]) -> list[set[int]]:
@@ -249,21 +268,26 @@ def _present(cases: Cases, values: Mapping[int, set[int]], doubts: dict[str, lis
     if cases.task != "segmentation":
         present = [set(present_classes(item["label"])) for item in cases.items]
     else:
-        present = []
-        single = len(cases.classes) == 1 and len({value for found in values.values() for value in found}) == 1
-        for i, item in enumerate(cases.items):
-            found = values.get(i, set())
-            named = {k for k, value in enumerate(cases.label_values) if value in found}
-            present.append({0} if single and found else named)
-            unnamed = [] if single else sorted(found - set(cases.label_values))
-            if unnamed:
-                shown = ", ".join(map(str, unnamed[:_SHOWN]))
-                doubts["masks with values without a name"].append(f"{_name(item, cases.root)} ({shown})")
-            if i in values and not found:
-                doubts["empty masks"].append(_name(item, cases.root))
-    for k, name in enumerate(cases.classes):
-        if not any(k in found for found in present):
-            doubts["classes without images"].append(name)
+        present = _structures(cases, values, doubts)
+    empty = [name for k, name in enumerate(cases.classes) if not any(k in found for found in present)]
+    if empty:
+        doubts["classes without images"] += empty
+    return present
+
+
+def _structures(cases: Cases, values: Mapping[int, set[int]], doubts: dict[str, list[str]]) -> list[set[int]]:
+    present = []
+    single = len(cases.classes) == 1 and len({value for found in values.values() for value in found}) == 1
+    for i, item in enumerate(cases.items):
+        found = values.get(i, set())
+        named = {k for k, value in enumerate(cases.label_values) if value in found}
+        present.append({0} if single and found else named)
+        unnamed = [] if single else sorted(found - set(cases.label_values))
+        if unnamed:
+            shown = ", ".join(map(str, unnamed[:_SHOWN]))
+            doubts["masks with values without a name"].append(f"{_name(item, cases.root)} ({shown})")
+        if i in values and not found:
+            doubts["empty masks"].append(_name(item, cases.root))
     return present
 
 
@@ -275,16 +299,20 @@ def _leakage(cases: Cases, parts: Sequence[str | None], read: Mapping[int, _Read
     items = [{**cases.items[i], "image": _first(cases.items[i])} for i in named]
     hashes = {item["image"]: read[i].hash for item, i in zip(items, named, strict=True)}
     if len({(item["image"], part) for item, part in zip(items, where, strict=True)}) > len(hashes):
-        # one file of several parts: images have no paths, by which the audit tells them
-        patients, copies = defaultdict(set), defaultdict(set)
-        for item, i, part in zip(items, named, where, strict=True):
-            patients[item["patient"]].add(part)
-            copies[read[i].digest].add(part)
-        shared = sorted(patient for patient, found in patients.items() if len(found) > 1)
-        count = sum(len(found) > 1 for found in copies.values())
-        verdict = f"{len(shared) or 'no'} patients and {count or 'no'} identical images are shared by the parts."
-        return {"shared_patients": shared, "verdict": verdict}
+        return _shared(items, where, [read[i].digest for i in named])
     return asdict(audit(items, where, hashes))
+
+
+def _shared(items: Sequence[Mapping[str, Any]], where: Sequence[str], digests: Sequence[bytes]) -> dict[str, Any]:
+    """What parts share that have one file: images have no paths then, by which the audit tells them."""
+    patients, copies = defaultdict(set), defaultdict(set)
+    for item, part, digest in zip(items, where, digests, strict=True):
+        patients[item["patient"]].add(part)
+        copies[digest].add(part)
+    shared = sorted(patient for patient, found in patients.items() if len(found) > 1)
+    count = sum(len(found) > 1 for found in copies.values())
+    verdict = f"{len(shared) or 'no'} patients and {count or 'no'} identical images are shared by the parts."
+    return {"shared_patients": shared, "verdict": verdict}
 
 
 def _groups(cases: Cases, names: Sequence[str | None]) -> dict[str, dict[str, int]] | None:

@@ -21,7 +21,7 @@ from .read.arrays import stored_in
 from .rows import Columns, datalist_rows, table_rows
 from .tables import has_columns, read_table
 
-__all__ = ["Cases", "load_cases", "log_cases", "search", "unlabelled"]
+__all__ = ["Cases", "find_images", "load_cases", "log_cases", "unlabelled"]
 
 _log = logging.getLogger("medtl_monai")
 
@@ -93,7 +93,10 @@ def load_cases(
         cases = select(read_layout(root, chosen, layout_options, boxes=box_columns == "auto"), classes)
     else:
         _refuse_options(root, chosen, why, layout_options)
-        cases = _generic(root, chosen, table, columns, classes, boxes)
+        try:
+            cases = _generic(root, chosen, table, columns, classes, boxes)
+        except UserError as error:
+            raise UserError(f"{error}{_or_layout(root, chosen, layout)}", lacks=error.lacks) from error
         cases = _beside_layout(cases, classes, box_columns == "auto") if chosen == "table" else cases
     if task not in (None, cases.task):
         raise UserError(f"the labels in {root} are for {cases.task}, not for {task}: check label_column.")
@@ -165,6 +168,12 @@ def _refuse_options(root: Path, chosen: str, why: str, options: Mapping[str, Any
         fits = recognised(root)
         hint = f"give --layout {fits[0]}, or leave them out" if fits else "leave them out"
         raise UserError(f"layout_options are of public data sets, and the layout is {chosen}, as {why}: {hint}.")
+
+
+def _or_layout(root: Path, chosen: str, wanted: str | None) -> str:
+    """The line to type where a table was taken that goes before a public set's layout."""
+    fits = recognised(root) if chosen == "table" and wanted in ("auto", None) else []
+    return f" Or give --layout {fits[0]}, which the folder looks like, to leave the table out." if fits else ""
 
 
 def _generic(
@@ -315,10 +324,14 @@ def unlabelled(path: str | Path) -> list[dict[str, str]]:
     Raises:
         UserError: there is none.
     """
-    return [{"image": str(file)} for file in search(path).images]
+    found = find_images(path)
+    left = unused(found, {str(file) for file in found.images})
+    if left:
+        _log.info(render_unused(left))
+    return [{"image": str(file)} for file in found.images]
 
 
-def search(path: str | Path) -> Found:
+def find_images(path: str | Path) -> Found:
     """One file, or what lies below a folder; masks are also those that its ``index.csv`` names as labels.
 
     Raises:
@@ -336,7 +349,6 @@ def search(path: str | Path) -> Found:
         raise UserError(
             f"dataset_dir: there is no image at {path}{masks}: expected a file or a folder of {kinds()} files."
         )
-    _log.info(render_unused(unused(found, {str(file) for file in found.images})))
     return found
 
 

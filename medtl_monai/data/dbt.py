@@ -18,6 +18,7 @@ from .boxes import CORNER, read_box
 from .breast import pair_sides
 from .cases import Cases
 from .datasets import load_cases, unlabelled
+from .find import absolute
 from .layouts.common import has_columns, read_table
 from .read.dicom_header import header, is_dicom, split_frame
 
@@ -188,7 +189,7 @@ def _sides(folder: Path) -> dict[str, dict[str, str]]:
     table, columns = folder / "index.csv", ("image", "patient", "laterality")
     rows = read_table(table, columns) if has_columns(table, columns) else []
     keys = ("patient", "laterality", "view", "study")
-    return {str((folder / row["image"]).resolve()): {k: row[k] for k in keys if row.get(k)} for row in rows}
+    return {absolute(folder / row["image"]): {k: row[k] for k in keys if row.get(k)} for row in rows}
 
 
 def repeat_minority(items: Sequence[AnyItem]) -> list[AnyItem]:

@@ -53,7 +53,7 @@ _NO_IMAGE = re.compile(  # SOP classes: a directory; segmentations; reports, pla
 )
 _SEGMENTATION = re.compile(rb"1\.2\.840\.10008\.5\.1\.4\.1\.1\.66\.4")
 _META = 1024  # bytes; DICOM's meta information comes first
-_PAGED = (".tif", ".tiff", ".gif", ".webp")
+_PAGED = (b"II*\0", b"MM\0*", b"GIF8", b"RIFF")  # how TIFF, GIF and WebP begin
 
 
 @dataclass(frozen=True)
@@ -294,7 +294,7 @@ def refuse_pages(files: Collection[str]) -> None:
 
 
 def _pages(file: str) -> int:
-    if not file.lower().endswith(_PAGED):
+    if not _start(Path(file)).startswith(_PAGED):
         return 1
     from PIL import Image
 

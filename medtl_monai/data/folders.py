@@ -11,13 +11,9 @@ from ..utils import UserError
 from .cases import PARTS
 from .find import find, kinds
 
-__all__ = ["NoLabelsError", "folder_rows"]
+__all__ = ["folder_rows"]
 
 _HELPERS = {"images", "image", "imgs", "img", "pictures", "png", "pngs", "jpg", "jpeg", "jpegs", "dicom", "data", "raw"}
-
-
-class NoLabelsError(UserError):
-    """There are images, and nothing that says what they show."""
 
 
 def folder_rows(root: Path, patient_column: str | None) -> tuple[list[dict[str, str]], list[str]]:
@@ -39,8 +35,9 @@ def folder_rows(root: Path, patient_column: str | None) -> tuple[list[dict[str, 
     inner = {file: file.parts[1:] if split else file.parts for file in files}
     for file, parts in inner.items():
         if len(parts) < 2:
-            raise NoLabelsError(
-                f"{file} lies in no class folder: expected <class>/{file.name}, or a table index.csv{_tables(root)}."
+            raise UserError(
+                f"{file} lies in no class folder: expected <class>/{file.name}, or a table index.csv{_tables(root)}.",
+                lacks="labels",
             )
     _refuse_masks({parts[0] for parts in inner.values()}, [file.relative_to(root) for file in found.masks], split)
     rows = []
@@ -99,7 +96,8 @@ def _patient(file: Path, inner: Sequence[str], wanted: str | None) -> str:
         raise UserError(
             f"{file} lies {lies}, so its patient is not known: expected <class>/<patient>/{file.name} or a table, or "
             "give --patient_column null if each image is of another patient, or a pattern with one group, such as "
-            "--patient_column '([^/_]+)_[^/]*$'."
+            "--patient_column '([^/_]+)_[^/]*$'.",
+            lacks="patients",
         )
     return folders[0]
 

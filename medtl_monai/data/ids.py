@@ -36,7 +36,7 @@ def unified(rows: Sequence[Mapping[str, Any]], keys: Iterable[str]) -> tuple[lis
         shown = ", ".join(" and ".join(map(repr, group)) for group in alike[:_SHOWN]) + " ..." * (len(alike) > _SHOWN)
         if _sure(names):
             one = {name: min(group, key=lambda name: (len(name), name)) for group in alike for name in group}
-            result = [{**row, key: one.get(row.get(key), row.get(key))} if key in row else row for row in result]
+            result = [{**row, key: one.get(row[key], row[key])} if key in row else row for row in result]
             said.append(f"{key}: {shown} are taken for one")
         else:
             said.append(f"{key}: {shown} are taken for different ones; correct the table if they are not")

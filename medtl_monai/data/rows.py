@@ -73,7 +73,8 @@ class Columns:
             raise UserError(
                 f"{where} has no patient column (columns: {', '.join(found)}), and images of one patient must not "
                 "stand on both sides of a split: name it with patient_column, or give null if each image is of another "
-                "patient."
+                "patient.",
+                lacks="patients",
             )
         return column
 
@@ -139,7 +140,7 @@ def _lists(path: Path) -> dict[str, list[Mapping[str, Any]]]:
     except ValueError as error:  # JSON's own, or no UTF-8
         raise UserError(f"the datalist {path.name} is no JSON ({error}): expected lists of image and label.") from error
     lists = {key: value for key, value in content.items() if key in PARTS} if isinstance(content, dict) else {}
-    entries = {
+    entries: dict[str, list[Mapping[str, Any]]] = {
         key: [entry for entry in value if isinstance(entry, dict)]
         for key, value in lists.items()
         if isinstance(value, list)

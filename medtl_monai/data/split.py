@@ -110,11 +110,7 @@ def write_split_csv(path: str | os.PathLike[str], items: Sequence[Item], parts: 
 def _choose(
     items: Sequence[Item], val_fraction: float, fold: int | None, seed: int, classes: Sequence[str] | None
 ) -> set[str]:
-    if not 0 < val_fraction <= 0.5:
-        raise UserError(f"val_fraction must be above 0 and at most 0.5, got {val_fraction}.")
-    folds = round(1 / val_fraction)
-    if fold is not None and not (isinstance(fold, int) and 0 <= fold < folds):
-        raise UserError(f"fold must be a whole number from 0 to {folds - 1} (1 / val_fraction folds), got {fold!r}.")
+    folds = _folds_of(val_fraction, fold)
     least = 2 if fold is None else folds
     if isinstance(items[0]["label"], Sequence):
         groups = _by_rarest_finding(items, least)
@@ -125,12 +121,33 @@ def _choose(
     rng = np.random.default_rng(seed)
     if fold is not None:
         return {p for patients in groups.values() for p in _folds(patients, sizes, folds, rng)[fold]}
+    return _best_draw(list(groups.values()), sizes, val_fraction, rng)
+
+
+def _folds_of(val_fraction: float, fold: int | None) -> int:
+    """How many folds there are.
+
+    Raises:
+        UserError: a setting is out of range.
+    """
+    if not 0 < val_fraction <= 0.5:
+        raise UserError(f"val_fraction must be above 0 and at most 0.5, got {val_fraction}.")
+    folds = round(1 / val_fraction)
+    if fold is not None and not (isinstance(fold, int) and 0 <= fold < folds):
+        raise UserError(f"fold must be a whole number from 0 to {folds - 1} (1 / val_fraction folds), got {fold!r}.")
+    return folds
+
+
+def _best_draw(
+    groups: Sequence[Sequence[str]], sizes: Mapping[str, int], val_fraction: float, rng: np.random.Generator
+) -> set[str]:
+    """Of several random draws the first that is good enough, else the one whose worst class is best."""
     best: tuple[float, set[str]] = (float("inf"), set())
     for _ in range(_CANDIDATES):
-        val = {p for patients in groups.values() for p in _draw(patients, sizes, val_fraction, rng)}
+        val = {p for patients in groups for p in _draw(patients, sizes, val_fraction, rng)}
         off = max(
             abs(sum(sizes[p] for p in patients if p in val) / sum(sizes[p] for p in patients) - val_fraction)
-            for patients in groups.values()
+            for patients in groups
         )
         if off < best[0]:
             best = (off, val)

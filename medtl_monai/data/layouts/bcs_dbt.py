@@ -45,7 +45,7 @@ def read(root: Path) -> Cases:
         names = paths.get((item["patient"], item["study"], item["view"]), ())
         places = (top / name.replace("\\", "/") for name in names if name for top in tops)
         item["image"] = next((place for place in places if place.is_file()), None)
-    return found(root, "bcs_dbt", items, CLASSES, doubts=dict.fromkeys(doubts))
+    return found(root, "bcs_dbt", items, CLASSES, doubts=list(dict.fromkeys(doubts)))
 
 
 def read_views(root: Path, doubts: list[str] | None = None) -> list[dict[str, Any]]:

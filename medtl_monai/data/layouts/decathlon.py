@@ -113,9 +113,9 @@ def _about(root: Path) -> dict[str, Any] | None:
         content = json.loads(path.read_text(encoding="utf-8-sig")) if path.is_file() else None
     except ValueError:
         return None
-    known = isinstance(content, dict) and isinstance(content.get("labels"), dict)
-    known = known and bool(content.get("training") or "numTraining" in content or "file_ending" in content)
-    return content if known else None
+    if not isinstance(content, dict) or not isinstance(content.get("labels"), dict):
+        return None
+    return content if content.get("training") or {"numTraining", "file_ending"} & content.keys() else None
 
 
 def _folders(root: Path) -> tuple[Path, Path] | None:
