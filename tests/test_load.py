@@ -218,6 +218,11 @@ def test_sources_state_their_axes(tmp_path, monkeypatch):
     assert torch.equal(ours.conv1.weight, theirs.conv1.weight)
 
 
+def test_axes_of_weights_that_have_none_are_refused():
+    with pytest.raises(UserError, match="axes ZYX are of kernels of three axes, and tensors has none"):
+        load(small(), small().state_dict(), axes="ZYX")
+
+
 @pytest.mark.parametrize("axes", ["XY", "xyz", "XXZ", "", "DHW"])
 def test_orders_that_are_none_are_refused(axes):
     with pytest.raises(UserError, match="axes must be X, Y and Z"):
