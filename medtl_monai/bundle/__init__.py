@@ -33,6 +33,7 @@ from .start import (
 from .synthetic import images_of, write_synthetic
 from .target import SourceImages, TargetImages, target_images
 from .transfer import Transfer, fill, load_network, transfer
+from .unreadable import EveryFile, LeftOut
 
 __all__ = [
     "CacheFeatures",
@@ -41,7 +42,9 @@ __all__ = [
     "Domains",
     "Ensemble",
     "EpochSeed",
+    "EveryFile",
     "History",
+    "LeftOut",
     "Member",
     "Parts",
     "Patience",
