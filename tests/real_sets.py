@@ -77,11 +77,14 @@ def arrays_of(item, masks):
 def table(data):
     """The whole table."""
     rows = {name: cases_of(data / name, **settings) for name, settings in SETS.items()}
-    rows |= {f"{name}/index.csv": cases_of(data / name, pixels=False, layout="table") for name in BY_TABLE}
-    for name in UNLABELLED:
-        files = [Path(item["image"]).relative_to((data / name).resolve()) for item in unlabelled(data / name)]
-        rows[name] = {"files": len(files), "names": digest(f"{file}\n" for file in sorted(map(str, files)))}
-    return rows
+    rows |= {f"{name}/index.csv": cases_of(data / name, pixels=False) for name in BY_TABLE}
+    return rows | {name: files_of(data / name) for name in UNLABELLED}
+
+
+def files_of(folder):
+    """The images of a set without labels."""
+    files = sorted(str(Path(item["image"]).relative_to(folder)) for item in unlabelled(folder))
+    return {"files": len(files), "names": digest(f"{file}\n" for file in files)}
 
 
 if __name__ == "__main__":

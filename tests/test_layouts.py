@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from conftest import make_dicom
 from monai.transforms import Compose, LoadImaged
 from PIL import Image
 
@@ -489,3 +490,168 @@ def test_real_tables_of_bcs_dbt(shared_data):
     assert counts == [18232, 716, 124, 76]
     assert len({view["patient"] for view in views}) == 4362
     assert sum(len(view["boxes"]) for view in views) == 224
+
+
+def nnunet(root, channels=1, about=True, ending=".nii.gz"):
+    """The raw folder of nnU-Net's second version."""
+    for i in range(3):
+        for channel in range(channels):
+            touch(root / "imagesTr" / f"heart_{i:03d}_{channel:04d}{ending}")
+        touch(root / "labelsTr" / f"heart_{i:03d}{ending}")
+    touch(root / "imagesTr" / "._heart_000_0000.nii.gz")
+    content = {"labels": {"background": 0, "LV": 1, "RV": 2}, "numTraining": 3, "file_ending": ending}
+    if about:
+        (root / "dataset.json").write_text(json.dumps({"channel_names": {"0": "MRI"}, **content}))
+    return root
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nrrd", ".png"])
+def test_raw_folders_of_nnunet(tmp_path, ending):
+    cases = load_cases(nnunet(tmp_path, ending=ending))
+    assert (cases.layout, cases.classes, cases.label_values) == ("decathlon", ["LV", "RV"], [1, 2])
+    assert [item["patient"] for item in cases.items] == ["heart_000", "heart_001", "heart_002"]
+    assert cases.items[1]["image"] == str(tmp_path / "imagesTr" / f"heart_001_0000{ending}")
+    assert cases.items[1]["label"] == str(tmp_path / "labelsTr" / f"heart_001{ending}")
+
+
+def test_channels_of_nnunet(tmp_path):
+    nnunet(tmp_path, channels=2)
+    assert [len(item["image"]) for item in load_cases(tmp_path).items] == [2, 2, 2]
+    cases = load_cases(tmp_path, layout="decathlon", layout_options={"channel": 1})
+    assert cases.items[0]["image"].endswith("heart_000_0001.nii.gz")
+    with pytest.raises(UserError, match="channel must be from 0 to 1, got 2"):
+        load_cases(tmp_path, layout_options={"channel": 2})
+
+
+def test_the_first_version_of_nnunet_lists_cases_without_their_channels(tmp_path):
+    nnunet(tmp_path, about=False)
+    entries = [
+        {"image": f"./imagesTr/heart_{i:03d}.nii.gz", "label": f"./labelsTr/heart_{i:03d}.nii.gz"} for i in range(3)
+    ]
+    about = {"labels": {"0": "background", "1": "LV"}, "training": entries}
+    (tmp_path / "dataset.json").write_text(json.dumps(about))
+    items = load_cases(tmp_path).items
+    assert [item["patient"] for item in items] == ["heart_000", "heart_001", "heart_002"]
+    assert items[0]["image"] == str(tmp_path / "imagesTr" / "heart_000_0000.nii.gz")
+
+
+def test_regions_of_nnunet_are_refused(tmp_path):
+    nnunet(tmp_path)
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"whole": [1, 2]}, "numTraining": 3}))
+    with pytest.raises(UserError, match=r"the label whole: \[1, 2\]: expected one whole number"):
+        load_cases(tmp_path)
+
+
+def test_a_case_may_be_a_folder_of_dicom(tmp_path):
+    for i in range(2):
+        for z in range(3):
+            file = tmp_path / "imagesTr" / f"case{i}" / f"IM{z}"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            make_dicom(file, np.full((6, 5), z, np.int16), InstanceNumber=z, ImagePositionPatient=[0, 0, z],
+                       ImageOrientationPatient=[1, 0, 0, 0, 1, 0], PixelSpacing=[1, 1])  # fmt: skip
+        touch(tmp_path / "labelsTr" / f"case{i}.nii.gz")
+    cases = load_cases(tmp_path)
+    assert [item["image"] for item in cases.items] == [str(tmp_path / "imagesTr" / f"case{i}") for i in range(2)]
+    assert cases.unused == {}
+    (tmp_path / "index.csv").write_text(
+        "image,label,patient\nimagesTr/case0,labelsTr/case0.nii.gz,a\nimagesTr/case1,labelsTr/case1.nii.gz,b\n"
+    )
+    assert [item["image"] for item in load_cases(tmp_path).items] == [item["image"] for item in cases.items]
+    assert read_stack(cases.items[0]["image"]).shape == (1, 5, 6, 3)
+
+
+@pytest.mark.parametrize("above", ["database", "ACDC/database"])
+def test_acdc_as_it_is_zipped(tmp_path, above):
+    for part, name in (("training", "patient001"), ("testing", "patient101")):
+        folder = tmp_path / above / part / name
+        folder.mkdir(parents=True)
+        (folder / "Info.cfg").write_text("ED: 1\nES: 12\nGroup: DCM\n")
+        for frame in ("01", "12"):
+            touch(folder / f"{name}_frame{frame}.nii.gz")
+            touch(folder / f"{name}_frame{frame}_gt.nii.gz")
+        touch(folder / f"{name}_4d.nii.gz")
+    root = tmp_path if above == "database" else tmp_path / "ACDC"
+    cases = load_cases(root)
+    assert (cases.layout, len(cases.items)) == ("acdc", 4)
+    assert {(item["patient"], item["split"]) for item in cases.items} == {
+        ("patient001", "train"),
+        ("patient101", "test"),
+    }
+
+
+def test_chestxray14_of_another_format_than_its_table(tmp_path):
+    lines = ["Image Index,Finding Labels,Patient ID", "00000001_000.png,Mass|Nodule,1", "00000002_000.png,No Finding,2"]
+    table(tmp_path / "Data_Entry_2017_v2020.csv", "\n".join(lines))
+    table(tmp_path / "test_list.txt", "00000002_000.png")
+    for i in (1, 2):
+        picture(tmp_path / "images_224" / f"{i:08d}_000.jpg")
+    cases = load_cases(tmp_path)
+    assert [(item["image"][-16:], item.get("split")) for item in cases.items] == [
+        ("00000001_000.jpg", None), ("00000002_000.jpg", "test"),
+    ]  # fmt: skip
+    picture(tmp_path / "other" / "00000001_000.jpg")
+    with pytest.raises(UserError, match="are two images of one name: keep one version"):
+        load_cases(tmp_path)
+
+
+def test_a_refusal_says_what_was_found(tmp_path):
+    lines = ["Image Index,Finding Labels,Patient ID", "00000001_000.png,Mass,1"]
+    table(tmp_path / "Data_Entry_2017.csv", "\n".join(lines))
+    with pytest.raises(UserError, match="there is no image below it; copy them below it"):
+        load_cases(tmp_path)
+    picture(tmp_path / "images" / "scan7.png")
+    with pytest.raises(UserError, match=r"found 1 images and 0 masks of other names, such as images/scan7\.png"):
+        load_cases(tmp_path)
+
+
+@pytest.mark.parametrize(("first", "second"), [("", "-v2"), ("-v2", "-v3")])
+def test_the_newest_tables_of_bcs_dbt_are_read(tmp_path, first, second):
+    for version, marks in ((first, "1,0,0,0"), (second, "0,0,0,1")):
+        table(tmp_path / f"BCS-DBT labels-train{version}.csv",
+              f"PatientID,StudyUID,View,Normal,Actionable,Benign,Cancer\nDBT-P1,1.2,lcc,{marks}")  # fmt: skip
+        table(tmp_path / f"BCS-DBT file-paths-train{version}.csv",
+              "PatientID,StudyUID,View,descriptive_path,classic_path\nDBT-P1,1.2,lcc,a/b.dcm,a/b.dcm")  # fmt: skip
+    touch(tmp_path / "a" / "b.dcm")
+    cases = load_cases(tmp_path)
+    assert [item["label"] for item in cases.items] == [3]
+    assert f"BCS-DBT labels-train{first}.csv is an older version of BCS-DBT labels-train{second}.csv" in cases.doubts[1]
+
+
+def test_two_downloads_of_one_table_are_refused(tmp_path):
+    for name in ("BCS-DBT file-paths-train.csv", "BCS-DBT file-paths-train (1).csv", "BCS-DBT labels-train.csv"):
+        table(tmp_path / name, "PatientID,StudyUID,View,descriptive_path,classic_path\nDBT-P1,1.2,lcc,a/b.dcm,a/b.dcm")
+    with pytest.raises(UserError, match="are tables of one version: keep one of them"):
+        load_cases(tmp_path)
+
+
+def test_unmentioned_observations_of_chexpert_as_pandas_writes_them(tmp_path):
+    chexpert(tmp_path)
+    want = load_cases(tmp_path).items
+    file = tmp_path / "train.csv"
+    file.write_text(
+        "\n".join(line.replace(",,", ",nan,").replace(",,", ",nan,") for line in file.read_text().split("\n"))
+    )
+    assert repr(load_cases(tmp_path).items) == repr(want)
+
+
+def test_an_index_takes_from_the_layout_what_it_does_not_say(tmp_path):
+    sunnybrook(tmp_path)
+    known = load_cases(tmp_path)
+    rows = [f"{item['image']},{item['label']},{i},{'test' if i else 'train'}" for i, item in enumerate(known.items)]
+    table(tmp_path / "index.csv", "\n".join(["image,label,patient,split", *rows]))
+    cases = load_cases(tmp_path)
+    assert (cases.layout, cases.classes, cases.label_values) == ("table", ["left ventricle"], [255])
+    assert [(item["patient"], item["split"]) for item in cases.items][:2] == [("0", "train"), ("1", "test")]
+
+
+def test_an_index_goes_before_folders_of_images_and_labels(tmp_path):
+    for i in range(4):
+        for kind in ("images", "labels"):
+            touch(tmp_path / kind / f"{i}.nii.gz")
+    rows = [f"images/{i}.nii.gz,labels/{i}.nii.gz,p{i // 2},{'train' if i < 2 else 'test'}" for i in range(4)]
+    table(tmp_path / "index.csv", "\n".join(["image,label,patient,split", *rows]))
+    cases = load_cases(tmp_path)
+    assert ([item["patient"] for item in cases.items], cases.items[3]["split"]) == (["p0", "p0", "p1", "p1"], "test")
+    table(tmp_path / "index.csv", "\n".join(["image,lable,patient,split", *rows]))
+    with pytest.raises(UserError, match=r"--label_column lable\. Or give --layout decathlon"):
+        load_cases(tmp_path)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..utils import UserError, write_json
-from .read.arrays import stored_in
+from .find import is_there
 
 __all__ = [
     "PARTS",
@@ -149,7 +149,7 @@ def check_exist(items: Sequence[dict[str, Any]], root: Path, task: str = "classi
     """
     for key, kind in (("image", "images"), ("label", "masks")) if task == "segmentation" else (("image", "images"),):
         files = [file for item in items for file in ([item[key]] if isinstance(item[key], str) else item[key])]
-        missing = [file for file in files if not stored_in(file).is_file()]
+        missing = [file for file in files if not is_there(file)]
         if missing:
             shown = ", ".join(file.removeprefix(f"{root}/") for file in missing[:3]) + " ..." * (len(missing) > 3)
             raise UserError(

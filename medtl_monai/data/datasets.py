@@ -12,7 +12,7 @@ from typing import Any
 from ..utils import UserError
 from .boxes import BOX_COLUMNS, gather_boxes, with_boxes, without_boxes
 from .cases import Cases, read_datalist, select
-from .find import Found, Names, absolute, find, kinds, render_unused, unused
+from .find import Found, Names, absolute, find, is_there, kinds, render_unused, unused
 from .folders import folder_rows
 from .ids import unified
 from .labels import labelled
@@ -231,7 +231,7 @@ def _located(rows: Sequence[dict[str, str]], root: Path, names: Names) -> tuple[
         UserError: an image is not there.
     """
     places = [names.locate(row["image"]) for row in rows]
-    missing = [place for place in places if not stored_in(place).exists()]
+    missing = [place for place in places if not is_there(place)]
     if missing:
         shown = ", ".join(path.removeprefix(f"{root}/") for path in missing[:_SHOWN]) + " ..." * (len(missing) > _SHOWN)
         near = names.near(missing[0].removeprefix(f"{root}/")) or names.near(Path(missing[0]).name)

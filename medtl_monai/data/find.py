@@ -26,6 +26,7 @@ __all__ = [
     "below",
     "find",
     "glob",
+    "is_there",
     "kinds",
     "looks_like_mask",
     "refuse_pages",
@@ -195,12 +196,12 @@ class Names:
     def locate(self, name: str) -> str:
         """The absolute path of ``name``, what follows a ``#`` kept; as the name says where nothing fits."""
         plain = absolute(self.root / name)
-        if _is_there(plain):
+        if is_there(plain):
             return plain
         if "\\" in name:
             name = name.replace("\\", "/")
             turned = absolute(self.root / name)
-            if _is_there(turned):
+            if is_there(turned):
                 return turned
         fits = self._alike(name)
         return str(fits[0]) if len(fits) == 1 else absolute(self.root / name)
@@ -227,7 +228,8 @@ def stem_of(name: str) -> str:
     return name[: len(name) - len(ending)]
 
 
-def _is_there(path: str) -> bool:
+def is_there(path: str) -> bool:
+    """Whether there is such an image: a file, or a folder that holds a series of DICOM files."""
     file = stored_in(path)
     return file.is_file() or (file.is_dir() and any(map(_is_dicom, below(file, 1))))  # a series
 
