@@ -80,16 +80,20 @@ def read_parts(
     names = [part] * len(cases.items) if part else split_patients(cases.items, **settings)
     leakage = audited(cases.items, names, hashes, allow_shared_patients)
     for name in dict.fromkeys(names):
-        chosen = [item for item, where in zip(cases.items, names, strict=True) if where == name]
-        counts = Counter(k for item in chosen for k in present_classes(item["label"]))
-        per_class = ", ".join(f"{counts[i]} {label}" for i, label in enumerate(cases.classes))
-        _log.info(f"{name}: {len(chosen)} images of {len({i['patient'] for i in chosen})} patients ({per_class})")
-        missing = [label for i, label in enumerate(cases.classes) if not counts[i]]
-        if missing and name == "train" and cases.task == "multilabel":
-            _log.warning(f"no training image shows {', '.join(missing)}: the model cannot learn to find it")
-        elif missing and name == "train":
-            raise UserError(f"the training part has no image of {', '.join(missing)}: give each class two patients.")
+        _tell_part(cases, name, [item for item, where in zip(cases.items, names, strict=True) if where == name])
     return Parts(cases.classes, cases.items, names, leakage)
+
+
+def _tell_part(cases: Cases, name: str, items: Sequence[Mapping[str, Any]]) -> None:
+    """Say in the log what a part holds; a class without an image to learn it from ends the run."""
+    counts = Counter(k for item in items for k in present_classes(item["label"]))
+    per_class = ", ".join(f"{counts[i]} {label}" for i, label in enumerate(cases.classes))
+    _log.info(f"{name}: {len(items)} images of {len({i['patient'] for i in items})} patients ({per_class})")
+    missing = [label for i, label in enumerate(cases.classes) if not counts[i]] if name == "train" else []
+    if missing and cases.task == "multilabel":
+        _log.warning(f"no training image shows {', '.join(missing)}: the model cannot learn to find it")
+    elif missing:
+        raise UserError(f"the training part has no image of {', '.join(missing)}: give each class two patients.")
 
 
 def audited(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..utils import UserError, write_json
-from .find import is_there
+from .find import absolute, is_there
 
 __all__ = [
     "PARTS",
@@ -69,7 +69,7 @@ def write_datalist(path: str | Path, cases: Cases) -> None:
     Besides the lists ``training``, ``validation`` and ``testing``, with all that the items hold, it names the task,
     the classes and, for masks, their values. Paths below its folder are relative to it; an unknown finding is null.
     """
-    path = Path(path).expanduser().resolve()
+    path = Path(absolute(Path(path).expanduser()))
     lists: dict[str, list[dict[str, Any]]] = {"training": []}
     for item in cases.items:
         entry = dict(item)
@@ -96,15 +96,21 @@ def read_datalist(path: Path) -> Cases | None:
         return None
     if not isinstance(content, dict) or content.get("task") not in TASKS or "classes" not in content:
         return None
-    items = [dict(entry) for key in _LISTS.values() for entry in content.get(key, [])]
-    for item in items:
-        for key in ("image", "label") if content["task"] == "segmentation" else ("image",):
-            item[key] = _each(item[key], lambda file: str((path.parent / file).resolve()))
-        if content["task"] == "multilabel":
-            item["label"] = [math.nan if value is None else float(value) for value in item["label"]]
-    check_exist(items, path.parent, content["task"])
+    task, folder = content["task"], path.parent
+    entries = [entry for key in _LISTS.values() for entry in content.get(key, [])]
+    items = [_read_entry(entry, task, folder) for entry in entries]
+    check_exist(items, folder, task)
     layout = content.get("layout", "datalist")
-    return Cases(items, content["classes"], path.parent, layout, content["task"], content.get("label_values", []))
+    return Cases(items, content["classes"], folder, layout, task, content.get("label_values", []))
+
+
+def _read_entry(entry: Mapping[str, Any], task: str, folder: Path) -> dict[str, Any]:
+    item = dict(entry)
+    for key in ("image", "label") if task == "segmentation" else ("image",):
+        item[key] = _each(item[key], lambda file: absolute(folder / file))
+    if task == "multilabel":
+        item["label"] = [math.nan if value is None else float(value) for value in item["label"]]
+    return item
 
 
 def select(cases: Cases, classes: Sequence[str] | None) -> Cases:
@@ -115,23 +121,28 @@ def select(cases: Cases, classes: Sequence[str] | None) -> Cases:
     """
     if classes is None or list(classes) == cases.classes:
         return cases
-    unknown = [name for name in classes if name not in cases.classes]
+    wanted = list(classes)
+    unknown = [name for name in wanted if name not in cases.classes]
     if unknown:
         known = ", ".join(cases.classes)
         raise UserError(f"there is no class {', '.join(unknown)} in {cases.root}: there are {known}.")
-    places = [cases.classes.index(name) for name in classes]
+    places = [cases.classes.index(name) for name in wanted]
     if cases.task == "segmentation":
-        return replace(cases, classes=list(classes), label_values=[cases.label_values[k] for k in places])
+        return replace(cases, classes=wanted, label_values=[cases.label_values[k] for k in places])
     if cases.task == "multilabel":
-        items = [{**item, "label": [item["label"][k] for k in places]} for item in cases.items]
-        return replace(cases, classes=list(classes), items=items)
-    left = {item["label"] for item in cases.items} - set(places)
+        labels = [[item["label"][k] for k in places] for item in cases.items]
+    else:
+        _refuse_others(cases, places)
+        labels = [places.index(item["label"]) for item in cases.items]
+    items = [{**item, "label": label} for item, label in zip(cases.items, labels, strict=True)]
+    return replace(cases, classes=wanted, items=items)
+
+
+def _refuse_others(cases: Cases, places: Sequence[int]) -> None:
+    left = sorted({item["label"] for item in cases.items} - set(places))
     if left:
-        names = ", ".join(cases.classes[k] for k in sorted(left))
-        raise UserError(f"the data has images of {names}, which are not among {', '.join(classes)}.")
-    return replace(
-        cases, classes=list(classes), items=[{**item, "label": places.index(item["label"])} for item in cases.items]
-    )
+        names, wanted = (", ".join(cases.classes[k] for k in chosen) for chosen in (left, places))
+        raise UserError(f"the data has images of {names}, which are not among {wanted}.")
 
 
 def present_classes(label: Any) -> list[int]:

@@ -134,10 +134,9 @@ def _choose(root: Path, wanted: str, table: str | None, columns: Columns) -> tup
     if table not in (None, "index.csv"):
         return ("datalist" if table.endswith(".json") else "table"), f"the key table names {table}"
     there = table is not None and (root / table).is_file()
-    if not (there and _holds_cases(root / str(table), columns)) and columns.usual:
-        fits = recognised(root)
-        if fits:
-            return fits[0], (LAYOUTS[fits[0]].matches.__doc__ or "").removeprefix("Whether ").rstrip(".")
+    fits = recognised(root) if columns.usual and not (there and _holds_cases(root / str(table), columns)) else []
+    if fits:
+        return fits[0], (LAYOUTS[fits[0]].matches.__doc__ or "").removeprefix("Whether ").rstrip(".")
     return _plain_layout(root, table if there else None)
 
 
@@ -231,25 +230,29 @@ def _located(rows: Sequence[dict[str, str]], root: Path, names: Names) -> tuple[
         UserError: an image is not there.
     """
     places = [names.locate(row["image"]) for row in rows]
-    missing = [place for place in places if not is_there(place)]
+    missing = [place.removeprefix(f"{root}/") for place in places if not is_there(place)]
     if missing:
-        shown = ", ".join(path.removeprefix(f"{root}/") for path in missing[:_SHOWN]) + " ..." * (len(missing) > _SHOWN)
-        near = names.near(missing[0].removeprefix(f"{root}/")) or names.near(Path(missing[0]).name)
+        shown = ", ".join(missing[:_SHOWN]) + " ..." * (len(missing) > _SHOWN)
+        near = names.near(missing[0]) or names.near(Path(missing[0]).name)
         hint = f" (did you mean {near.relative_to(root)}?)" if near else ""
         raise UserError(
             f"{len(missing)} of {len(rows)} images that the labels name do not exist in {root}: {shown}{hint}: paths "
             "must be relative to dataset_dir, with their extension."
         )
-    other = [(row["image"], place) for row, place in zip(rows, places, strict=True)]
-    other = [(name, place) for name, place in other if place != absolute(root / name)]
-    said = []
-    if other:
-        name, place = other[0]
-        said = [
-            f"{len(other)} of {len(rows)} images stand in the table by other names than their files have, such as "
-            f"{name} for {place.removeprefix(f'{root}/')}"
-        ]
-    return [{**row, "image": place} for row, place in zip(rows, places, strict=True)], said
+    return [{**row, "image": place} for row, place in zip(rows, places, strict=True)], _renamed(rows, places, root)
+
+
+def _renamed(rows: Sequence[dict[str, str]], places: Sequence[str], root: Path) -> list[str]:
+    """What is said of names that are not written as the files are."""
+    written = [row["image"] for row in rows]
+    other = [(name, place) for name, place in zip(written, places, strict=True) if place != absolute(root / name)]
+    if not other:
+        return []
+    name, place = other[0]
+    return [
+        f"{len(other)} of {len(rows)} images stand in the table by other names than their files have, such as {name} "
+        f"for {place.removeprefix(f'{root}/')}"
+    ]
 
 
 def _without_duplicates(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -267,29 +270,28 @@ def _without_duplicates(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def _beside_layout(cases: Cases, classes: Sequence[str] | None, boxes: bool) -> Cases:
     """A table's cases with what only the layout of the public set knows: the masks' values, the order of the classes,
     and what else it tells of the same images."""
-    fits = recognised(cases.root)
-    if not fits:
-        return cases
-    try:
-        known = read_layout(cases.root, fits[0], boxes=boxes)
-    except UserError:  # not the whole set: the table is what counts
-        return cases
-    if known.task != cases.task:
+    known = _known(cases.root, boxes)
+    if known is None or known.task != cases.task:
         return cases
     more = {str(item["image"]): {k: v for k, v in item.items() if k not in _SAID} for item in known.items}
     cases = replace(cases, items=[{**more.get(item["image"], {}), **item} for item in cases.items])
-    if classes is not None:
-        return cases
-    if cases.task == "segmentation":
+    if classes is None and cases.task == "segmentation":
         return replace(cases, classes=known.classes, label_values=known.label_values)
-    return select(cases, known.classes) if set(known.classes) == set(cases.classes) else cases
+    return select(cases, known.classes) if classes is None and set(known.classes) == set(cases.classes) else cases
+
+
+def _known(root: Path, boxes: bool) -> Cases | None:
+    """What the layout of a public set makes of the folder, if it looks like one and holds it."""
+    fits = recognised(root)
+    try:
+        return read_layout(root, fits[0], boxes=boxes) if fits else None
+    except UserError:  # not the whole set: the table is what counts
+        return None
 
 
 def _told(cases: Cases, why: str, about: Sequence[str]) -> Cases:
     """The cases with why their layout was taken, what is doubtful in them, and what of the folder is not used."""
-    keys = ("image", "label") if cases.task == "segmentation" else ("image",)
-    named = (item[key] for item in cases.items for key in keys)
-    used = {file for one in named for file in (one if isinstance(one, list) else [one])}
+    used = _files(cases)
     files = sorted({str(stored_in(file)) for file in used})
     outside = [file for file in files if not file.startswith(f"{cases.root}/")]
     doubts = list(cases.doubts)
@@ -297,6 +299,13 @@ def _told(cases: Cases, why: str, about: Sequence[str]) -> Cases:
         doubts.append(f"{len(outside)} of {len(files)} files lie outside of the folder, such as {outside[0]}")
     doubts += _linked(files, cases.root)
     return replace(cases, why=why, doubts=doubts, unused=unused(find(cases.root), used, about))
+
+
+def _files(cases: Cases) -> set[str]:
+    """The names of all images and masks."""
+    keys = ("image", "label") if cases.task == "segmentation" else ("image",)
+    named = (item[key] for item in cases.items for key in keys)
+    return {file for one in named for file in (one if isinstance(one, list) else [one])}
 
 
 def _linked(files: Sequence[str], root: Path) -> list[str]:

@@ -33,12 +33,12 @@ def folder_rows(root: Path, patient_column: str | None) -> tuple[list[dict[str, 
         _refuse_nothing(root, found.masks)
     split = _of_parts(root, files)
     inner = {file: file.parts[1:] if split else file.parts for file in files}
-    for file, parts in inner.items():
-        if len(parts) < 2:
-            raise UserError(
-                f"{file} lies in no class folder: expected <class>/{file.name}, or a table index.csv{_tables(root)}.",
-                lacks="labels",
-            )
+    bare = next((file for file, parts in inner.items() if len(parts) < 2), None)
+    if bare is not None:
+        raise UserError(
+            f"{bare} lies in no class folder: expected <class>/{bare.name}, or a table index.csv{_tables(root)}.",
+            lacks="labels",
+        )
     _refuse_masks({parts[0] for parts in inner.values()}, [file.relative_to(root) for file in found.masks], split)
     rows = []
     for file, parts in inner.items():
@@ -71,15 +71,15 @@ def _of_parts(root: Path, files: Sequence[Path]) -> bool:
     Raises:
         UserError: some are, and others hold classes too.
     """
-    tops = dict.fromkeys(file.parts[0] for file in files if len(file.parts) > 1)
-    parts = [name for name in tops if name.lower() in PARTS]
-    others = [name for name in tops if name.lower() not in PARTS]
+    inside = [file.parts[0] for file in files if len(file.parts) > 1]
+    parts = [name for name in dict.fromkeys(inside) if name.lower() in PARTS]
+    others = [name for name in dict.fromkeys(inside) if name.lower() not in PARTS]
     if parts and others:
         raise UserError(
             f"the folders {', '.join(parts)} are parts of a split and {', '.join(others[:3])} are not: expected "
             f"<part>/<class>/... or <class>/... for all images in {root}; move the others."
         )
-    return bool(parts) and len(parts) == len(tops) and all(len(file.parts) > 1 for file in files)
+    return bool(parts) and len(inside) == len(files)
 
 
 def _patient(file: Path, inner: Sequence[str], wanted: str | None) -> str:

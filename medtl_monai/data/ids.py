@@ -33,14 +33,17 @@ def unified(rows: Sequence[Mapping[str, Any]], keys: Iterable[str]) -> tuple[lis
         alike = _groups(names)
         if not alike:
             continue
-        shown = ", ".join(" and ".join(map(repr, group)) for group in alike[:_SHOWN]) + " ..." * (len(alike) > _SHOWN)
         if _sure(names):
             one = {name: min(group, key=lambda name: (len(name), name)) for group in alike for name in group}
             result = [{**row, key: one.get(row[key], row[key])} if key in row else row for row in result]
-            said.append(f"{key}: {shown} are taken for one")
-        else:
-            said.append(f"{key}: {shown} are taken for different ones; correct the table if they are not")
+        said.append(_sentence(key, alike, _sure(names)))
     return result, said
+
+
+def _sentence(key: str, alike: Sequence[Sequence[str]], sure: bool) -> str:
+    shown = ", ".join(" and ".join(map(repr, group)) for group in alike[:_SHOWN]) + " ..." * (len(alike) > _SHOWN)
+    end = "one" if sure else "different ones; correct the table if they are not"
+    return f"{key}: {shown} are taken for {end}"
 
 
 def _groups(names: Iterable[str]) -> list[list[str]]:

@@ -83,18 +83,13 @@ def audit(
         max_distance: bits in which hashes of near-duplicates differ at most.
     """
     where: dict[str, set[str]] = defaultdict(set)
+    chosen: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for item, part in zip(items, parts, strict=True):
         where[str(item["patient"])].add(part)
+        chosen[part].append(item)
     shared = sorted(patient for patient, names in where.items() if len(names) > 1)
     pairs, count = _near_pairs(items, parts, hashes, max_distance)
-    counts = {}
-    for name in dict.fromkeys(parts):
-        chosen = [item for item, part in zip(items, parts, strict=True) if part == name]
-        counts[name] = {
-            "images": len(chosen),
-            "patients": len({str(item["patient"]) for item in chosen}),
-            "classes": len({k for item in chosen for k in present_classes(item["label"])}),
-        }
+    counts = {name: _counts(of) for name, of in chosen.items()}
     if len(counts) < 2:
         verdict = "a single part: nothing to compare."
     else:
@@ -106,6 +101,14 @@ def audit(
         if copies:
             verdict += f" {copies} of the {len(pairs)} pairs listed are copies of one file."
     return LeakageReport(counts, shared, pairs, count, max_distance, verdict)
+
+
+def _counts(items: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    return {
+        "images": len(items),
+        "patients": len({str(item["patient"]) for item in items}),
+        "classes": len({k for item in items for k in present_classes(item["label"])}),
+    }
 
 
 def raise_on_shared_patients(report: LeakageReport) -> None:

@@ -57,6 +57,20 @@ class Columns:
         label = self.label if self.label in columns else listed(self.label)
         return Columns(self.image, label, self.patient, self.split, self.domain, self.kept)
 
+    def needed(self, found: Sequence[str], where: str) -> dict[str, str]:
+        """The columns that must be there, by their keys in a row.
+
+        Raises:
+            UserError: no column of patients.
+        """
+        patient = self.of_patient(found, where)
+        return {"image": self.image, **self.labels, **({"patient": patient} if patient else {})}
+
+    def others(self, found: Sequence[str]) -> dict[str, str]:
+        """Those that rows keep where they are there."""
+        columns = {"domain": self.domain, **{name: name for name in self.kept}}
+        return {key: name for key, name in columns.items() if name in found}
+
     def of_patient(self, found: Sequence[str], where: str) -> str | None:
         """The column of patients.
 
@@ -87,23 +101,17 @@ def table_rows(path: Path, columns: Columns) -> list[Row]:
     """
     table = read_table(path)
     columns = columns.with_label(table.columns)
-    keys = {"image": "image_column", **dict.fromkeys(columns.labels, "label_column"), "patient": "patient_column"}
-    patient = columns.of_patient(table.columns, f"the table {path.name}")
-    needed = {"image": columns.image, **columns.labels, **({"patient": patient} if patient else {})}
+    needed = columns.needed(table.columns, f"the table {path.name}")
     for key, column in needed.items():
-        table.need({keys[key]: column})
+        table.need({f"{key.split()[0]}_column": column})
     needed |= {"split": columns.split} if columns.split in table.columns else {}
-    others = {"domain": columns.domain, **{name: name for name in columns.kept}}
-    others = {key: name for key, name in others.items() if name in table.columns}
+    others = columns.others(table.columns)
     rows = []
     for line, cells in zip(table.lines, table.rows, strict=True):
         row = {key: cells[column] for key, column in needed.items()}
         where = f"line {line} of the table {path.name}"
-        empty = [needed[key] for key, value in row.items() if not value and not key.startswith("label ")]
-        if empty:
-            raise UserError(f"{where} has no {' and no '.join(empty)}: fill it in.")
-        row.setdefault("patient", row["image"])
-        row |= {key: cells[name] for key, name in others.items()}
+        _refuse_empty([needed[key] for key, value in row.items() if not (value or key.startswith("label "))], where)
+        row = {"patient": row["image"], **row, **{key: cells[name] for key, name in others.items()}}
         rows.append(row | ({"split": _part(row["split"], where)} if "split" in row else {}))
     return rows
 
@@ -116,21 +124,16 @@ def datalist_rows(path: Path, columns: Columns) -> list[Row]:
     """
     lists = _lists(path)
     entries = [(part, entry) for part, entries in lists.items() for entry in entries]
-    names = dict.fromkeys(name for _, entry in entries for name in entry)
-    columns = columns.with_label(list(names))
-    patient = columns.of_patient(list(entries[0][1]), f"the datalist {path.name}")
-    needed = {"image": columns.image, **columns.labels, **({"patient": patient} if patient else {})}
-    kept = [name for name in columns.kept if name in names]  # in all: batches are alike
+    names = list(dict.fromkeys(name for _, entry in entries for name in entry))  # in all: batches are alike
+    columns = columns.with_label(names)
+    needed = columns.needed(list(entries[0][1]), f"the datalist {path.name}")
+    others = columns.others(names)
     rows = []
     for part, entry in entries:
-        missing = [column for column in needed.values() if column not in entry]
-        if missing:
-            raise UserError(f"an entry of the datalist {path.name} has no {', '.join(missing)}: it has {list(entry)}.")
+        _refuse_missing([column for column in needed.values() if column not in entry], entry, path.name)
         row = {key: _text(entry[column]) for key, column in needed.items()}
-        row.setdefault("patient", row["image"])
-        row |= {"split": PARTS[part]} if len(lists) > 1 else {}
-        row |= {"domain": _text(entry[columns.domain])} if columns.domain in entry else {}
-        rows.append(row | {name: _text(entry.get(name)) for name in kept})
+        row = {"patient": row["image"], **row, **{key: _text(entry.get(name)) for key, name in others.items()}}
+        rows.append(row | ({"split": PARTS[part]} if len(lists) > 1 else {}))
     return rows
 
 
@@ -148,6 +151,16 @@ def _lists(path: Path) -> dict[str, list[Mapping[str, Any]]]:
     if not any(entries.values()):
         raise UserError(f"the datalist {path.name} has no entries under training, validation or testing.")
     return entries
+
+
+def _refuse_missing(columns: Sequence[str], entry: Mapping[str, Any], name: str) -> None:
+    if columns:
+        raise UserError(f"an entry of the datalist {name} has no {', '.join(columns)}: it has {list(entry)}.")
+
+
+def _refuse_empty(columns: Sequence[str], where: str) -> None:
+    if columns:
+        raise UserError(f"{where} has no {' and no '.join(columns)}: fill it in.")
 
 
 def _part(value: str, where: str) -> str:

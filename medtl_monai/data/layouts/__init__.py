@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -64,7 +64,7 @@ def read_layout(root: Path, layout: str, options: Mapping[str, Any] | None = Non
     Raises:
         UserError: an unknown option, or a folder that does not hold what the layout asks for.
     """
-    module = LAYOUTS[layout]
+    module, given = LAYOUTS[layout], dict(options or {})
     if not module.matches(root):
         purpose = (module.matches.__doc__ or "").removeprefix("Whether ").rstrip(".")
         held = sorted(path.name + "/" * path.is_dir() for path in root.iterdir())
@@ -72,7 +72,11 @@ def read_layout(root: Path, layout: str, options: Mapping[str, Any] | None = Non
         raise UserError(f"{root} does not look like {layout}: expected that {purpose}; found {shown or 'nothing'}.")
     takes = inspect.signature(module.read).parameters
     known = [name for name in takes if name not in ("root", "boxes")]
-    unknown = [name for name in options or {} if name not in known]
+    _refuse_unknown(layout, list(given), known)
+    return module.read(root, **({"boxes": boxes} if "boxes" in takes else {}), **given)
+
+
+def _refuse_unknown(layout: str, given: Sequence[str], known: Sequence[str]) -> None:
+    unknown = [name for name in given if name not in known]
     if unknown:
         raise UserError(f"the layout {layout} has no option {unknown[0]}: it has {', '.join(known) or 'none'}.")
-    return module.read(root, **({"boxes": boxes} if "boxes" in takes else {}), **(options or {}))
