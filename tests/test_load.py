@@ -148,6 +148,16 @@ def test_a_head_of_as_many_other_classes_stays_new_and_one_of_the_same_is_as_it_
     assert load(small(3), small(3).state_dict(), class_map={}).names("missing") == ["fc.weight", "fc.bias"]
 
 
+def test_a_runs_file_names_its_classes_itself(tmp_path):
+    source, network = small(3), small(2)
+    torch.save({"model": source.state_dict(), "about": {"classes": HERE}}, tmp_path / "best.pt")
+    load(network, tmp_path / "best.pt", classes=["viral", "other"])
+    assert torch.equal(network.fc.weight[0], source.fc.weight[2])
+    network = small(3)
+    report = load(network, tmp_path / "best.pt", classes=["a", "b", "c"])
+    assert report.names("missing") == ["fc.weight", "fc.bias"]
+
+
 def test_torchxrayvision_names_the_findings_that_each_data_set_labels():
     trained = {name: [c for c in SOURCES[f"densenet121_xrayvision_{name}"].classes if c] for name in ("rsna", "nih")}
     assert trained["rsna"] == ["Pneumonia", "Lung Opacity"]

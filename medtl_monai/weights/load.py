@@ -54,7 +54,8 @@ def load_weights(
             its weights go there, and the rest may stay new.
         class_map: the head's row here to the source's row, for classes that both have; empty: none is the same.
         classes: names of the head's rows here, instead of ``class_map``: those that the source also has are its rows.
-        source_classes: names of the source's rows; default: the catalogue's.
+        source_classes: names of the source's rows; default: the catalogue's, or those that a run of this package wrote
+            into its file.
         inflation: ``centre``, ``mean`` or ``acs``.
         resize_kernels: adapt convolutions whose kernel has another size.
         axes: order of the source's three axes, such as ``ZYX``; default: the catalogue's, else ``XYZ``, as here.
