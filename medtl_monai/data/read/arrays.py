@@ -50,7 +50,8 @@ def read_array(name: str | Path) -> Array:
     try:
         if not file.lower().endswith(".npz"):
             return _hdf5(file, key, index)
-        array = _npz(file, key)
+        about = Path(file).stat()
+        array = _npz(file, key, about.st_size, about.st_mtime_ns)
         return array if index is None else array[index]
     except (KeyError, IndexError) as error:
         raise UserError(f"{file} holds no {str(name).rpartition('#')[2]} ({error}).") from error
@@ -105,7 +106,7 @@ def _parts(name: str | Path) -> tuple[str, str, int | None]:
 
 
 @lru_cache(maxsize=3)  # training, validation and test images of one file
-def _npz(file: str, key: str) -> Array:
+def _npz(file: str, key: str, size: int, changed: int) -> Array:
     with np.load(file, allow_pickle=False) as arrays:
         return arrays[key]
 

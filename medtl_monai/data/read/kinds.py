@@ -8,6 +8,7 @@ from pathlib import Path
 from ...utils import UserError
 from .arrays import split_array
 from .dicom_header import split_frame
+from .limits import UnreadableError
 
 __all__ = ["GZIP", "kind_of"]
 
@@ -31,7 +32,7 @@ def kind_of(name: str | Path) -> str:
     """``array``, ``dicom``, ``hdf5``, ``nifti``, ``picture``, or ``volume`` for all else, which is left to ITK.
 
     Raises:
-        UserError: there is no such file, or it is empty.
+        UserError: there is no such file, or it is empty, or its compression is damaged.
     """
     if split_array(name):
         return "array"
@@ -49,7 +50,10 @@ def _by_content(path: str) -> str | None:
     if not head:
         raise UserError(f"{path} is empty: repair or remove it.")
     if head[:2] == GZIP:
-        head = zlib.decompressobj(wbits=31).decompress(head, _HEAD)
+        try:
+            head = zlib.decompressobj(wbits=31).decompress(head, _HEAD)
+        except zlib.error as error:
+            raise UnreadableError(path, f"its compression is damaged: {error}") from error
     if head[128:132] == b"DICM":
         return "dicom"
     if _is_nifti(head):
