@@ -75,7 +75,7 @@ def test_key_map_and_missing_layers_are_the_users_to_say(tmp_path):
         learned(str(tmp_path / "mine.pth"))
     with pytest.raises(UserError, match="not filled are layer4"):
         learned(str(tmp_path / "mine.pth"), key_map="^q=")
-    done, _ = learned(str(tmp_path / "mine.pth"), key_map={"^q": ""}, allow_missing=["layer4"])
+    done, _ = learned(str(tmp_path / "mine.pth"), key_map={"^q": ""}, allow_missing="layer4")
     assert done.report.allowed
     assert torch.equal(done.network.conv1.weight, network(5).conv1.weight)
 
