@@ -160,7 +160,7 @@ def stack_of(
     In HDF5 files the item's ``<key>_key`` names the data set, else it is called as the key; ``frame`` is the frame of
     a volume over time. A contour becomes the mask of the item's image (:func:`medtl_monai.data.read_contour`). Another
     mask is brought to its image by what both files say of their place (:func:`medtl_monai.data.geometry.brought`), and
-    its values are whole numbers.
+    values that are nearly whole numbers are rounded.
 
     Args:
         item: of a datalist.
@@ -169,7 +169,7 @@ def stack_of(
         spacing: see there.
 
     Raises:
-        UserError: as :func:`read_stack`; a mask that lies elsewhere, or was interpolated.
+        UserError: as :func:`read_stack`; a mask that lies elsewhere.
     """
     said: dict[str, Any] = {"slice_axis": slice_axis, "spacing": spacing}
     if is_contour(item[key]):
@@ -181,7 +181,7 @@ def stack_of(
         return read_stack(item[key], item.get(f"{key}_key", key), item.get("frame"), **said)
     name = str(item[key])
     array, meta = read_image(name, key=item.get("label_key", key), values=True)
-    mask = as_whole(_volume(array, meta, name, item.get("frame")), name)
+    mask = as_whole(_volume(array, meta, name, item.get("frame")))
     place, kind = _place(mask, meta), meta["kind"]
     if kind not in _FLAT and "image" in item:
         own, place, kind = place, place_of(item["image"], item.get("image_key", "image")), kind_of(item["image"])
