@@ -125,17 +125,22 @@ class SegmentationReport(Report):
         for index in with_bar(range(len(items)), f"segmenting {name}"):
             case = segment(network, dataset[index], self.model, dataset.transform, device=self.device)
             masks.append(_Masks.of(case))
-            pred, label, probability = (case[key].as_tensor() for key in ("pred", "label", "probability"))
-            spacing = case["image"].meta["spacing"] if known else None
-            flat = {"spacing": spacing[:2], "thickness": spacing[2]} if spacing else {}
-            each = measure(pred[0].movedim(-1, 0), label[0].movedim(-1, 0), probability.movedim(-1, 0), **flat)
-            cases.append(each if len(each) == 1 else measure(pred, label, probability[None], spacing=spacing))
+            each, whole, of_case = self._measure(case, case["image"].meta["spacing"] if known else None)
+            cases.append(whole)
             slices.append(each)
             where += [(index, z) for z in range(len(each))]
-            n = len(self.structures)
-            volumes.append([volumes_ml(mask, n, spacing) if spacing else [np.nan] * n for mask in (label, pred)])
+            volumes.append(of_case)
         unit = "mm" if known else "pixels"
         return Segmented(items, np.concatenate(cases), np.concatenate(slices), where, np.array(volumes), unit, masks)
+
+    def _measure(self, case: Mapping[str, Any], spacing: Sequence[float] | None) -> tuple[Any, Any, list[Any]]:
+        """The metrics of each slice and of the case as a whole, and true and predicted volumes."""
+        pred, label, probability = (case[key].as_tensor() for key in ("pred", "label", "probability"))
+        flat: dict[str, Any] = {"spacing": spacing[:2], "thickness": spacing[2]} if spacing else {}
+        each = measure(pred[0].movedim(-1, 0), label[0].movedim(-1, 0), probability.movedim(-1, 0), **flat)
+        whole = each if len(each) == 1 else measure(pred, label, probability[None], spacing=spacing)
+        n = len(self.structures)
+        return each, whole, [volumes_ml(mask, n, spacing) if spacing else [np.nan] * n for mask in (label, pred)]
 
     def _metrics(self, part: Segmented) -> dict[str, Any]:
         of_slice = [part.patients[case] for case, _ in part.where]

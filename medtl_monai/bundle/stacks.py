@@ -67,7 +67,10 @@ def structure_values(
             f"the masks' value of {', '.join(map(str, unknown))} is not known: known are {', '.join(values)}; give "
             f"structures with their values, such as {{'{unknown[0]}': 1}}."
         )
-    values = {name: values[name] for name in names}
+    return _different({name: values[name] for name in names})
+
+
+def _different(values: dict[str, int]) -> dict[str, int]:
     whole = all(isinstance(value, int) and value > 0 for value in values.values())
     if not values or len(set(values.values())) < len(values) or not whole:
         raise UserError(f"structures must have different values, whole numbers above 0, got {values}.")

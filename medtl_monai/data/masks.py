@@ -76,28 +76,26 @@ class MaskValues:
             structures: value by name, all that are known.
             rest: all other values were said to be background.
         """
-        blurred = {value: n for value, n in self.lossy.items() if value not in structures.values()}
+        known = set(structures.values())
+        blurred = {value: n for value, n in self.lossy.items() if value not in known}
         if blurred:
             shares = _listed(blurred, sum(self.lossy.values()))
             return (
                 f"masks that were saved as JPEG hold values of no structure, {shares} of what is marked: JPEG changes "
                 "values; save the original masks as PNG."
             )
-        others = {value: n for value, n in self.voxels.items() if value not in structures.values()}
+        others = {value: n for value, n in self.voxels.items() if value not in known}
         if not others or rest:
             return None
-        absent = [name for name, value in structures.items() if value not in self.voxels]
-        named = dict(structures)
-        if len(absent) == len(structures) == len(others):
-            named = dict(zip(structures, sorted(others), strict=True))
-            either = ""
-        else:
-            named |= {f"structure {value}": value for value in sorted(others)[:_LISTED]}
-            either = f", or say that all else is background with {_line(structures)}"
-        return (
-            f"the masks hold values without a name, {_listed(others, sum(self.voxels.values()))} of what is marked: "
-            f"name them, as in {_line(named)}{either}."
-        )
+        shares = _listed(others, sum(self.voxels.values()))
+        return f"the masks hold values without a name, {shares} of what is marked: {self._advice(structures, others)}."
+
+    def _advice(self, structures: Mapping[str, int], others: Mapping[int, int]) -> str:
+        """The line to type."""
+        if not set(structures.values()) & set(self.voxels) and len(structures) == len(others):
+            return f"name them, as in {_line(dict(zip(structures, sorted(others), strict=True)))}"
+        named = dict(structures) | {f"structure {value}": value for value in sorted(others)[:_LISTED]}
+        return f"name them, as in {_line(named)}, or say that all else is background with {_line(structures)}"
 
 
 def _line(structures: Mapping[str, int]) -> str:

@@ -113,13 +113,14 @@ def _tensor(
 ) -> MetaTensor:
     """``(1, X, Y, Z)`` whose last axis is the one of slices."""
     order = [k for k in range(3) if k != axis] + [axis]
-    steps = place.spacing or (None if spacing is None else tuple(map(float, spacing)))
-    known = place.affine if place.affine is not None else _SHOWN @ np.diag([*(place.spacing or (1, 1, 1)), 1])
-    affine = known[:, [*order, 3]]
-    if place.spacing is None and steps is not None:  # said by the user of the axes as they are now
-        affine, order = _SHOWN @ np.diag([*steps, 1]), [0, 1, 2]
+    steps = None if place.spacing is None else [place.spacing[k] for k in order]
+    if steps is None and spacing is not None:  # said by the user, of the axes as they are now
+        steps = list(map(float, spacing))
+    affine = _SHOWN @ np.diag([*(steps or (1, 1, 1)), 1])
+    if place.affine is not None:
+        affine = place.affine[:, [*order, 3]]
     meta: dict[str, Any] = {"filename_or_obj": name, "slice_axis": axis}  # MONAI collates no None
-    meta |= {"spacing": [steps[k] for k in order]} if steps else {}
+    meta |= {"spacing": steps} if steps else {}
     meta |= {key: about[key] for key in ("padding", "depth", "sform_code", "qform_code") if key in about}
     tensor = torch.from_numpy(np.moveaxis(array, axis, -1).astype(np.float32, copy=False))[None]
     return MetaTensor(tensor, affine=torch.from_numpy(np.asarray(affine, dtype=np.float64)), meta=meta)
