@@ -115,7 +115,8 @@ def _deep_channels(picture: Image) -> int:
     if picture.format == "TIFF":
         bits = picture.tag_v2.get(_BITS, (1,))  # type: ignore[attr-defined]
         return len(bits) if max(bits) > 8 else 0
-    kind, _, depth = str(picture.tile[0][3] if picture.tile else "").partition(";")
+    tile: Any = getattr(picture, "tile", ())
+    kind, _, depth = str(tile[0][3] if tile else "").partition(";")
     return len(kind) if depth.startswith("16") else 0
 
 
@@ -166,6 +167,7 @@ def _deep_pages(path: str) -> list[Array]:
 
     pages = []
     with tifffile.TiffFile(path) as file:
+        page: Any
         for page in file.pages:
             if page.subfiletype & _PREVIEW and len(file.pages) > 1:
                 continue
