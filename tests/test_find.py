@@ -171,3 +171,31 @@ def test_files_outside_of_the_folder_and_of_two_names_are_said(tmp_path):
     outside, twice = load_cases(root).doubts
     assert outside == f"1 of 3 files lie outside of the folder, such as {tmp_path}/a.png"
     assert "b.png and c.png: links to one file" in twice
+
+
+@pytest.mark.parametrize("before", ["{name}/", "/home/me/{name}/", "C:\\studies\\{name}\\"])
+def test_paths_of_another_machine_are_taken_from_the_folders_own_name_on(tmp_path, before):
+    lead, root = before.format(name="study"), tmp_path / "study"
+    touch(root / "a" / "0.png", root / "b" / "0.png")
+    sep = "\\" if "\\" in lead else "/"
+    (root / "index.csv").write_text(f"image,label,patient\n{lead}a{sep}0.png,a,p0\n{lead}b{sep}0.png,b,p1")
+    assert [item["image"] for item in load_cases(root).items] == [str(root / c / "0.png") for c in "ab"]
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b"])
+def test_names_that_no_file_can_have_are_refused_in_a_sentence(tmp_path, name):
+    touch(tmp_path / "a.png")
+    (tmp_path / "index.csv").write_text(f"image,label,patient\n{'x' * 300}.png,a,0\na.png,b,1")
+    with pytest.raises(UserError, match="1 of 2 images that the labels name do not exist"):
+        load_cases(tmp_path)
+    with pytest.raises(UserError, match="there is no table"):
+        load_cases(tmp_path, table=f"{name}.csv")
+    with pytest.raises(UserError, match="dataset_dir: "):
+        load_cases(f"{tmp_path}/{name}")
+
+
+def test_a_table_is_found_in_any_case(tmp_path):
+    touch(tmp_path / "a.png", tmp_path / "b.png")
+    (tmp_path / "Index.CSV").write_text("image,label,patient\na.png,a,0\nb.png,b,1")
+    cases = load_cases(tmp_path)
+    assert (cases.layout, cases.unused) == ("table", {})

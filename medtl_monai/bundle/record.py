@@ -127,7 +127,12 @@ def open_output(
     if now is not None:
         now.opened = folder
     write_json(folder / "config.json", config)
-    record: dict[str, Any] = {"state": "running", "command": _command(), "commit": _commit(), "started": _time(_clock["began"])}
+    record: dict[str, Any] = {
+        "state": "running",
+        "command": _command(),
+        "commit": _commit(),
+        "started": _time(_clock["began"]),
+    }
     told = {
         "resumed": None if resume is None else str(Path(resume).resolve()),
         "strategy": None if strategy is None else describe(strategy),

@@ -61,7 +61,10 @@ def _refuse_nothing(root: Path, masks: Sequence[Path]) -> None:
 
 def _tables(root: Path) -> str:
     """The line to type where a table of another name is there."""
+    books = sorted(path.name for path in root.iterdir() if path.suffix.lower() in (".xlsx", ".xls", ".ods"))
     names = sorted(path.name for path in root.iterdir() if path.suffix.lower() in (".csv", ".tsv"))
+    if books and not names:
+        return f"; there is {books[0]}: save it as index.csv (CSV UTF-8)"
     return f"; there is {', '.join(names[:3])}: name a table with --table {names[0]!r}" if names else ""
 
 
