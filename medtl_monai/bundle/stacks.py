@@ -27,7 +27,7 @@ from ..data.find import absolute
 from ..data.layouts.acdc import frames
 from ..data.layouts.common import has_columns, read_table
 from ..utils import UserError, with_bar
-from .cases import Parts, audited
+from .cases import Parts, audited, refuse_channels
 
 __all__ = ["middle_share", "read_stacks", "stem", "structure_values", "unmasked", "ventricles"]
 
@@ -98,6 +98,7 @@ def read_stacks(
         UserError: files that cannot be read or do not fit each other, a structure that is in no mask, too few
             patients, patients shared by parts.
     """
+    refuse_channels(cases)
     hashes = _look(cases, structures)
     plain = [{**item, "label": 0} for item in cases.items]  # no classes to balance
     settings: dict[str, Any] = {"val_fraction": val_fraction, "fold": fold, "seed": seed, "classes": ["of masks"]}

@@ -332,7 +332,8 @@ def _tables(chosen: str, table: str | None) -> list[str]:
     """Patterns of the names of files that a layout reads besides images and masks."""
     if chosen in LAYOUTS:
         return list(about_files(chosen))
-    return {"table": [table or "index.csv"], "datalist": [table or "", "dataset.json"]}.get(chosen, [])
+    name = Path(table or "index.csv").name
+    return {"table": [name], "datalist": [name, "dataset.json"]}.get(chosen, [])
 
 
 def unlabelled(path: str | Path) -> list[dict[str, str]]:
