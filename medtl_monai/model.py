@@ -90,6 +90,8 @@ class Model:
         std: then divides it.
         standardize: before that, each image gets mean 0 and standard deviation 1 of its own, channel by channel.
         structures: of a segmentation, each one's value in the masks that it writes.
+        slice_axis: of a stack's file, along which its slices run; ``None``: the thickest.
+        spacing: mm along x, y and z of stacks whose files do not tell it; ``None``: not known.
         compare_sides: a breast is judged by how it differs from the other one.
         crop_size: side in pixels of the windows by which a breast is judged; ``None``: as a whole.
         lesion_map: the network labels every place of a breast, and the most suspicious ones count.
@@ -120,6 +122,8 @@ class Model:
     standardize: bool = False
     crop: float = 1.0
     structures: Mapping[str, int] = field(default_factory=dict)
+    slice_axis: int | None = None
+    spacing: Sequence[float] | None = None
     compare_sides: bool = False
     crop_size: int | None = None
     lesion_map: bool = False
@@ -301,7 +305,7 @@ class Model:
         # elsewhere prepare_batch makes several channels of one, as each has a mean of its own
         repeated = [RepeatChanneld("image", repeats=self.channels)] if self.channels > 1 else []
         return [
-            LoadStackd(keys),
+            LoadStackd(keys, slice_axis=self.slice_axis, spacing=self.spacing),
             *([SelectStructuresd("label", values=values)] if labelled else []),
             self._scale("image"),
             CentreSquared(square, share=self.crop),
@@ -503,6 +507,8 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda v: isinstance(v, Mapping) and all(_whole(1, 2**16)[0](value) for value in v.values()),
         "names with whole numbers above 0",
     ),
+    "slice_axis": (lambda v: v is None or _whole(0, 2)[0](v), "0, 1 or 2"),
+    "spacing": (lambda v: v is None or (_are_numbers(v, above=0) and len(v) == 3), "three numbers above 0, in mm"),
     "compare_sides": _SWITCH,
     "crop_size": (lambda v: v is None or _whole(2, 4096)[0](v), "a whole number from 2 to 4096"),
     "lesion_map": _SWITCH,

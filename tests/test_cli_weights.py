@@ -83,3 +83,26 @@ def test_a_mistake_is_one_sentence(capsys, tmp_path):
     torch.save({"w": torch.ones(1)}, tmp_path / "w.pt")
     assert main(["weights", "adapt", str(tmp_path / "w.pt"), str(tmp_path / "o.pt")]) == 1
     assert "give --backbone" in capsys.readouterr().err
+
+
+def test_adapt_shows_every_layer_on_request_and_takes_what_is_said_of_a_file(tmp_path, capsys):
+    source = build("resnet10", spatial_dims=3, in_channels=1, num_classes=2, widen_factor=0.125)
+    state = {f"q{key}": value for key, value in source.state_dict().items() if not key.startswith("layer4")}
+    torch.save(state, tmp_path / "mine.pth")
+    arguments = ["weights", "adapt", str(tmp_path / "mine.pth"), str(tmp_path / "out.pt"), "--backbone", "resnet10"]
+    arguments += ["--spatial_dims", "3", "--in_channels", "1", "--option", "widen_factor", "0.125"]
+    assert main(arguments) == 1
+    assert "give a key map (--key_map)" in capsys.readouterr().err
+    arguments += ["--key_map", "^q=", "--allow_missing", "layer4", "--axes", "ZYX", "--classes", "a", "b"]
+    assert main([*arguments, "--source_classes", "B", "A"]) == 0
+    assert "of the missing ones" in capsys.readouterr().out
+    assert main([*arguments, "--source_classes", "B", "A", "--layers"]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert set(lines) == set(source.state_dict())
+    assert "axes ZYX to XYZ" in lines["conv1.weight"]
+    assert "2 class rows mapped" in lines["fc.weight"]
+    got = read_weights(tmp_path / "out.pt")
+    assert torch.equal(got["fc.weight"], source.fc.weight.flip(0))
+    assert torch.equal(got["conv1.weight"], source.conv1.weight.permute(0, 1, 4, 3, 2))
+    assert main([*arguments, "--source_classes", "B", "A", "--axes", "DHW"]) == 1
+    assert "axes must be X, Y and Z" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 
 import nibabel as nib
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from monai.data import MetaTensor
 from monai.transforms import Compose, LoadImaged, ScaleIntensityRangePercentilesd
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
@@ -22,6 +23,7 @@ from medtl_monai.data import (
     AnyReader,
     ScalePercentilesd,
     ToSliced,
+    check_cases,
     check_readable,
     load_cases,
     pair_sides,
@@ -271,8 +273,8 @@ def test_what_a_file_holds_counts_where_its_name_does_not_tell(kind, name, tmp_p
 def test_a_file_that_no_reader_takes_is_refused_by_the_one_its_name_asks_for(tmp_path):
     path = tmp_path / "x.png"
     path.write_bytes(b"not a picture")
-    with pytest.raises(UnidentifiedImageError):
-        AnyReader().read(str(path))
+    with pytest.raises(UserError, match=r"x.png cannot be read \(cannot identify image file\): repair"):
+        AnyReader().get_data(AnyReader().read(str(path)))
 
 
 def test_three_channels_on_request(tmp_path):
@@ -304,14 +306,17 @@ def test_colour_becomes_luminance(tmp_path):
     assert float(got[0, 0, 0]) == pytest.approx(0.299 * 200 + 0.587 * 100 + 0.114 * 50)
 
 
-@pytest.mark.parametrize("mode", ["P", "CMYK"])
-def test_pictures_whose_numbers_are_no_brightness_are_refused(mode, tmp_path):
+def test_inks_are_refused_by_training_and_check_in_the_same_words(tmp_path):
     path = tmp_path / "x.tif"
-    Image.fromarray(PICTURE).convert("RGB").convert(mode).save(path)
-    loaded = LoadImaged("image", AnyReader, image_only=True)({"image": str(path)})
-    for read in (lambda: ToSliced("image")(loaded), lambda: read_grey(path)):
-        with pytest.raises(UserError, match=f"x.tif stores its colours as {mode} .*: expected grey or RGB"):
-            read()
+    Image.fromarray(PICTURE).convert("RGB").convert("CMYK").save(path)
+    said = "stores its colours as CMYK (inks): expected grey or RGB; convert it"
+    with pytest.raises(UserError, match=re.escape(f"x.tif {said}.")):
+        check_readable([{"image": str(path)}], progress=False)
+    (tmp_path / "index.csv").write_text("image,label,patient\nx.tif,a,1\ny.png,b,2\n")
+    Image.fromarray(PICTURE).save(tmp_path / "y.png")
+    report = check_cases(load_cases(tmp_path), progress=False)
+    doubts = {doubt["what"]: doubt["examples"] for doubt in report["suspicious"]}
+    assert doubts["cannot be read"] == [f"x.tif ({said})"]
 
 
 @pytest.mark.parametrize("slices", [3, 4])

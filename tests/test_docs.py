@@ -45,6 +45,7 @@ MACHINERY = {  # what the bundles' configurations make of their keys, and MONAI'
         "prepare_batch",
         "postprocessing",
         "handlers",
+        "left_out",
     ),
     *("evaluator", "initialize", "run"),
 }

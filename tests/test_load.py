@@ -148,6 +148,16 @@ def test_a_head_of_as_many_other_classes_stays_new_and_one_of_the_same_is_as_it_
     assert load(small(3), small(3).state_dict(), class_map={}).names("missing") == ["fc.weight", "fc.bias"]
 
 
+def test_a_runs_file_names_its_classes_itself(tmp_path):
+    source, network = small(3), small(2)
+    torch.save({"model": source.state_dict(), "about": {"classes": HERE}}, tmp_path / "best.pt")
+    load(network, tmp_path / "best.pt", classes=["viral", "other"])
+    assert torch.equal(network.fc.weight[0], source.fc.weight[2])
+    network = small(3)
+    report = load(network, tmp_path / "best.pt", classes=["a", "b", "c"])
+    assert report.names("missing") == ["fc.weight", "fc.bias"]
+
+
 def test_torchxrayvision_names_the_findings_that_each_data_set_labels():
     trained = {name: [c for c in SOURCES[f"densenet121_xrayvision_{name}"].classes if c] for name in ("rsna", "nih")}
     assert trained["rsna"] == ["Pneumonia", "Lung Opacity"]
@@ -216,6 +226,11 @@ def test_sources_state_their_axes(tmp_path, monkeypatch):
     assert torch.equal(ours.conv1.weight, theirs.conv1.weight.permute(0, 1, 3, 4, 2))
     load(ours, entry, axes="XYZ")  # what the user says goes before
     assert torch.equal(ours.conv1.weight, theirs.conv1.weight)
+
+
+def test_axes_of_weights_that_have_none_are_refused():
+    with pytest.raises(UserError, match="axes ZYX are of kernels of three axes, and tensors has none"):
+        load(small(), small().state_dict(), axes="ZYX")
 
 
 @pytest.mark.parametrize("axes", ["XY", "xyz", "XXZ", "", "DHW"])

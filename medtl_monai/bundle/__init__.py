@@ -35,6 +35,7 @@ from .segmentation import SegmentationReport, segment
 from .stacks import middle_share, read_stacks, structure_values, unmasked
 from .synthetic import images_of, write_synthetic
 from .target import SourceImages, TargetImages, target_images
+from .unreadable import EveryFile, LeftOut
 
 __all__ = [
     "CacheFeatures",
@@ -43,7 +44,9 @@ __all__ = [
     "Domains",
     "Ensemble",
     "EpochSeed",
+    "EveryFile",
     "History",
+    "LeftOut",
     "Member",
     "Parts",
     "Patience",

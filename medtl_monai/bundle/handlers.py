@@ -22,6 +22,7 @@ from ..model import Model
 from ..predictions import relative, write_predictions
 from ..utils import MonaiEngine, unwrap, with_bar, write_torch
 from .folder import check_room
+from .unreadable import readable
 
 __all__ = [
     "Checkpoints",
@@ -293,12 +294,16 @@ class SavePredictions:
         self._bar = with_bar(None, "predicting", total=engine.state.epoch_length)
 
     def _collect(self, engine: MonaiEngine) -> None:
-        self._images += [str(case["image"].meta["filename_or_obj"]) for case in engine.state.batch]
-        self._rows += [torch.as_tensor(case["pred"]).cpu() for case in engine.state.output]
+        for case, output in zip(engine.state.batch, engine.state.output, strict=True):
+            if readable(case):
+                self._images.append(str(case["image"].meta["filename_or_obj"]))
+                self._rows.append(torch.as_tensor(output["pred"]).cpu())
         self._bar.update()
 
     def _write(self, engine: Engine) -> None:
         self._bar.close()
+        if not self._rows:
+            return  # nothing could be read, of which LeftOut tells
         probabilities, empty = torch.stack(self._rows).numpy(), [""] * len(self._images)
         names, said = [relative(image, self.root) for image in self._images], self.model.predicted(probabilities)
         unlabelled, classes = [-1] * len(names), self.model.classes

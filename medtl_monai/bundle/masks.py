@@ -9,15 +9,17 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 from numpy.typing import NDArray
-from torch import Tensor
 from tqdm import tqdm
 
 from ..data import write_nifti
+from ..data.read.kinds import kind_of
+from ..data.stacks import in_file_axes
 from ..metrics.segmentation import ejection_fractions, volumes_ml
 from ..model import Model
 from ..predictions import relative
 from ..utils import MonaiEngine, atomic_path, with_bar, write_table
 from .stacks import stem, ventricles
+from .unreadable import readable
 
 __all__ = ["SaveMasks"]
 
@@ -56,9 +58,12 @@ class SaveMasks:
 
     def _save(self, engine: MonaiEngine) -> None:
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
+            if not readable(item):
+                continue
             meta, mask = item["image"].meta, output["pred"].as_tensor().cpu()
             path, spacing = Path(meta["filename_or_obj"]), meta.get("spacing")
-            saved = _write_mask(self._place(path), path, self._values[mask[0].long()], output["pred"].affine.numpy())
+            values, affine = self._values[mask[0].long()].numpy(), output["pred"].affine.numpy()
+            saved = _write_mask(self._place(path), path, *in_file_axes(values, affine, int(meta["slice_axis"])))
             volumes = volumes_ml(mask, len(self.structures), spacing) if spacing else [""] * len(self.structures)
             names = relative(str(path), self.root), relative(str(saved), self.folder.parent)
             self._rows.append([*names, item.get("patient", ""), item.get("phase", ""), *volumes])
@@ -86,10 +91,7 @@ class SaveMasks:
 
     def _write_fractions(self, path: Path) -> None:
         chambers = ventricles(list(self.structures))
-        found = [
-            ejection_fractions({(row[2], row[3]): row[4 + k] for row in self._rows if row[3] and row[4 + k] != ""})
-            for k, _ in chambers
-        ]
+        found = [ejection_fractions(self._volumes(k)) for k, _ in chambers]
         patients = sorted({patient for by_patient in found for patient in by_patient})
         if not patients:
             return
@@ -100,16 +102,21 @@ class SaveMasks:
         write_table(path, [["patient", *(name for _, name in chambers)], *rows])
         _log.info(f"ejection fractions of {len(patients)} patients: {path}")
 
+    def _volumes(self, structure: int) -> dict[tuple[str, str], float]:
+        """A structure's volume by patient and phase, where both and the volume are known."""
+        column = 4 + structure
+        return {(row[2], row[3]): row[column] for row in self._rows if row[3] and row[column] != ""}
 
-def _write_mask(place: Path, image: Path, mask: Tensor, affine: NDArray[Any]) -> Path:
+
+def _write_mask(place: Path, image: Path, mask: NDArray[Any], affine: NDArray[Any]) -> Path:
     """``mask`` ``(X, Y, Z)`` as a picture or as NIfTI, as the image is; the path with its ending."""
-    if image.suffix.lower() in (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"):
+    if kind_of(image) == "picture" and mask.shape[2] == 1:
         from PIL import Image
 
         path = place.with_name(f"{place.name}.png")
         with atomic_path(path) as part:
-            Image.fromarray(mask[..., 0].T.numpy()).save(part)
+            Image.fromarray(mask[..., 0].T).save(part)
     else:
         path = place.with_name(f"{place.name}.nii.gz")
-        write_nifti(path, mask.numpy(), affine)
+        write_nifti(path, mask, affine)
     return path

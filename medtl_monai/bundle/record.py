@@ -121,26 +121,17 @@ def open_output(
         return
     folder, now = Path(output_dir).resolve(), running()
     config = configuration(bundle_root, strategy)
-    data = None if parts is None else _data(parts, cases)
+    data = _images(images) if images is not None else None if parts is None else _data(parts, cases)
     if getattr(now, "opened", None) != folder:  # MONAI's federated client initializes one workflow twice
         claim(folder, config, data, resume)
     if now is not None:
         now.opened = folder
     write_json(folder / "config.json", config)
-    record: dict[str, Any] = {
-        "state": "running",
-        "command": _command(),
-        "commit": _commit(),
-        "started": _time(_clock["began"]),
-    }
-    told = {
-        "resumed": None if resume is None else str(Path(resume).resolve()),
-        "strategy": None if strategy is None else describe(strategy),
-        "weights": None if transfer is None else _loaded(folder, transfer),
-        "checkpoints": _hashed([checkpoint] if isinstance(checkpoint, str) else checkpoint or []) or None,
-        "data": data if images is None else _images(images),
-    }
-    record |= {key: value for key, value in told.items() if value is not None}
+    record: dict[str, Any] = {"state": "running", "command": _command(), "commit": _commit()}
+    record["started"] = _time(_clock["began"])
+    record |= _came_from(folder, strategy, transfer, checkpoint, resume)
+    if data is not None:
+        record["data"] = data
     if parts is not None:
         write_split_csv(folder / "split.csv", _in_words(parts, cases), parts.names)
         parts.leakage.save(folder / "leakage.json")
@@ -151,11 +142,26 @@ def open_output(
     _log.info(f"everything of this run goes to {folder}")
 
 
-def _loaded(folder: Path, transfer: Transfer) -> dict[str, Any]:
-    """The report of the weights as a file; what the record says of it."""
-    report = transfer.report
-    report.save(folder / "load_report.json")
-    return {"source": report.source, "sha256": report.sha256, "coverage": report.coverage}
+def _came_from(
+    folder: Path,
+    strategy: Strategy | None,
+    transfer: Transfer | None,
+    checkpoint: str | Sequence[str] | None,
+    resume: str | None,
+) -> dict[str, Any]:
+    """What the record says of the model's origin; the report of the weights becomes a file."""
+    found: dict[str, Any] = {}
+    if resume is not None:
+        found["resumed"] = str(Path(resume).resolve())
+    if strategy is not None:
+        found["strategy"] = describe(strategy)
+    if transfer is not None:
+        report = transfer.report
+        report.save(folder / "load_report.json")
+        found["weights"] = {"source": report.source, "sha256": report.sha256, "coverage": report.coverage}
+    if checkpoint is not None:
+        found["checkpoints"] = _hashed([checkpoint] if isinstance(checkpoint, str) else checkpoint)
+    return found
 
 
 def _images(images: str) -> dict[str, Any]:

@@ -119,7 +119,7 @@ class SegmentationReport(Report):
 
     def _segment(self, network: nn.Module, dataset: Any, name: str) -> Segmented:
         items = [dict(item) for item in dataset.data]
-        known = all(tells_spacing(item["image"]) for item in items)
+        known = self.model.spacing is not None or all(tells_spacing(item["image"]) for item in items)
         cases, slices, where, volumes, masks = [], [], [], [], []
         for index in with_bar(range(len(items)), f"segmenting {name}"):
             case = segment(network, dataset[index], self.model, dataset.transform, device=self.device)
@@ -206,7 +206,7 @@ class SegmentationReport(Report):
         for index, z in (part.where[i] for i in slices):
             item = part.items[index]
             if index not in stacks:
-                stacks[index] = stack_of(item, "image")
+                stacks[index] = stack_of(item, "image", slice_axis=self.model.slice_axis)
             images.append(stacks[index][0, ..., z].numpy().T)
             masks.append(part.masks[index].slice(z))
             dice = part.slices[part.where.index((index, z)), :, _DICE]

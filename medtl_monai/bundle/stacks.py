@@ -9,10 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from monai.data import MetaTensor
 
 from ..data import (
     Cases,
@@ -20,18 +18,26 @@ from ..data import (
     split_patients,
     stack_of,
     suspicious_spacing,
-    tells_spacing,
     unlabelled,
 )
 from ..data.find import absolute
 from ..data.layouts.acdc import frames
 from ..data.layouts.common import has_columns, read_table
+from ..data.masks import FractionsError, MaskValues
+from ..data.readable import raise_unreadable
+from ..data.stacks import check_shapes
 from ..utils import UserError, with_bar
 from .cases import Parts, audited, refuse_channels
 
 __all__ = ["middle_share", "read_stacks", "stem", "structure_values", "unmasked", "ventricles"]
 
 _log = logging.getLogger("medtl_monai")
+
+_BEAT = ("patient", "phase")
+_NO_SPACING = (
+    "nothing tells the size of their voxels, so that distances are in pixels and there are no volumes; give it in mm "
+    'along x, y and z, as in --spacing "[1.4,1.4,8]"'
+)
 
 
 def structure_values(
@@ -51,15 +57,11 @@ def structure_values(
     Raises:
         UserError: a name whose value is not known, or values that are not different whole numbers above 0.
     """
-    values = dict(
-        structures if isinstance(structures, Mapping) else zip(cases.classes, cases.label_values, strict=True)
-    )
+    told = dict(zip(cases.classes, cases.label_values, strict=True))
+    values: dict[str, int] = dict(structures) if isinstance(structures, Mapping) else told
     names = model or (values if structures is None or isinstance(structures, Mapping) else structures)
     if structures is None and isinstance(model, Mapping):
-        kept = {name: value for name, value in model.items() if name not in values}
-        values |= kept
-        for name, value in kept.items():
-            _log.info(f"{name}: the value {value} in the masks, as in the training; the data has no such name")
+        values = {**values, **_kept(model, values)}
     unknown = [name for name in names if name not in values]
     if unknown:
         raise UserError(
@@ -73,10 +75,21 @@ def structure_values(
     return values
 
 
+def _kept(model: Mapping[str, int], known: Mapping[str, int]) -> dict[str, int]:
+    """The values that a trained model gave to names that the data does not know."""
+    kept = {name: value for name, value in model.items() if name not in known}
+    for name, value in kept.items():
+        _log.info(f"{name}: the value {value} in the masks, as in the training; the data has no such name")
+    return kept
+
+
 def read_stacks(
     cases: Cases,
     structures: Mapping[str, int],
     *,
+    chosen: Mapping[str, int] | Sequence[str] | None = None,
+    slice_axis: int | None = None,
+    spacing: Sequence[float] | None = None,
     val_fraction: float = 0.2,
     fold: int | None = None,
     seed: int = 0,
@@ -88,6 +101,9 @@ def read_stacks(
     Args:
         cases: whose items' ``label`` is the path of a mask.
         structures: value in the masks by name.
+        chosen: what the user said of the structures: with values, all other values are background.
+        slice_axis: see :func:`medtl_monai.data.read_stack`.
+        spacing: see there.
         val_fraction: share of the cases for validation, about; patients are never divided.
         fold: which of ``round(1 / val_fraction)`` folds validates, instead of a random choice.
         seed: of the choice.
@@ -95,79 +111,89 @@ def read_stacks(
         allow_shared_patients: go on although a patient stands in two parts (by the data's own split).
 
     Raises:
-        UserError: files that cannot be read or do not fit each other, a structure that is in no mask, too few
-            patients, patients shared by parts.
+        UserError: files that cannot be read or do not fit each other, values in the masks without a name, a structure
+            that is in no mask, too few patients, patients shared by parts.
     """
     refuse_channels(cases)
-    hashes = _look(cases, structures)
+    looked = _Look(cases, slice_axis, spacing)
+    looked.check(structures, rest=isinstance(chosen, Mapping))
     plain = [{**item, "label": 0} for item in cases.items]  # no classes to balance
     settings: dict[str, Any] = {"val_fraction": val_fraction, "fold": fold, "seed": seed, "classes": ["of masks"]}
     names = [part] * len(plain) if part else split_patients(plain, **settings)
-    leakage = audited(plain, names, hashes, allow_shared_patients)
+    leakage = audited(plain, names, looked.hashes, allow_shared_patients)
     for name in dict.fromkeys(names):
-        chosen = [item for item, where in zip(plain, names, strict=True) if where == name]
-        _log.info(f"{name}: {len(chosen)} cases of {len({item['patient'] for item in chosen})} patients")
+        chosen_items = [item for item, where in zip(plain, names, strict=True) if where == name]
+        _log.info(f"{name}: {len(chosen_items)} cases of {len({item['patient'] for item in chosen_items})} patients")
     return Parts(["background", *structures], cases.items, names, leakage)
 
 
-def _look(cases: Cases, structures: Mapping[str, int]) -> dict[str, int]:
-    """Perceptual hashes of all images, which were read with their masks and found to fit."""
-    hashes, found = {}, np.zeros(len(structures), dtype=int)
-    failed, doubts = [], []
-    for item in with_bar(cases.items, "reading images and masks"):
-        try:
-            image, mask = (stack_of(item, key) for key in ("image", "label"))
-        except UserError:
-            raise
-        except Exception as error:  # every reader has its own kinds
-            failed.append(f"{item['image']} ({str(error).partition(chr(10))[0][:80] or type(error).__name__})")
-            continue
-        _check_shapes(item, image, mask)
-        if tells_spacing(item["image"]):
-            doubts += [reason for reason in [suspicious_spacing(image)] if reason]
-        hashes[str(item["image"])] = perceptual_hash(image[0, ..., image.shape[-1] // 2].numpy())
-        found += [bool((mask == value).any()) for value in structures.values()]
-    if failed:
-        raise UserError(
-            f"{len(failed)} of {len(cases.items)} images or masks cannot be read: {', '.join(failed[:3])}: "
-            "repair or remove them."
-        )
-    for reason, count in Counter(doubts).items():
-        _log.warning(f"{count} of {len(cases.items)} images: {reason}; volumes and distances in mm may be wrong")
-    _check_structures(cases, structures, found)
-    return hashes
+class _Look:
+    """All images and masks, read once: perceptual hashes, the masks' values, and what is worth a warning."""
+
+    def __init__(self, cases: Cases, slice_axis: int | None, spacing: Sequence[float] | None) -> None:
+        self.cases, self.hashes, self.values = cases, {}, MaskValues()  # type: ignore[var-annotated]
+        self._doubts: Counter[str] = Counter()
+        failed: dict[str, Exception] = {}
+        for item in with_bar(cases.items, "reading images and masks"):
+            try:
+                image, mask = (
+                    stack_of(item, key, slice_axis=slice_axis, spacing=spacing) for key in ("image", "label")
+                )
+            except FractionsError:
+                raise
+            except Exception as error:  # every reader has its own kinds
+                failed[str(item["image"])] = error
+                continue
+            check_shapes(item, image, mask)
+            self._doubt(image)
+            self.hashes[str(item["image"])] = perceptual_hash(image[0, ..., image.shape[-1] // 2].numpy())
+            self.values.add(mask.numpy(), lossy=mask.meta.get("lossy", False))
+        raise_unreadable(failed, len(cases.items), "images or masks")
+
+    def _doubt(self, image: MetaTensor) -> None:
+        if "spacing" not in image.meta:
+            self._doubts[_NO_SPACING] += 1
+        elif reason := suspicious_spacing(image):
+            self._doubts[f"{reason}; volumes and distances in mm may be wrong"] += 1
+        axis = image.meta["slice_axis"]
+        if axis != 2:
+            self._doubts[f"slices run along axis {axis} of the file, the thickest; --slice_axis names another"] += 1
+
+    def check(self, structures: Mapping[str, int], rest: bool) -> None:
+        """Warn of what is doubtful; stop at values without a name, and at a structure that no mask shows."""
+        for reason, count in self._doubts.items():
+            _log.warning(f"{count} of {len(self.cases.items)} images: {reason}")
+        known = dict(zip(self.cases.classes, self.cases.label_values, strict=True))
+        others = {name: value for name, value in known.items() if value not in structures.values()}
+        problem = self.values.problem({**others, **structures}, rest=rest)
+        if problem:
+            raise UserError(problem)
+        for name, value in structures.items():
+            if value not in self.values.voxels:
+                held = ", ".join(map(str, sorted(self.values.voxels))) or "none"
+                raise UserError(
+                    f"no mask holds the value {value} of the {name}: the masks hold {held}; give the right values with "
+                    "structures."
+                )
 
 
-def _check_shapes(item: Mapping[str, Any], image: Tensor, mask: Tensor) -> None:
-    if image.shape != mask.shape:
-        raise UserError(
-            f"{item['image']} has the shape {tuple(image.shape[1:])} and its mask {item['label']} "
-            f"{tuple(mask.shape[1:])}: they must be equal."
-        )
-
-
-def _check_structures(cases: Cases, structures: Mapping[str, int], found: NDArray[Any]) -> None:
-    """Stop at a structure that no mask shows."""
-    for name, count in zip(structures, found, strict=True):
-        if not count:
-            values = sorted({int(v) for item in cases.items[:5] for v in stack_of(item, "label").unique()} - {0})
-            raise UserError(
-                f"no mask holds the value {structures[name]} of the {name}: the first masks hold "
-                f"{', '.join(map(str, values)) or 'none'}; give the right values with structures."
-            )
-
-
-def middle_share(items: Sequence[Mapping[str, Any]], structures: Mapping[str, int], margin: float = 1.2) -> float:
+def middle_share(
+    items: Sequence[Mapping[str, Any]],
+    structures: Mapping[str, int],
+    margin: float = 1.2,
+    slice_axis: int | None = None,
+) -> float:
     """The side of the middle square that holds every structure of these masks, as a share of the slice's shorter side.
 
     Args:
         items: of a datalist, with ``label``.
         structures: value in the masks by name.
         margin: times the square that just holds them; the result is rounded up to a multiple of 0.05, and at most 1.
+        slice_axis: see :func:`medtl_monai.data.read_stack`.
     """
     farthest = 0.0
     for item in with_bar(items, "looking where the structures lie"):
-        mask: Any = stack_of(item, "label")[0]
+        mask: Any = stack_of(item, "label", slice_axis=slice_axis)[0]
         size = torch.tensor(mask.shape[:2])
         inside = torch.isin(mask.as_tensor(), torch.tensor(list(structures.values()))).any(-1).nonzero()
         if len(inside):
@@ -188,14 +214,19 @@ def unmasked(path: str | Path) -> list[dict[str, str]]:
     """
     left_out = ("_gt", "_4d")
     items = [item for item in unlabelled(path) if not Path(item["image"]).name.split(".")[0].endswith(left_out)]
-    table = Path(path) / "index.csv"
-    columns = ("image", "patient", "phase")
+    told = _beats(Path(path), {Path(item["image"]).parent for item in items})
+    return [{**item, **dict(zip(_BEAT, told.get(item["image"], ()), strict=False))} for item in items]
+
+
+def _beats(folder: Path, inner: set[Path]) -> dict[str, tuple[str, str]]:
+    """Patient and phase of each image, by its path."""
+    table, columns = folder / "index.csv", ("image", *_BEAT)
     rows = read_table(table, columns) if has_columns(table, columns) else []
-    told = {absolute(table.parent / row["image"]): (row["patient"], row["phase"]) for row in rows}
-    for folder in {Path(item["image"]).parent for item in items}:
-        phases = frames(folder) if (folder / "Info.cfg").is_file() else {}
-        told |= {str(file): (folder.name, phases[name]) for file in folder.iterdir() if (name := stem(file)) in phases}
-    return [{**item, **dict(zip(columns[1:], told.get(item["image"], ()), strict=False))} for item in items]
+    told = {absolute(folder / row["image"]): (row["patient"], row["phase"]) for row in rows}
+    for place in inner:
+        phases = frames(place) if (place / "Info.cfg").is_file() else {}
+        told |= {str(file): (place.name, phases[name]) for file in place.iterdir() if (name := stem(file)) in phases}
+    return told
 
 
 def stem(file: Path) -> str:

@@ -2,63 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
-import logging
-import math
-import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import cache
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any
 
 import numpy as np
-from monai.transforms import LoadImage
 from numpy.typing import NDArray
 
-from ..utils import with_bar
+from ..utils import UserError, with_bar
 from .cases import Cases, present_classes
 from .find import render_unused
-from .leakage import audit, perceptual_hash
-from .read.arrays import read_array, split_array
-from .read.contours import is_contour, read_contour
-from .read.dicom_header import header, is_dicom, split_frame
-from .read.dicom_pixels import read_frame
-from .spacing import suspicious_spacing
+from .leakage import audit
+from .look import Look, look_at, shape_of
+from .masks import FractionsError, MaskValues
+from .readable import why_not
+from .stacks import check_shapes, stack_of
 
 __all__ = ["check_cases", "render_check"]
 
 Array = NDArray[Any]
 
-_PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".pgm")
-_HDF5 = (".h5", ".hdf5", ".mat")
+_STOPS = "reasons for which a training stops"
 _OUTLIER = 2.0  # a side this many times longer or shorter than usual
 _SHOWN = 5  # examples and kinds that are listed
-
-
-class _Loaded(NamedTuple):
-    """One file: its values as stored, without colour (of a DICOM file the middle frame), and what its header says."""
-
-    array: Array
-    shape: tuple[int, ...]
-    depth: str
-    spacing: tuple[float, ...] | None = None  # mm
-    doubt: str | None = None  # why the spacing is not to be trusted
-
-
-@dataclass(frozen=True)
-class _Read:
-    """What is kept of an image."""
-
-    shape: tuple[int, ...]
-    depth: str
-    spacing: tuple[float, ...] | None
-    doubt: str | None
-    low: float
-    high: float
-    digest: bytes
-    hash: int
 
 
 def check_cases(cases: Cases, *, progress: bool = True) -> dict[str, Any]:
@@ -76,19 +44,24 @@ def check_cases(cases: Cases, *, progress: bool = True) -> dict[str, Any]:
         ``doubts`` about names and tables, a sentence each; ``suspicious``, a list of kinds with their number, text and
         examples; ``leakage`` between the parts of the data's own split, or ``None``.
     """
-    read: dict[int, _Read] = {}
+    read: dict[int, Look] = {}
     values: dict[int, set[int]] = {}
+    masks = MaskValues()
     doubts: dict[str, list[str]] = defaultdict(list)
     for i, item in enumerate(with_bar(cases.items, "reading", progress)):
         name = _name(item, cases.root)
         try:
-            read[i] = _read(item)
+            read[i] = look_at(item, stacks=cases.task == "segmentation", views=cases.layout == "bcs_dbt")
             if cases.task == "segmentation":
-                values[i] = _mask(item, read[i], name, doubts)
+                values[i] = _mask(item, name, masks, doubts)
+        except FractionsError as error:
+            doubts[_STOPS].append(str(error))
         except Exception as error:  # every reader has its own kinds
-            reason = str(error).partition("\n")[0].strip(" .:")[:80] or type(error).__name__
-            doubts["cannot be read"].append(f"{name} ({reason})")
+            doubts["cannot be read"].append(f"{name} ({why_not(error, _first(item))})")
             read.pop(i, None)
+    problem = masks.problem(dict(zip(cases.classes, cases.label_values, strict=False)))
+    if problem:
+        doubts[_STOPS].append(problem)
     _doubt_images(cases, read, doubts)
     present = _present(cases, values, doubts)
     parts = [item.get("split") for item in cases.items]
@@ -112,7 +85,7 @@ def check_cases(cases: Cases, *, progress: bool = True) -> dict[str, Any]:
     }
 
 
-def _ranges(known: Sequence[_Read]) -> dict[str, Any]:
+def _ranges(known: Sequence[Look]) -> dict[str, Any]:
     """What sizes, spacings, types and values there are."""
     spacings = (" x ".join(f"{step:.3g}" for step in one.spacing) if one.spacing else "unknown" for one in known)
     return {
@@ -152,85 +125,19 @@ def _warnings(report: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _read(item: Mapping[str, Any]) -> _Read:
-    files = [item["image"]] if isinstance(item["image"], str) else item["image"]
-    loaded = [_load(file, item, "image") for file in files]
-    low, high = min(float(one.array.min()) for one in loaded), max(float(one.array.max()) for one in loaded)
-    if not math.isfinite(low + high):
-        raise ValueError("it holds values that are not finite")
-    values = b"".join(np.ascontiguousarray(one.array).tobytes() for one in loaded)
-    first, plane = loaded[0], loaded[0].array
-    while plane.ndim > 2:  # the middle slice
-        plane = plane.take(min(plane.shape) // 2, axis=int(np.argmin(plane.shape)))
-    digest = hashlib.blake2b(values, digest_size=16).digest()
-    return _Read(first.shape, first.depth, first.spacing, first.doubt, low, high, digest, perceptual_hash(plane))
+def _mask(item: Mapping[str, Any], name: str, values: MaskValues, doubts: dict[str, list[str]]) -> set[int]:
+    """The values of an item's mask, or the reason for which training refuses it."""
+    image, mask = stack_of(item, "image"), stack_of(item, "label")
+    try:
+        check_shapes(item, image, mask)
+    except UserError as error:
+        sizes = f"{_sides(shape_of(mask))}, not {_sides(shape_of(image))}"
+        doubts["masks of another size than their image"].append(f"{name} ({sizes})")
+        doubts[_STOPS].append(str(error))
+    return values.add(mask.numpy(), lossy=mask.meta.get("lossy", False))
 
 
-def _load(file: str, item: Mapping[str, Any], key: str) -> _Loaded:
-    name = file.lower()
-    if is_dicom(file):
-        return _dicom(file)
-    if split_array(file):
-        array = read_array(file)
-    elif name.endswith(_HDF5):
-        import h5py
-
-        with h5py.File(file) as content:
-            array = content[item.get(f"{key}_key") or key][()]
-    elif name.endswith(_PICTURES):
-        from PIL import Image
-
-        with Image.open(file) as picture:
-            array = np.asarray(picture if picture.mode[0] in "IF" else picture.convert("L"))
-    else:
-        return _volume(file, item.get("frame"))
-    return _Loaded(array, array.shape, str(array.dtype))
-
-
-def _volume(file: str, frame: int | None) -> _Loaded:
-    image = _loader()(file)
-    image = image if frame is None else image[..., frame]
-    array = image.numpy()
-    spacing = tuple(float(step) for step in image.pixdim)
-    doubt = suspicious_spacing(image[..., 0] if image.ndim == 4 else image)  # channels or times come last
-    return _Loaded(array, array.shape, str(array.dtype), spacing, doubt)
-
-
-@cache
-def _loader() -> LoadImage:
-    logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
-    with warnings.catch_warnings():  # MONAI registers every reader it has, whichever are asked for
-        warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
-        return LoadImage(("ITKReader", "NibabelReader"), image_only=True, dtype=None)
-
-
-def _dicom(file: str) -> _Loaded:
-    about, frame = header(file), split_frame(file)[1]
-    several = about.frames > 1 and frame is None
-    array = read_frame(file, about.frames // 2 if several else frame, rescale=False)
-    array = array.mean(axis=-1) if array.ndim == 3 else array
-    shape = (*about.shape, about.frames) if several else about.shape
-    spacing: tuple[float, ...] | None = about.spacing
-    if several and spacing and about.slice_spacing:
-        spacing = (*spacing, about.slice_spacing)
-    return _Loaded(array, shape, f"{about.bits_stored} bits", spacing)
-
-
-def _mask(item: Mapping[str, Any], image: _Read, name: str, doubts: dict[str, list[str]]) -> set[int]:
-    label = item["label"]
-    mask = (
-        read_contour(label, cast("tuple[int, int]", image.shape))
-        if is_contour(label)
-        else _load(label, item, "label").array
-    )
-    if mask.shape != image.shape:
-        doubts["masks of another size than their image"].append(
-            f"{name} ({_sides(mask.shape)}, not {_sides(image.shape)})"
-        )
-    return {int(value) for value in np.unique(mask)} - {0}
-
-
-def _doubt_images(cases: Cases, read: Mapping[int, _Read], doubts: dict[str, list[str]]) -> None:
+def _doubt_images(cases: Cases, read: Mapping[int, Look], doubts: dict[str, list[str]]) -> None:
     twins: dict[bytes, list[int]] = defaultdict(list)
     sides = _usual_sides(list(read.values()))
     for i, one in read.items():
@@ -248,7 +155,7 @@ def _doubt_images(cases: Cases, read: Mapping[int, _Read], doubts: dict[str, lis
         doubts["groups of identical images"] += doubts_of_twins
 
 
-def _usual_sides(read: Sequence[_Read]) -> dict[int, Array]:
+def _usual_sides(read: Sequence[Look]) -> dict[int, Array]:
     """The median of the sides, by the number of dimensions."""
     shapes: dict[int, list[tuple[int, ...]]] = defaultdict(list)
     for one in read:
@@ -294,7 +201,7 @@ def _among(values: Sequence[int], found: set[int]) -> set[int]:
     return {k for k, value in enumerate(values) if value in found}
 
 
-def _leakage(cases: Cases, parts: Sequence[str | None], read: Mapping[int, _Read]) -> dict[str, Any] | None:
+def _leakage(cases: Cases, parts: Sequence[str | None], read: Mapping[int, Look]) -> dict[str, Any] | None:
     named = [i for i, part in enumerate(parts) if part and i in read]
     where = [str(parts[i]) for i in named]
     if len(set(where)) < 2:

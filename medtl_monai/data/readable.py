@@ -7,9 +7,10 @@ from typing import Any
 
 from ..utils import UserError, with_bar
 from .leakage import perceptual_hash
+from .read.limits import UnreadableError
 from .upright import read_grey
 
-__all__ = ["check_readable"]
+__all__ = ["check_readable", "raise_unreadable", "why_not"]
 
 
 def check_readable(items: Sequence[Mapping[str, Any]], *, progress: bool = True) -> dict[str, int]:
@@ -26,20 +27,39 @@ def check_readable(items: Sequence[Mapping[str, Any]], *, progress: bool = True)
         UserError: naming the images that cannot be read.
     """
     hashes: dict[str, int] = {}
-    failed: list[str] = []
+    failed: dict[str, Exception] = {}
     for item in with_bar(items, "reading images", progress):
         path = str(item["image"])
         try:
             hashes[path] = perceptual_hash(read_grey(path))
-        except UserError:
-            raise
         except Exception as error:  # every reader has its own kinds
-            reason = str(error).partition("\n")[0].replace(repr(path), "").replace(path, "").strip(" .:")
-            failed.append(f"{path} ({reason[:80] or type(error).__name__})")
-    if failed:
-        more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
-        raise UserError(
-            f"{len(failed)} of {len(items)} images cannot be read: {', '.join(failed[:3])}{more}: "
-            "repair or remove them, and their rows in the table."
-        )
+            failed[path] = error
+    raise_unreadable(failed, len(items), "images")
     return hashes
+
+
+def raise_unreadable(failed: Mapping[str, Exception], count: int, what: str) -> None:
+    """Stop where files failed; one that says by itself what to do is repeated as it is.
+
+    Raises:
+        UserError: naming some of them, with the reasons.
+    """
+    if not failed:
+        return
+    only = next(iter(failed.values()))
+    if len(failed) == 1 and isinstance(only, UserError) and not isinstance(only, UnreadableError):
+        raise only
+    shown = ", ".join(f"{path} ({why_not(error, path)})" for path, error in list(failed.items())[:3])
+    more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
+    raise UserError(
+        f"{len(failed)} of {count} {what} cannot be read: {shown}{more}: repair or remove them, and their rows in the "
+        "table."
+    )
+
+
+def why_not(error: Exception, path: str) -> str:
+    """Why a file cannot be read, in a few words, without its name: the same in training, check and inference."""
+    if isinstance(error, UnreadableError):
+        return error.reason
+    words = str(error).partition("\n")[0].replace(repr(path), "").replace(path, "").strip(" .:")
+    return words[:160] or type(error).__name__

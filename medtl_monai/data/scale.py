@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from monai.data import MetaTensor
 from monai.transforms import MapTransform, ScaleIntensityRange
 from numpy.typing import NDArray
 
@@ -19,7 +20,8 @@ class ScalePercentilesd(MapTransform):
     """Images so that two percentiles of their values become 0 and 1, and what lies outside is clipped.
 
     The values are those of MONAI's ``ScaleIntensityRangePercentilesd``, which sorts all pixels of a tensor for each
-    percentile; here they are only partitioned, at one place, which is quicker.
+    percentile; here they are only partitioned, at one place, which is quicker. Pixels that a DICOM file calls padding
+    do not count, and become 0.
 
     Args:
         keys: of the images, tensors of any shape.
@@ -48,9 +50,17 @@ class ScalePercentilesd(MapTransform):
         result = dict(data)
         for key in self.key_iterator(result):
             values = torch.as_tensor(result[key]).numpy().ravel("K")  # in the order of memory, which spares a copy
+            values = _measured(values, result[key])
             low, high = (_percentile(values, percentile) for percentile in self.percentiles)
             result[key] = ScaleIntensityRange(low, high, 0, 1, clip=True)(result[key])
         return result
+
+
+def _measured(values: NDArray[Any], image: Any) -> NDArray[Any]:
+    """Without padding: what lies at or below the value that the reader gave it."""
+    padding = image.meta.get("padding") if isinstance(image, MetaTensor) else None
+    inside = values if padding is None else values[values > padding]
+    return inside if len(inside) else values
 
 
 def _percentile(values: NDArray[Any], percentile: float) -> float:

@@ -16,10 +16,11 @@ from torch import Tensor
 
 from ..utils import UserError
 from .read.any import AnyReader
+from .read.pictures import draft
 
-__all__ = ["ToSliced", "read_grey"]
+__all__ = ["ToSliced", "as_upright", "grey", "read_grey"]
 
-_PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
+_JPEG = (".jpg", ".jpeg")
 _RED, _BLUE = 0.299, 0.114  # luminance by ITU-R BT.601; green has the rest
 
 
@@ -37,7 +38,7 @@ class ToSliced(MapTransform):
         allow_missing_keys: pass over keys that an item lacks.
 
     Raises:
-        UserError: a volume, or another shape that is not a slice; a palette or CMYK picture.
+        UserError: a volume, or another shape that is not a slice.
     """
 
     def __init__(
@@ -52,20 +53,17 @@ class ToSliced(MapTransform):
         """The same items, with upright images."""
         result = dict(data)
         for key in self.key_iterator(result):
-            result[key] = _upright(result[key], self.channels)
+            result[key] = as_upright(result[key], self.channels)
         return result
 
 
 def read_grey(path: str | Path) -> NDArray[np.float32]:
     """One image as an upright grey array ``(H, W)``, on the file's own scale; large JPEGs are decoded smaller."""
-    if str(path).lower().endswith(_PICTURES):
-        from PIL import Image
-
-        with Image.open(path) as picture:
-            _check_mode(picture.mode, str(path))
-            picture.draft("L", (64, 64))
-            return np.asarray(picture.convert("F" if picture.mode[0] in "IF" else "L"), dtype=np.float32)
-    return np.ascontiguousarray(_upright(_loader()(path), 1)[0])
+    if str(path).lower().endswith(_JPEG):
+        small = draft(str(path))
+        if small is not None:
+            return small
+    return np.ascontiguousarray(as_upright(_loader()(path), 1)[0])
 
 
 @cache
@@ -73,19 +71,15 @@ def _loader() -> LoadImage:
     return LoadImage(AnyReader, image_only=True)
 
 
-def _upright(image: Tensor, channels: int) -> Tensor:
+def as_upright(image: Tensor, channels: int) -> Tensor:
+    """One image for :class:`ToSliced`."""
     meta = image.meta if isinstance(image, MetaTensor) else {}
     name = str(meta.get("filename_or_obj", "an image"))
-    _check_mode(meta.get("mode"), name)
     array = (image.as_tensor() if isinstance(image, MetaTensor) else torch.as_tensor(image)).float()
     last = meta.get("original_channel_dim", -1 if array.shape[-1] in (3, 4) else None)  # MONAI: -1 or NaN
     array = array if last == -1 else array[..., None]  # (x, y, ..., channel)
-    if name.lower().endswith((".nii", ".nii.gz")):
-        array = array[:, :, None] if array.ndim == 3 else array
-        while array.ndim > 4 and array.shape[-2] == 1:  # time and the like
-            array = array.squeeze(-2)
-        if array.ndim == 4 and 1 in array.shape[:3]:
-            array = _radiological(array, np.asarray(meta["affine"]))
+    if meta.get("kind") == "nifti" or name.lower().endswith((".nii", ".nii.gz")):
+        array = _from_nifti(array, meta)
     else:
         while array.ndim > 3 and 1 in array.shape[:-1]:
             array = array.squeeze(max(axis for axis in range(array.ndim - 1) if array.shape[axis] == 1))
@@ -94,21 +88,29 @@ def _upright(image: Tensor, channels: int) -> Tensor:
         raise UserError(f"{name} has the shape {tuple(image.shape)}: expected a single slice, grey or RGB.")
     array = array[..., :-1] if array.shape[-1] in (2, 4) else array  # without transparency
     array = _with_channels(array.movedim(-1, 0), channels)
-    return MetaTensor(array, meta={"filename_or_obj": name})
+    return MetaTensor(array, meta={key: meta[key] for key in ("filename_or_obj", "padding") if key in meta})
+
+
+def _from_nifti(array: Tensor, meta: Mapping[str, Any]) -> Tensor:
+    """``(X, Y, Z, ..., C)`` as ``(H, W, C)`` where it is a slice, and as it is where it is not."""
+    array = array[:, :, None] if array.ndim == 3 else array
+    while array.ndim > 4 and array.shape[-2] == 1:  # time and the like
+        array = array.squeeze(-2)
+    if array.ndim == 4 and 1 in array.shape[:3]:
+        return _radiological(array, np.asarray(meta["affine"]))
+    return array
 
 
 def _with_channels(image: Tensor, channels: int) -> Tensor:
-    if channels == 3:
-        return image.expand(3, -1, -1).contiguous()
+    return image.expand(3, -1, -1).contiguous() if channels == 3 else grey(image)
+
+
+def grey(image: Tensor) -> Tensor:
+    """The luminance ``(1, H, W)`` of one channel or three; exact where they are equal."""
     if len(image) == 1:
         return image
     red, green, blue = image
-    return (green + _RED * (red - green) + _BLUE * (blue - green))[None]  # exact where all three are equal
-
-
-def _check_mode(mode: str | None, name: str) -> None:
-    if mode in ("P", "PA", "CMYK", "LAB", "HSV"):
-        raise UserError(f"{name} stores its colours as {mode} (a palette or inks): expected grey or RGB; convert it.")
+    return (green + _RED * (red - green) + _BLUE * (blue - green))[None]
 
 
 def _radiological(array: Tensor, affine: NDArray[Any]) -> Tensor:

@@ -161,7 +161,7 @@ class Store:
 def _checksums(kept: Tensor, rows: Tensor) -> Tensor:
     """CRC-32 ``(B,)`` of those ``rows`` ``(B,)`` of ``kept``."""
     bytes_of = (kept[row].reshape(-1).view(torch.uint8).numpy() for row in rows.tolist())
-    return torch.tensor([zlib.crc32(memoryview(one)) for one in bytes_of], dtype=torch.long)
+    return torch.tensor([zlib.crc32(one.tobytes()) for one in bytes_of], dtype=torch.long)
 
 
 def _check_room(needed: int, free: int, where: str) -> None:

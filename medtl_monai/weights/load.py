@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..utils import UserError, is_under, last_layer, unwrap
-from .adapt import Inflation, match_classes
+from .adapt import Inflation, match_classes, turn_axes
 from .coverage import Coverage, covered
 from .fit import AS_IT_WAS, Fitted, Fitting, fit, fit_head
 from .keys import KeyMap, is_added, plain_key
@@ -54,7 +54,8 @@ def load_weights(
             its weights go there, and the rest may stay new.
         class_map: the head's row here to the source's row, for classes that both have; empty: none is the same.
         classes: names of the head's rows here, instead of ``class_map``: those that the source also has are its rows.
-        source_classes: names of the source's rows; default: the catalogue's.
+        source_classes: names of the source's rows; default: the catalogue's, or those that a run of this package wrote
+            into its file.
         inflation: ``centre``, ``mean`` or ``acs``.
         resize_kernels: adapt convolutions whose kernel has another size.
         axes: order of the source's three axes, such as ``ZYX``; default: the catalogue's, else ``XYZ``, as here.
@@ -74,7 +75,7 @@ def load_weights(
         return LoadReport("none", None, tuple(entries), None)
     opened = open_source(source, key_map, network, head, encoder)
     rows = class_map if classes is None else _same_classes(classes, source_classes or opened.classes, opened.name)
-    fitting = Fitting(inflation, resize_kernels, opened.axes if axes is None else axes)
+    fitting = Fitting(inflation, resize_kernels, _axes(opened, axes))
     fitted = dict(_fitted(network, target, opened.tensors, head, rows, fitting))
     filled = {key: value for key, (value, _) in fitted.items() if value is not None}
     encoder = _part_filled(target, filled, head, encoder)
@@ -124,6 +125,17 @@ def source_head(
         layer.weight.copy_(weight)
         layer.bias.copy_(bias)
     return layer
+
+
+def _axes(opened: Opened, axes: str | None) -> str:
+    """The order of the source's axes: what the user says goes before the catalogue."""
+    if axes is None:
+        return opened.axes
+    kernels = [value for value in opened.tensors.values() if value.ndim == 5]
+    if not kernels:
+        raise UserError(f"axes {axes} are of kernels of three axes, and {opened.name} has none: leave axes out.")
+    turn_axes(kernels[0], axes)  # says what an order is
+    return axes
 
 
 def _head_of(network: nn.Module, target: Mapping[str, Tensor], head: str | None) -> str:

@@ -12,7 +12,7 @@ from ..utils import is_under, last_layer
 from .files import file_hash, find, recognize
 from .keys import KeyMap, read_rules, remap
 from .match import match_names
-from .read import read_weights
+from .read import class_names, read_content, tensors_of
 from .sources import SOURCES, Source
 
 __all__ = ["Opened", "open_source"]
@@ -27,19 +27,16 @@ class Opened:
         name: of the source.
         sha256: of its file.
         tensors: by the network's names, as far as they could be brought to them.
-        renamed: how, in words.
+        classes: names of the head's rows, of the catalogue or of the file itself; none where nothing says them.
+        renamed: how the names were changed, in words.
     """
 
     known: Source | None
     name: str
     sha256: str | None
     tensors: Mapping[str, Tensor]
+    classes: Sequence[str] = ()
     renamed: str = ""
-
-    @property
-    def classes(self) -> Sequence[str]:
-        """Names of the head's rows, where the catalogue says them."""
-        return self.known.classes if self.known else ()
 
     @property
     def axes(self) -> str:
@@ -66,19 +63,20 @@ def open_source(
     Raises:
         UserError: the source cannot be found or read, or the key map is none.
     """
-    known, name, sha256 = None, "tensors", None
+    known, name, sha256, classes = None, "tensors", None, []
     if isinstance(source, Mapping):
         state = dict(source)
     else:
         path = find(source)
         sha256 = file_hash(path)
         known = source if isinstance(source, Source) else SOURCES.get(str(source)) or recognize(path, sha256)
-        name, state = known.name if known else str(path), read_weights(path)
+        name, content = known.name if known else str(path), read_content(path)
+        state, classes = tensors_of(content, path), class_names(content)
     key_map = known.keys if key_map is None and known else key_map
     if key_map is not None:
         state = remap(state, read_rules(key_map))
     tensors, renamed = _matched(state, network, head, encoder, maps=key_map is None)
-    return Opened(known, name, sha256, tensors, renamed)
+    return Opened(known, name, sha256, tensors, known.classes if known else classes, renamed)
 
 
 def _matched(

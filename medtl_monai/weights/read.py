@@ -14,7 +14,7 @@ from ..utils import UserError
 from .inert import Shell, load_inert, load_program
 from .kinds import check_sums, kind_of
 
-__all__ = ["read_weights"]
+__all__ = ["class_names", "read_content", "read_weights", "tensors_of"]
 
 _WRAPPERS = (
     *("state_dict_ema", "model_ema"),  # timm: of both, its own loader takes the average
@@ -45,17 +45,41 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         UserError: the file is missing, cut short, something else (a web page, a pointer of git-lfs, a file of Keras or
             NumPy, an archive), holds no tensors by name, or its reader is not installed.
     """
+    return tensors_of(read_content(path), path)
+
+
+def class_names(content: Any) -> list[str]:
+    """Names of the head's rows, which a run of this package writes beside its weights; none where nothing says them."""
+    about = content.get("about") if isinstance(content, Mapping) else None
+    names = about.get("classes") if isinstance(about, Mapping) else None
+    return [str(name) for name in names] if isinstance(names, (list, tuple)) else []
+
+
+def read_content(path: str | Path) -> Any:
+    """All that a weight file holds, as its reader gives it: a dictionary, usually.
+
+    Raises:
+        UserError: as :func:`read_weights`.
+    """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"there is no weight file {path}: check the path.")
     kind = kind_of(path)
     check_sums(path)
     try:
-        content = _READERS[kind](path)
+        return _READERS[kind](path)
     except ModuleNotFoundError as error:
         raise UserError(f"{path} needs {error.name}: run `pip install 'medtl_monai[{kind}]'`.") from error
     except Exception as error:  # damaged files make torch raise nearly anything
         raise UserError(f"{path} {_fault(error)}.") from error
+
+
+def tensors_of(content: Any, path: str | Path) -> dict[str, Tensor]:
+    """The tensors by name in the content of ``path``, without wrappers around them.
+
+    Raises:
+        UserError: there are none.
+    """
     tensors = _tensors(content)
     if not tensors:
         raise UserError(f"{path} holds no tensors by name: expected a state_dict, found {_describe(content)}.")

@@ -1,12 +1,16 @@
 """The bundles' augmentation: hand-worked pictures and invariants."""
 
+import ast
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from monai.bundle import ConfigParser
 from scipy import ndimage
 from torch.nn.functional import affine_grid, grid_sample
 
@@ -128,6 +132,17 @@ def test_elastic_bends_image_and_mask_alike_and_about_as_far_as_it_says():
     assert wide.isfinite().all()
     with pytest.raises(UserError, match=r"elastic must lie between 0 and 0\.1, got 0\.5"):
         AugmentBatch(elastic=0.5)
+
+
+def test_the_command_line_of_the_docs_puts_another_chain_in_its_place():
+    page = (Path(__file__).parents[2] / "docs" / "augmentation.md").read_text(encoding="utf-8")
+    text = re.search(r'--augmentation "(\{.*?\})"', page, re.DOTALL)[1]
+    parser = ConfigParser({"augmentation": ast.literal_eval(text)})
+    image = torch.rand(16, 1, 48, 48)
+    mask = (image > 0.5).long()
+    got, moved = parser.get_parsed_content("augmentation")(image, mask)
+    assert not torch.equal(got, image)
+    assert set(moved.unique().tolist()) == {0, 1}
 
 
 def test_the_draws_are_those_with_which_the_bundles_were_measured():

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from ...utils import UserError
 from .dicom_header import split_frame
+from .limits import check_size
 
-__all__ = ["ArrayReader", "read_array", "split_array", "stored_in"]
+__all__ = ["ArrayReader", "read_array", "read_stored", "split_array", "stored_in"]
 
 Array = NDArray[Any]
 
@@ -47,7 +48,10 @@ def read_array(name: str | Path) -> Array:
     """
     file, key, index = _parts(name)
     try:
-        array = _npz(file, key) if file.lower().endswith(".npz") else _hdf5(file, key)
+        if not file.lower().endswith(".npz"):
+            return _hdf5(file, key, index)
+        about = Path(file).stat()
+        array = _npz(file, key, about.st_size, about.st_mtime_ns)
         return array if index is None else array[index]
     except (KeyError, IndexError) as error:
         raise UserError(f"{file} holds no {str(name).rpartition('#')[2]} ({error}).") from error
@@ -70,15 +74,28 @@ class ArrayReader(ImageReader):
     def get_data(self, img: str) -> tuple[Array, dict[str, Any]]:
         """The array and its metadata."""
         array = np.swapaxes(read_array(img), 0, 1)
-        colour = array.ndim == 3 and array.shape[-1] in (3, 4)
-        affine = np.diag([-1.0, -1.0, 1.0, 1.0])  # x to the left, y to the back
-        return array, {
-            "affine": affine,
-            "original_affine": affine.copy(),
-            "space": "RAS",
-            "spatial_shape": np.array(array.shape[:2] if colour else array.shape),
-            "original_channel_dim": -1 if colour else float("nan"),
-        }
+        return array, _meta(array, colour=array.ndim == 3 and array.shape[-1] in (3, 4))
+
+
+def read_stored(path: str, key: str) -> tuple[Array, dict[str, Any]]:
+    """The data set ``key`` of an HDF5 file, ``(H, W)`` or ``(Z, H, W)``, as ``(x, y)`` or ``(x, y, z)``; and metadata.
+
+    Raises:
+        UserError: there is no such data set, or h5py is missing.
+    """
+    array = _hdf5(path, key).T
+    return array, _meta(array, colour=False)
+
+
+def _meta(array: Array, colour: bool) -> dict[str, Any]:
+    affine = np.diag([-1.0, -1.0, 1.0, 1.0])  # x to the left, y to the back
+    return {
+        "affine": affine,
+        "original_affine": affine.copy(),
+        "space": "RAS",
+        "spatial_shape": np.array(array.shape[:2] if colour else array.shape),
+        "original_channel_dim": -1 if colour else float("nan"),
+    }
 
 
 def _parts(name: str | Path) -> tuple[str, str, int | None]:
@@ -89,17 +106,24 @@ def _parts(name: str | Path) -> tuple[str, str, int | None]:
 
 
 @lru_cache(maxsize=3)  # training, validation and test images of one file
-def _npz(file: str, key: str) -> Array:
+def _npz(file: str, key: str, size: int, changed: int) -> Array:
     with np.load(file, allow_pickle=False) as arrays:
         return arrays[key]
 
 
-def _hdf5(file: str, key: str) -> Array:
+def _hdf5(file: str, key: str, index: int | None = None) -> Array:
     try:
         import h5py
     except ImportError as error:
         raise UserError("HDF5 and MATLAB 7.3 files need h5py: pip install 'medtl_monai[formats]'.") from error
 
+    turned = file.lower().endswith(".mat")  # MATLAB's columns come first
     with h5py.File(file) as content:
-        array = np.asarray(content[key])
-    return np.swapaxes(array, 0, 1) if file.lower().endswith(".mat") else array  # MATLAB's columns come first
+        if key not in content:
+            raise UserError(f"{file} has no data set {key!r}: it has {', '.join(content)}.")
+        found = content[key]
+        lazily = index is not None and not turned
+        check_size(f"{file}#{key}", *(found.shape[1:] if lazily else found.shape))
+        array = found[index] if lazily else np.asarray(found)
+    array = np.swapaxes(array, 0, 1) if turned else array
+    return array[index] if turned and index is not None else array

@@ -11,9 +11,9 @@ from monai.data import ImageReader
 from numpy.typing import NDArray
 
 from ...utils import UserError
-from .dicom_header import header, is_dicom, split_frame
-from .dicom_pixels import read_frame
-from .dicom_series import name_of, read_series
+from .dicom_header import Header, header, is_dicom, split_frame
+from .dicom_pixels import darkened, shown_frame
+from .dicom_series import name_of, shown_series
 
 __all__ = ["DicomReader"]
 
@@ -48,15 +48,11 @@ class DicomReader(ImageReader):
 
     def get_data(self, img: list[str]) -> tuple[Array, dict[str, Any]]:
         """The array and its metadata."""
-        path, index = split_frame(img[0])
-        single = len(img) == 1 and not Path(path).is_dir()
-        about = header(path) if single else None
-        if about is not None and (index is not None or about.frames == 1):
-            array = read_frame(path, index, rescale=self.rescale, window=self.window)
-            spatial = 2
-        else:
-            array, about = read_series(path if len(img) == 1 else img, rescale=self.rescale)
-            spatial = 3
+        array, about, padding = self._read(img)
+        spatial = 2 if array.ndim - (about.channels > 1) == 2 else 3
+        marked = {}
+        if padding is not None:  # a value below all others, which statistics leave out
+            array, marked["padding"] = darkened(array, padding, below=True)
         array = np.ascontiguousarray(np.moveaxis(array, range(spatial), range(spatial)[::-1]))
         row, column = about.spacing or (1.0, 1.0)
         scale = np.diag([-column, -row, about.slice_spacing or 1.0, 1.0])  # x to the left, y to the back
@@ -70,4 +66,19 @@ class DicomReader(ImageReader):
             "modality": about.modality,
             "laterality": about.laterality,
             "view": about.view,
+            "bits_stored": about.bits_stored,
+            "located": about.affine is not None,
+            "tells_spacing": None not in (about.spacing, about.slice_spacing),
+            **({"pixel_spacing": about.spacing} if about.spacing else {}),
+            **marked,
         }
+
+    def _read(self, names: list[str]) -> tuple[Array, Header, Array | None]:
+        """The pixels, rows first, their header and which are padding."""
+        path, index = split_frame(names[0])
+        if len(names) == 1 and not Path(path).is_dir():
+            about = header(path)
+            if index is not None or about.frames == 1:
+                array, padding = shown_frame(path, index, self.rescale, self.window)
+                return array, about, padding
+        return shown_series(path if len(names) == 1 else names, None, self.rescale)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...utils import UserError
+from .limits import check_size
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -33,6 +34,8 @@ __all__ = [
     "split_frame",
     "tags_of",
 ]
+
+_DEFLATED = 1032  # times that zlib makes a file smaller at most
 
 FRAME_GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 """What a file of several frames says of them, besides the group 0028."""
@@ -129,12 +132,24 @@ def tags_of(path: str) -> Dataset:
     try:
         tags = pydicom.dcmread(path, stop_before_pixels=True, force=True)
         usable = "Rows" in tags and "Columns" in tags and frames_of(tags) > 0
+        most = Path(path).stat().st_size  # frames take bytes each, unless all of the file is compressed
+        damaged = usable and frames_of(tags) > (_DEFLATED * most if _is_deflated(tags) else most)
     except Exception as error:  # pydicom raises many kinds on files that are none
         raise UserError(f"{path} cannot be read as DICOM ({reason_of(error)}): repair or remove it.") from error
     if not usable:
         kind = str(tags.get("Modality") or "no modality")
         raise UserError(f"{path} holds no image ({kind}): expected a DICOM image; leave it out.")
+    if damaged:
+        raise UserError(
+            f"{path} says that it has {frames_of(tags)} frames, more than its size allows: repair or remove it."
+        )
+    check_size(path, tags.Rows, tags.Columns)
     return tags
+
+
+def _is_deflated(tags: Dataset) -> bool:
+    syntax = getattr(tags, "file_meta", {}).get("TransferSyntaxUID")
+    return getattr(syntax, "is_deflated", False)
 
 
 def header_of(tags: Dataset, path: str) -> Header:

@@ -17,12 +17,13 @@ if TYPE_CHECKING:
     from pydicom import Dataset
     from pydicom.uid import UID
 
-__all__ = ["as_shown", "each_frame", "read_frame"]
+__all__ = ["as_shown", "darkened", "each_frame", "padding_of", "read_frame", "shown_frame"]
 
 Array = NDArray[Any]
 
 _GREY = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
 _VALUES = (0x00289145, 0x00289132)  # the macros Pixel Value Transformation and Frame VOI LUT
+_PADDING = ("PixelPaddingValue", "PixelPaddingRangeLimit")
 _PIECE = 1 << 17  # pixels that are checked while they are in the processor's cache
 
 
@@ -40,46 +41,95 @@ def read_frame(path: str | Path, index: int | None = None, *, rescale: bool = Tr
     Returns:
         ``(H, W)``, or ``(H, W, 3)`` in RGB. MONOCHROME1 is turned round within the range that its Bits Stored allow (12
         bits, unsigned: 4095 - value), never by the values that happen to be there, so that images stay comparable.
-        The stored type where no arithmetic is needed, else float32.
+        Where the file says that pixels are padding, they have the least of the other values, unless stored values are
+        wanted. The stored type where no arithmetic is needed, else float32.
 
     Raises:
         UserError: no such file or frame, or pixels that cannot be decoded.
     """
     path, named = split_frame(path)
-    index = named if index is None else index
+    array, padding = shown_frame(path, named if index is None else index, rescale, window)
+    return array if padding is None else darkened(array, padding)[0]
+
+
+def shown_frame(path: str, index: int | None, rescale: bool, window: bool) -> tuple[Array, Array | None]:
+    """The frame, and which of its pixels are padding: ``None`` for none."""
     pixels, tags = decode(path, index)
-    return as_shown(pixels, flat_tags(tags, index or 0, _VALUES), rescale, window)
+    frame = flat_tags(tags, index or 0, _VALUES)
+    return as_shown(pixels, frame, rescale, window), padding_of(pixels, frame) if rescale or window else None
+
+
+def padding_of(pixels: Array, frame: Dataset) -> Array | None:
+    """Which stored values stand for no measurement, ``None`` for none (DICOM PS3.3, C.7.5.1.1.2)."""
+    names = [name for name in _PADDING if frame.get(name) is not None]
+    if _PADDING[0] not in names or pixels.ndim != 2 or pixels.dtype.kind == "f":
+        return None
+    if frame.get("PhotometricInterpretation") == "PALETTE COLOR":
+        return None
+    stored = int(frame.get("BitsStored") or 8 * pixels.itemsize)
+    ends = [_as_stored(frame[name].value, stored, pixels.dtype.kind == "i") for name in names]
+    found = (pixels >= min(ends)) & (pixels <= max(ends))
+    return found if found.any() and not found.all() else None
+
+
+def _as_stored(value: Any, bits: int, signed: bool) -> int:
+    """A tag that may have the other sign than the pixels, or no type at all, as pydicom gives these."""
+    number = int.from_bytes(value, "little") if isinstance(value, bytes) else int(value)
+    number &= 2**bits - 1
+    return number - 2**bits if signed and number >= 2 ** (bits - 1) else number
+
+
+def darkened(array: Array, padding: Array, below: bool = False) -> tuple[Array, float]:
+    """The array with its padding at the dark end: at the least of the other values or, in float32, ``below`` it."""
+    least = array[~padding].min()
+    dark = float(least) - max(1.0, 1e-6 * abs(float(least))) if below else least
+    array = array.astype(np.float32) if below else array.copy()
+    array[padding] = dark
+    return array, float(dark)
 
 
 def decode(path: str, index: int | None, *, every: bool = False) -> tuple[Array, Dataset]:
     """Stored values of a frame, or of ``every`` frame, and the tags that explain them."""
-    import pydicom
-    from pydicom.pixels import pixel_array
-    from pydicom.tag import Tag
-
     if not every and (plain := _plain(path)):
         _check_index(path, index, frames_of(plain.tags))
         if (pixels := plain.frame(index or 0)) is not None:
             return pixels, plain.tags
-    tags = pydicom.Dataset()
     frame = None if every else index or 0
     try:
-        known: dict[str, Any] = {"ds_out": tags, "specific_tags": [Tag(tag) for tag in FRAME_GROUPS], "index": frame}
-        array = pixel_array(path, decoding_plugin=_plugin(path), **known)
+        array, tags = _quickly(path, frame)
     except Exception:  # no such frame, deflated, without a preamble: look at all of it
         tags = tags_of(path)
         if not every:
             _check_index(path, index, frames_of(tags))
-        try:
-            tags = pydicom.dcmread(path, force=True)
-            tags.ensure_file_meta()
-            tags.file_meta.TransferSyntaxUID = tags.file_meta.get("TransferSyntaxUID") or _guessed_syntax(tags)
-            array = pixel_array(tags, index=frame)
-        except Exception as error:  # every decoder has its own kinds
-            raise UserError(_undecodable(path, tags, error)) from error
+        array, tags = _thoroughly(path, frame, tags)
     if not every:
         _check_index(path, index, frames_of(tags))
     return array.astype(array.dtype.newbyteorder("="), copy=False), tags
+
+
+def _quickly(path: str, frame: int | None) -> tuple[Array, Dataset]:
+    """The pixels of a file with a preamble and a transfer syntax; of its tags the group 0028 alone."""
+    import pydicom
+    from pydicom.pixels import pixel_array
+    from pydicom.tag import Tag
+
+    tags = pydicom.Dataset()
+    known: dict[str, Any] = {"ds_out": tags, "specific_tags": [Tag(tag) for tag in FRAME_GROUPS], "index": frame}
+    return pixel_array(path, decoding_plugin=_plugin(path), **known), tags
+
+
+def _thoroughly(path: str, frame: int | None, tags: Dataset) -> tuple[Array, Dataset]:
+    """The pixels of any file; its transfer syntax is guessed where it has none."""
+    import pydicom
+    from pydicom.pixels import pixel_array
+
+    try:
+        tags = pydicom.dcmread(path, force=True)
+        tags.ensure_file_meta()
+        tags.file_meta.TransferSyntaxUID = tags.file_meta.get("TransferSyntaxUID") or _guessed_syntax(tags)
+        return pixel_array(tags, index=frame), tags
+    except Exception as error:  # every decoder has its own kinds
+        raise UserError(_undecodable(path, tags, error)) from error
 
 
 @dataclass(frozen=True)
@@ -120,18 +170,17 @@ class _Plain:
 def _plain(path: str) -> _Plain | None:
     """``None`` for a file of other pixels, or where something is wrong: pydicom reads it, or says why it cannot."""
     import pydicom
-    from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
     try:
         with open(path, "rb") as file:
             tags = pydicom.dcmread(file, stop_before_pixels=True)
-            syntax, bits, stored = tags.file_meta.TransferSyntaxUID, tags.BitsAllocated, tags.BitsStored
-            grey = tags.SamplesPerPixel == 1 and tags.PhotometricInterpretation in _GREY
-            known = syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian) and bits in (8, 16)
-            if not (grey and known and 1 <= stored <= bits):
+            if not _is_plain(tags):
                 return None
-            begin = file.read(12 if syntax == ExplicitVRLittleEndian else 8)  # tag, VR and length, or tag and length
-            shape, signed = (tags.Rows, tags.Columns), tags.PixelRepresentation
+            begin = file.read(
+                12 if not tags.file_meta.TransferSyntaxUID.is_implicit_VR else 8
+            )  # tag, perhaps VR, length
+            bits, stored, signed = tags.BitsAllocated, tags.BitsStored, tags.PixelRepresentation
+            shape = (tags.Rows, tags.Columns)
             size = frames_of(tags) * shape[0] * shape[1] * bits // 8
             if begin[:4] != b"\xe0\x7f\x10\x00" or not 0 < size <= int.from_bytes(begin[-4:], "little") < 2**32 - 1:
                 return None
@@ -140,6 +189,15 @@ def _plain(path: str) -> _Plain | None:
             return _Plain(path, tags, file.tell(), shape, np.dtype(f"<{'ui'[signed]}{bits // 8}"), limits)
     except Exception:  # no preamble, tags missing
         return None
+
+
+def _is_plain(tags: Dataset) -> bool:
+    """Whether the pixels are grey, of one or two bytes each, and neither compressed nor turned round."""
+    from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+    grey = tags.SamplesPerPixel == 1 and tags.PhotometricInterpretation in _GREY
+    known = tags.file_meta.TransferSyntaxUID in (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
+    return grey and known and tags.BitsAllocated in (8, 16) and 1 <= tags.BitsStored <= tags.BitsAllocated
 
 
 def each_frame(path: str, frames: int) -> Iterator[Array]:
@@ -217,13 +275,8 @@ def _in_units(pixels: Array, frame: Dataset, rescale: bool, window: bool) -> Arr
 
     bits = int(frame.get("BitsStored") or 8 * pixels.itemsize)
     limits = np.array([-(2 ** (bits - 1)), 2 ** (bits - 1) - 1] if pixels.dtype.kind == "i" else [0, 2**bits - 1])
-    line = (frame.get("RescaleSlope"), frame.get("RescaleIntercept"))
-    table = frame.get("ModalityLUTSequence")
-    if (rescale or window) and (table or (None not in line and line != (1, 0))):
-        pixels = apply_modality_lut(pixels, frame)
-        limits = (
-            np.array([0, 2 ** table[0].LUTDescriptor[2] - 1]) if table else limits * float(line[0]) + float(line[1])
-        )
+    if (rescale or window) and _has_units(frame):
+        pixels, limits = apply_modality_lut(pixels, frame), _limits_in_units(limits, frame)
     if window:
         if frame.get("VOILUTSequence"):
             limits = _table_limits(frame.VOILUTSequence)
@@ -231,6 +284,18 @@ def _in_units(pixels: Array, frame: Dataset, rescale: bool, window: bool) -> Arr
     if frame.get("PhotometricInterpretation") == "MONOCHROME1":
         pixels = limits.sum() - pixels.astype(np.float64)
     return pixels.astype(np.float32) if pixels.dtype == np.float64 else pixels
+
+
+def _has_units(frame: Dataset) -> bool:
+    """Whether the stored values are others than those in the file's units."""
+    line = (frame.get("RescaleSlope"), frame.get("RescaleIntercept"))
+    return bool(frame.get("ModalityLUTSequence")) or (None not in line and line != (1, 0))
+
+
+def _limits_in_units(limits: Array, frame: Dataset) -> Array:
+    if frame.get("ModalityLUTSequence"):
+        return _table_limits(frame.ModalityLUTSequence)
+    return limits * float(frame.RescaleSlope) + float(frame.RescaleIntercept)
 
 
 def _table_limits(tables: Sequence[Dataset]) -> Array:

@@ -25,12 +25,13 @@ from .dicom_header import (
     position_of,
     tags_of,
 )
-from .dicom_pixels import as_shown, each_frame
+from .dicom_pixels import as_shown, darkened, each_frame, padding_of
+from .limits import check_size
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-__all__ = ["name_of", "read_series"]
+__all__ = ["name_of", "read_series", "shown_series"]
 
 Array = NDArray[Any]
 
@@ -60,30 +61,50 @@ def read_series(
     Raises:
         UserError: no image, several series, slices of several sizes or orientations or without a position.
     """
-    files = _files(source)
-    tags = _one_series({file: tags_of(file) for file in files}, series)
-    for found in tags.values():
-        for name in FRAME_GROUPS:  # parsed at once, since every frame's item is needed
-            found.get(name)
-    slices = sorted(
-        (_Slice(file, index, int(found.get("InstanceNumber") or 0), flat_tags(found, index))
-         for file, found in tags.items() for index in range(frames_of(found))),
-        key=lambda item: (item.number, item.index),
-    )  # fmt: skip
+    volume, about, padding = shown_series(source, series, rescale)
+    return (volume if padding is None else darkened(volume, padding)[0]), about
+
+
+def shown_series(
+    source: str | Path | Sequence[str | Path], series: str | None, rescale: bool
+) -> tuple[Array, Header, Array | None]:
+    """The volume, its header, and which of its voxels are padding: ``None`` for none."""
+    tags = _one_series({file: tags_of(file) for file in _files(source)}, series)
+    slices = _slices(tags)
     about = header_of(tags[slices[0].path], slices[0].path)
     if len({(item.tags.Rows, item.tags.Columns) for item in slices}) > 1:
         raise UserError(f"the slices in {name_of(source)} differ in size: expected one size; read them one by one.")
-    if any(item.position is None for item in slices):
-        if len(tags) > 1:
-            raise UserError(f"slices in {name_of(source)} have no position in space: read them one by one.")
-    else:
+    check_size(name_of(source), len(slices), *about.shape)
+    if all(item.position is not None for item in slices):
         slices, step = _in_space(slices, name_of(source))
         about = replace(about, slice_spacing=step or about.slice_spacing)
         about = replace(about, affine=affine_of(slices[0].tags, about.spacing, about.slice_spacing))
+    elif len(tags) > 1:
+        raise UserError(f"slices in {name_of(source)} have no position in space: read them one by one.")
+    volume, padding = _fill(slices, {path: frames_of(found) for path, found in tags.items()}, rescale)
+    return volume, replace(about, frames=len(slices)), padding
+
+
+def _slices(tags: dict[str, Dataset]) -> list[_Slice]:
+    """All slices of the files, by instance number."""
+    for found in tags.values():
+        for name in FRAME_GROUPS:  # parsed at once, since every frame's item is needed
+            found.get(name)
+    slices = (
+        _Slice(file, index, int(found.get("InstanceNumber") or 0), flat_tags(found, index))
+        for file, found in tags.items()
+        for index in range(frames_of(found))
+    )
+    return sorted(slices, key=lambda item: (item.number, item.index))
+
+
+def _fill(slices: list[_Slice], frames: dict[str, int], rescale: bool) -> tuple[Array, Array | None]:
+    """The slices in their order as one array, each file read once, and which voxels are padding."""
     places = {(item.path, item.index): number for number, item in enumerate(slices)}
     volume: Array = np.empty(0)
+    padding: Array | None = None
     for path in dict.fromkeys(item.path for item in slices):
-        for index, pixels in enumerate(each_frame(path, frames_of(tags[path]))):
+        for index, pixels in enumerate(each_frame(path, frames[path])):
             if (path, index) not in places:
                 continue
             number = places[path, index]
@@ -91,7 +112,11 @@ def read_series(
             if not volume.size:
                 volume = np.empty((len(slices), *shown.shape), dtype=np.float32 if rescale else shown.dtype)
             volume[number] = shown
-    return volume, replace(about, frames=len(slices))
+            padded = padding_of(pixels, slices[number].tags) if rescale else None
+            if padded is not None:
+                padding = np.zeros(volume.shape, bool) if padding is None else padding
+                padding[number] = padded
+    return volume, padding
 
 
 class _Slice:

@@ -1,0 +1,106 @@
+"""The values of masks: whole numbers, each the name of a structure, or a reason to stop."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..utils import UserError
+
+__all__ = ["FractionsError", "MaskValues", "as_whole"]
+
+_NEARLY = 0.01  # from a whole number; more was interpolated
+_LISTED = 8
+
+
+class FractionsError(UserError):
+    """A mask that was interpolated."""
+
+
+def as_whole(mask: NDArray[Any], name: str) -> NDArray[Any]:
+    """A mask's values, those that are nearly whole numbers rounded.
+
+    Raises:
+        FractionsError: others, with the values and their share of what is marked.
+    """
+    if mask.dtype.kind != "f":
+        return mask
+    whole = np.rint(mask)
+    between = np.abs(mask - whole) > _NEARLY
+    if not between.any():
+        return whole
+    shares = _listed(Counter(np.round(mask[between], 2).ravel().tolist()), int((mask != 0).sum()))
+    raise FractionsError(
+        f"the mask {name} has values between whole numbers, {shares} of what is marked: "
+        "it was interpolated; resample it by the nearest voxel, and name its values, as in --structures "
+        "\"{'myocardium':1}\"."
+    )
+
+
+@dataclass
+class MaskValues:
+    """What the masks of a data set hold.
+
+    Attributes:
+        voxels: of each value but 0.
+        lossy: likewise, in masks that were compressed with loss alone.
+    """
+
+    voxels: Counter[int] = field(default_factory=Counter)
+    lossy: Counter[int] = field(default_factory=Counter)
+
+    def add(self, mask: NDArray[Any], *, lossy: bool = False) -> set[int]:
+        """Count the values of one mask; those that it holds."""
+        least = int(mask.min(initial=0))
+        counts = np.bincount(mask.ravel().astype(np.int64) - least) if mask.size else np.zeros(1, int)
+        found = {int(value) + least: int(counts[value]) for value in np.flatnonzero(counts) if value + least != 0}
+        self.voxels.update(found)
+        if lossy:
+            self.lossy.update(found)
+        return set(found)
+
+    def problem(self, structures: Mapping[str, int], *, rest: bool = False) -> str | None:
+        """Why these masks cannot be taken for these structures, and the line to type; ``None`` if they can.
+
+        Args:
+            structures: value by name, all that are known.
+            rest: all other values were said to be background.
+        """
+        blurred = {value: n for value, n in self.lossy.items() if value not in structures.values()}
+        if blurred:
+            shares = _listed(blurred, sum(self.lossy.values()))
+            return (
+                f"masks that were saved as JPEG hold values of no structure, {shares} of what is marked: JPEG changes "
+                "values; save the original masks as PNG."
+            )
+        others = {value: n for value, n in self.voxels.items() if value not in structures.values()}
+        if not others or rest:
+            return None
+        absent = [name for name, value in structures.items() if value not in self.voxels]
+        named = dict(structures)
+        if len(absent) == len(structures) == len(others):
+            named = dict(zip(structures, sorted(others), strict=True))
+            either = ""
+        else:
+            named |= {f"structure {value}": value for value in sorted(others)[:_LISTED]}
+            either = f", or say that all else is background with {_line(structures)}"
+        return (
+            f"the masks hold values without a name, {_listed(others, sum(self.voxels.values()))} of what is marked: "
+            f"name them, as in {_line(named)}{either}."
+        )
+
+
+def _line(structures: Mapping[str, int]) -> str:
+    said = ",".join(f"'{name}':{value}" for name, value in structures.items())
+    return f'--structures "{{{said}}}"'
+
+
+def _listed(found: Mapping[Any, int], marked: int) -> str:
+    shown = sorted(found, key=lambda value: (-found[value], value))[:_LISTED]
+    more = f" and {len(found) - len(shown)} more" if len(found) > len(shown) else ""
+    return ", ".join(f"{value:g} ({found[value] / max(1, marked):.1%})" for value in sorted(shown)) + more
