@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from medtl_monai.data import find_images, load_cases, unlabelled
-from medtl_monai.data.find import EXTENSIONS, below, find, glob, looks_like_mask, refuse_pages, unused
+from medtl_monai.data import check_readable, find_images, load_cases, unlabelled
+from medtl_monai.data.find import EXTENSIONS, below, find, glob, looks_like_mask, unused
 from medtl_monai.utils import UserError
 
 
@@ -132,14 +132,14 @@ def test_a_folder_of_masks_alone_is_refused_by_name(tmp_path):
 
 
 @pytest.mark.parametrize(("kind", "ending"), [("TIFF", ".tif"), ("TIFF", ".png"), ("GIF", ".gif"), ("WEBP", ".webp")])
-def test_several_pages_are_refused(tmp_path, kind, ending):
+def test_several_pages_are_no_single_image(tmp_path, kind, ending):
     several = [Image.fromarray(np.full((8, 8), 40 * k, np.uint8)).convert("RGB") for k in range(3)]
     file, single = tmp_path / f"a{ending}", tmp_path / f"b{ending}"
     several[0].save(file, kind, save_all=True, append_images=several[1:])
     several[0].save(single, kind)
-    refuse_pages([str(single)])
-    with pytest.raises(UserError, match=rf"1 of 2 images have several pages, such as .*a{ending} \(3 pages\)"):
-        refuse_pages([str(file), str(single)])
+    assert len(check_readable([{"image": str(single)}])) == 1
+    with pytest.raises(UserError, match=rf"a{ending} .*(3 pages|8, 8, 3)"):
+        check_readable([{"image": str(file)}, {"image": str(single)}])
 
 
 @pytest.mark.parametrize("written", ["x", "0/x", "0\\x.png", "0/x.jpg", "x.PNG"])

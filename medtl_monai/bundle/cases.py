@@ -18,7 +18,6 @@ from ..data import (
     raise_on_shared_patients,
     split_patients,
 )
-from ..data.find import refuse_pages
 from ..utils import UserError
 
 __all__ = ["Parts", "audited", "read_parts", "refuse_channels"]
@@ -76,7 +75,6 @@ def read_parts(
         UserError: an unreadable image, a class with too few patients, patients shared by parts.
     """
     refuse_channels(cases)
-    refuse_pages([item["image"] for item in cases.items])
     hashes = check_readable(cases.items)
     settings: dict[str, Any] = {"classes": cases.classes, "val_fraction": val_fraction, "fold": fold, "seed": seed}
     names = [part] * len(cases.items) if part else split_patients(cases.items, **settings)

@@ -30,7 +30,6 @@ __all__ = [
     "is_there",
     "kinds",
     "looks_like_mask",
-    "refuse_pages",
     "render_unused",
     "unused",
 ]
@@ -55,7 +54,6 @@ _NO_IMAGE = re.compile(  # SOP classes: a directory; segmentations; reports, pla
 )
 _SEGMENTATION = re.compile(rb"1\.2\.840\.10008\.5\.1\.4\.1\.1\.66\.4")
 _META = 1024  # bytes; DICOM's meta information comes first
-_PAGED = (b"II*\0", b"MM\0*", b"GIF8", b"RIFF")  # how TIFF, GIF and WebP begin
 
 
 @dataclass(frozen=True)
@@ -288,29 +286,3 @@ def render_unused(counts: dict[str, int]) -> str:
 def kinds() -> str:
     """The endings of images, for messages."""
     return ", ".join(extension.removeprefix(".") for extension in EXTENSIONS)
-
-
-def refuse_pages(files: Collection[str]) -> None:
-    """Stop at pictures of several pages: which of them is meant is not known.
-
-    Raises:
-        UserError: naming some.
-    """
-    several = [f"{file} ({count} pages)" for file in files if (count := _pages(file)) > 1]
-    if several:
-        raise UserError(
-            f"{len(several)} of {len(files)} images have several pages, such as {', '.join(several[:3])}: expected one "
-            "slice a file; write each page as a file of its own, or the whole as a NIfTI volume."
-        )
-
-
-def _pages(file: str) -> int:
-    if not _start(Path(file)).startswith(_PAGED):
-        return 1
-    from PIL import Image
-
-    try:
-        with Image.open(file) as picture:
-            return int(getattr(picture, "n_frames", 1))
-    except OSError:  # what cannot be read is reported by the reader
-        return 1
