@@ -345,3 +345,15 @@ def test_class_folders_without_patients_are_looked_at_and_the_line_is_given(tmp_
     assert report["next"].endswith("--patient_column null")
     with pytest.raises(UserError, match="its patient is not known"):
         load_cases(tmp_path)
+
+
+def test_cases_of_several_channels_are_refused_with_the_line_to_type(tmp_path):
+    nnunet(tmp_path, 6)
+    for path in sorted((tmp_path / "imagesTr").glob("*_0000.nii.gz")):
+        shutil.copy(path, path.with_name(path.name.replace("_0000", "_0001")))
+    refused, bundle = checked(tmp_path)
+    assert refused == trained(tmp_path, bundle)
+    assert refused.endswith("choose one, such as --layout_options '{\"channel\": 0}'.")
+    report, _ = check_folder(tmp_path, layout_options={"channel": 0})
+    assert report["refused"] is None
+    assert report["next"].endswith("--layout_options '{\"channel\": 0}'")

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from medtl_monai.data import find_images, load_cases, unlabelled
-from medtl_monai.data.find import EXTENSIONS, below, find, glob, looks_like_mask, refuse_pages, unused
+from medtl_monai.data import check_readable, find_images, load_cases, unlabelled
+from medtl_monai.data.find import EXTENSIONS, below, find, glob, looks_like_mask, unused
 from medtl_monai.utils import UserError
 
 
@@ -132,14 +132,14 @@ def test_a_folder_of_masks_alone_is_refused_by_name(tmp_path):
 
 
 @pytest.mark.parametrize(("kind", "ending"), [("TIFF", ".tif"), ("TIFF", ".png"), ("GIF", ".gif"), ("WEBP", ".webp")])
-def test_several_pages_are_refused(tmp_path, kind, ending):
+def test_several_pages_are_no_single_image(tmp_path, kind, ending):
     several = [Image.fromarray(np.full((8, 8), 40 * k, np.uint8)).convert("RGB") for k in range(3)]
     file, single = tmp_path / f"a{ending}", tmp_path / f"b{ending}"
     several[0].save(file, kind, save_all=True, append_images=several[1:])
     several[0].save(single, kind)
-    refuse_pages([str(single)])
-    with pytest.raises(UserError, match=rf"1 of 2 images have several pages, such as .*a{ending} \(3 pages\)"):
-        refuse_pages([str(file), str(single)])
+    assert len(check_readable([{"image": str(single)}])) == 1
+    with pytest.raises(UserError, match=rf"a{ending} .*(3 pages|8, 8, 3)"):
+        check_readable([{"image": str(file)}, {"image": str(single)}])
 
 
 @pytest.mark.parametrize("written", ["x", "0/x", "0\\x.png", "0/x.jpg", "x.PNG"])
@@ -171,3 +171,31 @@ def test_files_outside_of_the_folder_and_of_two_names_are_said(tmp_path):
     outside, twice = load_cases(root).doubts
     assert outside == f"1 of 3 files lie outside of the folder, such as {tmp_path}/a.png"
     assert "b.png and c.png: links to one file" in twice
+
+
+@pytest.mark.parametrize("before", ["{name}/", "/home/me/{name}/", "C:\\studies\\{name}\\"])
+def test_paths_of_another_machine_are_taken_from_the_folders_own_name_on(tmp_path, before):
+    lead, root = before.format(name="study"), tmp_path / "study"
+    touch(root / "a" / "0.png", root / "b" / "0.png")
+    sep = "\\" if "\\" in lead else "/"
+    (root / "index.csv").write_text(f"image,label,patient\n{lead}a{sep}0.png,a,p0\n{lead}b{sep}0.png,b,p1")
+    assert [item["image"] for item in load_cases(root).items] == [str(root / c / "0.png") for c in "ab"]
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b"])
+def test_names_that_no_file_can_have_are_refused_in_a_sentence(tmp_path, name):
+    touch(tmp_path / "a.png")
+    (tmp_path / "index.csv").write_text(f"image,label,patient\n{'x' * 300}.png,a,0\na.png,b,1")
+    with pytest.raises(UserError, match="1 of 2 images that the labels name do not exist"):
+        load_cases(tmp_path)
+    with pytest.raises(UserError, match="there is no table"):
+        load_cases(tmp_path, table=f"{name}.csv")
+    with pytest.raises(UserError, match="dataset_dir: "):
+        load_cases(f"{tmp_path}/{name}")
+
+
+def test_a_table_is_found_in_any_case(tmp_path):
+    touch(tmp_path / "a.png", tmp_path / "b.png")
+    (tmp_path / "Index.CSV").write_text("image,label,patient\na.png,a,0\nb.png,b,1")
+    cases = load_cases(tmp_path)
+    assert (cases.layout, cases.unused) == ("table", {})

@@ -655,3 +655,20 @@ def test_an_index_goes_before_folders_of_images_and_labels(tmp_path):
     table(tmp_path / "index.csv", "\n".join(["image,lable,patient,split", *rows]))
     with pytest.raises(UserError, match=r"--label_column lable\. Or give --layout decathlon"):
         load_cases(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("bloodmnist.npz", b"xx", "holds no labels of MedMNIST"),
+        (
+            "dataset.json",
+            b'{"labels": {"0": "b", "1": "x"}, "training": ["a.nii.gz"]}',
+            "lists 'a.nii.gz' under training",
+        ),
+    ],
+)
+def test_damaged_files_of_public_sets_are_refused_in_a_sentence(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        load_cases(tmp_path)

@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ..data import (
@@ -17,10 +18,9 @@ from ..data import (
     raise_on_shared_patients,
     split_patients,
 )
-from ..data.find import refuse_pages
 from ..utils import UserError
 
-__all__ = ["Parts", "audited", "read_parts"]
+__all__ = ["Parts", "audited", "read_parts", "refuse_channels"]
 
 _log = logging.getLogger("medtl_monai")
 
@@ -74,7 +74,7 @@ def read_parts(
     Raises:
         UserError: an unreadable image, a class with too few patients, patients shared by parts.
     """
-    refuse_pages([str(item["image"]) for item in cases.items])
+    refuse_channels(cases)
     hashes = check_readable(cases.items)
     settings: dict[str, Any] = {"classes": cases.classes, "val_fraction": val_fraction, "fold": fold, "seed": seed}
     names = [part] * len(cases.items) if part else split_patients(cases.items, **settings)
@@ -82,6 +82,22 @@ def read_parts(
     for name in dict.fromkeys(names):
         _tell_part(cases, name, [item for item, where in zip(cases.items, names, strict=True) if where == name])
     return Parts(cases.classes, cases.items, names, leakage)
+
+
+def refuse_channels(cases: Cases) -> None:
+    """Stop at cases of several files, as the bundles look at one image a case.
+
+    Raises:
+        UserError: with the line to type where the layout can choose one.
+    """
+    several = [item["image"] for item in cases.items if not isinstance(item["image"], str)]
+    if several:
+        option = {"decathlon": '{"channel": 0}', "brats": '{"sequence": "t1ce"}'}.get(cases.layout)
+        choose = f", such as --layout_options '{option}'" if option else ""
+        raise UserError(
+            f"{len(several)} of {len(cases.items)} cases have several files as channels, such as "
+            f"{' and '.join(Path(file).name for file in several[0])}: expected one image a case; choose one{choose}."
+        )
 
 
 def _tell_part(cases: Cases, name: str, items: Sequence[Mapping[str, Any]]) -> None:

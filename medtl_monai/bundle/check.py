@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shlex
 from collections.abc import Iterator, Mapping
@@ -187,5 +188,5 @@ def _command(bundle: str, workflow: str, keys: Mapping[str, Any]) -> str:
     folder = here if here.is_dir() else Path("bundles")
     words = ["python", "-m", "monai.bundle", "run", "--config_file", f"{folder}/{bundle}/configs/{workflow}.json"]
     for key, value in keys.items():
-        words += [f"--{key}", "null" if value is None else value if isinstance(value, str) else repr(value)]
+        words += [f"--{key}", value if isinstance(value, str) else json.dumps(value)]
     return shlex.join(words)

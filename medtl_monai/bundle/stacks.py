@@ -27,7 +27,7 @@ from ..data.masks import MaskValues
 from ..data.readable import raise_unreadable
 from ..data.stacks import check_shapes
 from ..utils import UserError, with_bar
-from .cases import Parts, audited
+from .cases import Parts, audited, refuse_channels
 
 __all__ = ["middle_share", "read_stacks", "stem", "structure_values", "unmasked", "ventricles"]
 
@@ -117,6 +117,7 @@ def read_stacks(
         UserError: files that cannot be read or do not fit each other, values in the masks without a name, a structure
             that is in no mask, too few patients, patients shared by parts.
     """
+    refuse_channels(cases)
     looked = _Look(cases, slice_axis, spacing)
     looked.check(structures, rest=isinstance(chosen, Mapping))
     plain = [{**item, "label": 0} for item in cases.items]  # no classes to balance

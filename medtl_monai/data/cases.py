@@ -129,6 +129,7 @@ def select(cases: Cases, classes: Sequence[str] | None) -> Cases:
     places = [cases.classes.index(name) for name in wanted]
     if cases.task == "segmentation":
         return replace(cases, classes=wanted, label_values=[cases.label_values[k] for k in places])
+    labels: list[Any]
     if cases.task == "multilabel":
         labels = [[item["label"][k] for k in places] for item in cases.items]
     else:

@@ -187,8 +187,7 @@ def _structures(cases: Cases, values: Mapping[int, set[int]], doubts: dict[str, 
     single = len(cases.classes) == 1 and len({value for found in values.values() for value in found}) == 1
     for i, item in enumerate(cases.items):
         found = values.get(i, set())
-        named = {k for k, value in enumerate(cases.label_values) if value in found}
-        present.append({0} if single and found else named)
+        present.append({0} if single and found else _among(cases.label_values, found))
         unnamed = [] if single else sorted(found - set(cases.label_values))
         if unnamed:
             shown = ", ".join(map(str, unnamed[:_SHOWN]))
@@ -196,6 +195,10 @@ def _structures(cases: Cases, values: Mapping[int, set[int]], doubts: dict[str, 
         if i in values and not found:
             doubts["empty masks"].append(_name(item, cases.root))
     return present
+
+
+def _among(values: Sequence[int], found: set[int]) -> set[int]:
+    return {k for k, value in enumerate(values) if value in found}
 
 
 def _leakage(cases: Cases, parts: Sequence[str | None], read: Mapping[int, Look]) -> dict[str, Any] | None:

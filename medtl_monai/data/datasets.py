@@ -12,7 +12,7 @@ from typing import Any
 from ..utils import UserError
 from .boxes import BOX_COLUMNS, gather_boxes, with_boxes, without_boxes
 from .cases import Cases, read_datalist, select
-from .find import Found, Names, absolute, find, is_there, kinds, render_unused, unused
+from .find import Found, Names, absolute, find, glob, is_file, is_there, kinds, render_unused, unused
 from .folders import folder_rows
 from .ids import unified
 from .labels import labelled
@@ -133,11 +133,11 @@ def _choose(root: Path, wanted: str, table: str | None, columns: Columns) -> tup
         return wanted, "the key layout says"
     if table not in (None, "index.csv"):
         return ("datalist" if table.endswith(".json") else "table"), f"the key table names {table}"
-    there = table is not None and (root / table).is_file()
-    fits = recognised(root) if columns.usual and not (there and _holds_cases(root / str(table), columns)) else []
+    path = _named(root, table)
+    fits = recognised(root) if columns.usual and not (path and _holds_cases(path, columns)) else []
     if fits:
         return fits[0], (LAYOUTS[fits[0]].matches.__doc__ or "").removeprefix("Whether ").rstrip(".")
-    return _plain_layout(root, table if there else None)
+    return _plain_layout(root, path.name if path else None)
 
 
 def _plain_layout(root: Path, table: str | None) -> tuple[str, str]:
@@ -216,11 +216,19 @@ def _refuse_unused(root: Path, columns: Columns) -> None:
 def _there(root: Path, chosen: str, table: str | None) -> Path:
     if chosen == "datalist":
         table = table if table is not None and table.endswith(".json") else "dataset.json"
-    path = root / (table or "index.csv")
-    if not path.is_file():
+    path = _named(root, table or "index.csv")
+    if path is None:
         tables = sorted(path.name for path in root.iterdir() if path.suffix.lower() in (".csv", ".tsv", ".json"))
-        raise UserError(f"there is no table {path.name} in {root}: found {', '.join(tables) or 'none'}.")
+        raise UserError(f"there is no table {table or 'index.csv'} in {root}: found {', '.join(tables) or 'none'}.")
     return path
+
+
+def _named(root: Path, table: str | None) -> Path | None:
+    """The table of this name, in another case if there is none in this."""
+    if table is None or "\0" in table:
+        return None
+    path = root / table
+    return path if is_file(path) else next(iter(glob(path.parent, path.name)), None)
 
 
 def _located(rows: Sequence[dict[str, str]], root: Path, names: Names) -> tuple[list[dict[str, str]], list[str]]:
@@ -324,7 +332,8 @@ def _tables(chosen: str, table: str | None) -> list[str]:
     """Patterns of the names of files that a layout reads besides images and masks."""
     if chosen in LAYOUTS:
         return list(about_files(chosen))
-    return {"table": [table or "index.csv"], "datalist": [table or "", "dataset.json"]}.get(chosen, [])
+    name = Path(table or "index.csv").name
+    return {"table": [name], "datalist": [name, "dataset.json"]}.get(chosen, [])
 
 
 def unlabelled(path: str | Path) -> list[dict[str, str]]:

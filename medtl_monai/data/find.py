@@ -26,10 +26,10 @@ __all__ = [
     "below",
     "find",
     "glob",
+    "is_file",
     "is_there",
     "kinds",
     "looks_like_mask",
-    "refuse_pages",
     "render_unused",
     "unused",
 ]
@@ -54,7 +54,6 @@ _NO_IMAGE = re.compile(  # SOP classes: a directory; segmentations; reports, pla
 )
 _SEGMENTATION = re.compile(rb"1\.2\.840\.10008\.5\.1\.4\.1\.1\.66\.4")
 _META = 1024  # bytes; DICOM's meta information comes first
-_PAGED = (b"II*\0", b"MM\0*", b"GIF8", b"RIFF")  # how TIFF, GIF and WebP begin
 
 
 @dataclass(frozen=True)
@@ -116,30 +115,30 @@ def glob(folder: Path, *patterns: str, deep: bool = False) -> list[Path]:
 def _walk(folder: Path, depth: int | None, hidden: Counter[str], above: tuple[tuple[int, int], ...]) -> Iterator[Path]:
     place = folder.stat()
     above = (*above, (place.st_dev, place.st_ino))
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if _is_hidden(entry.name):
-                hidden["hidden"] += 1
-            elif entry.is_dir():
-                if _is_circle(entry, above):
-                    hidden["links in a circle"] += 1
-                elif depth is None or depth > 1:
-                    yield from _walk(Path(entry.path), None if depth is None else depth - 1, hidden, above)
-            elif entry.is_file():
-                yield Path(entry.path)
-            elif entry.is_symlink():
-                hidden["links to nothing"] += 1
+    try:
+        entries = list(os.scandir(folder))
+    except OSError as error:
+        raise UserError(f"the folder {folder} cannot be opened ({error.strerror}): allow reading it.") from error
+    for entry in entries:
+        if _is_hidden(entry, above):
+            hidden["hidden"] += 1
+        elif not entry.is_dir():
+            yield Path(entry.path)
+        elif depth is None or depth > 1:
+            yield from _walk(Path(entry.path), None if depth is None else depth - 1, hidden, above)
 
 
-def _is_hidden(name: str) -> bool:
-    return name.startswith((".", "~$")) or name.lower() in _SYSTEMS
-
-
-def _is_circle(entry: os.DirEntry[str], above: Collection[tuple[int, int]]) -> bool:
-    if not entry.is_symlink():
-        return False
-    place = entry.stat()
-    return (place.st_dev, place.st_ino) in above
+def _is_hidden(entry: os.DirEntry[str], above: Collection[tuple[int, int]]) -> bool:
+    """Whether it is to be passed over: by its name, or as it is no file, or a link to nothing or to where it lies."""
+    if entry.name.startswith((".", "~$")) or entry.name.lower() in _SYSTEMS:
+        return True
+    try:
+        if entry.is_symlink() and entry.is_dir():
+            place = entry.stat()
+            return (place.st_dev, place.st_ino) in above
+        return not (entry.is_dir() or entry.is_file())
+    except OSError:  # links that lead to each other
+        return True
 
 
 def _kind(path: Path, root: Path) -> str:
@@ -185,8 +184,8 @@ def _says_mask(name: str) -> bool:
 class Names:
     """The images below a folder by their names, for tables that do not write them as they are.
 
-    A name is understood if it says one image and no other: with backslashes for slashes; without the ending, or with
-    that of another format; without the folders.
+    A name is understood if it says one image and no other: with backslashes for slashes; with the folder's own name
+    before it; without the ending, or with that of another format; without the folders.
     """
 
     def __init__(self, root: Path) -> None:
@@ -195,16 +194,16 @@ class Names:
 
     def locate(self, name: str) -> str:
         """The absolute path of ``name``, what follows a ``#`` kept; as the name says where nothing fits."""
-        plain = absolute(self.root / name)
-        if is_there(plain):
-            return plain
-        if "\\" in name:
-            name = name.replace("\\", "/")
-            turned = absolute(self.root / name)
-            if is_there(turned):
-                return turned
-        fits = self._alike(name)
-        return str(fits[0]) if len(fits) == 1 else absolute(self.root / name)
+        turned = name.replace("\\", "/")
+        parts = Path(turned).parts
+        ways = [name, turned]
+        if self.root.name in parts:  # written from another folder, or on another machine
+            ways.append("/".join(parts[parts.index(self.root.name) + 1 :]))
+        found = next((place for way in ways if is_there(place := absolute(self.root / way))), None)
+        if found is not None:
+            return found
+        fits = self._alike(turned)
+        return str(fits[0]) if len(fits) == 1 else absolute(self.root / turned)
 
     def near(self, name: str) -> Path | None:
         """An image whose name is like this one."""
@@ -228,10 +227,18 @@ def stem_of(name: str) -> str:
     return name[: len(name) - len(ending)]
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; also of names that no file can have, as they are too long or hold NUL."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def is_there(path: str) -> bool:
     """Whether there is such an image: a file, or a folder that holds a series of DICOM files."""
     file = stored_in(path)
-    return file.is_file() or (file.is_dir() and any(map(_is_dicom, below(file, 1))))  # a series
+    return is_file(file) or (os.path.isdir(file) and any(map(_is_dicom, below(file, 1))))  # a series
 
 
 def _is_dicom(path: Path) -> bool:
@@ -279,29 +286,3 @@ def render_unused(counts: dict[str, int]) -> str:
 def kinds() -> str:
     """The endings of images, for messages."""
     return ", ".join(extension.removeprefix(".") for extension in EXTENSIONS)
-
-
-def refuse_pages(files: Collection[str]) -> None:
-    """Stop at pictures of several pages: which of them is meant is not known.
-
-    Raises:
-        UserError: naming some.
-    """
-    several = [f"{file} ({count} pages)" for file in files if (count := _pages(file)) > 1]
-    if several:
-        raise UserError(
-            f"{len(several)} of {len(files)} images have several pages, such as {', '.join(several[:3])}: expected one "
-            "slice a file; write each page as a file of its own, or the whole as a NIfTI volume."
-        )
-
-
-def _pages(file: str) -> int:
-    if not _start(Path(file)).startswith(_PAGED):
-        return 1
-    from PIL import Image
-
-    try:
-        with Image.open(file) as picture:
-            return int(getattr(picture, "n_frames", 1))
-    except OSError:  # what cannot be read is reported by the reader
-        return 1

@@ -33,12 +33,7 @@ def folder_rows(root: Path, patient_column: str | None) -> tuple[list[dict[str, 
         _refuse_nothing(root, found.masks)
     split = _of_parts(root, files)
     inner = {file: file.parts[1:] if split else file.parts for file in files}
-    bare = next((file for file, parts in inner.items() if len(parts) < 2), None)
-    if bare is not None:
-        raise UserError(
-            f"{bare} lies in no class folder: expected <class>/{bare.name}, or a table index.csv{_tables(root)}.",
-            lacks="labels",
-        )
+    _refuse_bare([file for file, parts in inner.items() if len(parts) < 2], root)
     _refuse_masks({parts[0] for parts in inner.values()}, [file.relative_to(root) for file in found.masks], split)
     rows = []
     for file, parts in inner.items():
@@ -46,6 +41,15 @@ def folder_rows(root: Path, patient_column: str | None) -> tuple[list[dict[str, 
         row = {"image": str(file), "label": parts[0], "patient": _patient(file, parts, patient_column)}
         rows.append({**row, "split": PARTS[file.parts[0].lower()]} if split else row)
     return rows, _doubts(inner.values(), rows)
+
+
+def _refuse_bare(files: Sequence[Path], root: Path) -> None:
+    if files:
+        file = files[0]
+        raise UserError(
+            f"{file} lies in no class folder: expected <class>/{file.name}, or a table index.csv{_tables(root)}.",
+            lacks="labels",
+        )
 
 
 def _refuse_nothing(root: Path, masks: Sequence[Path]) -> None:
@@ -61,7 +65,10 @@ def _refuse_nothing(root: Path, masks: Sequence[Path]) -> None:
 
 def _tables(root: Path) -> str:
     """The line to type where a table of another name is there."""
+    books = sorted(path.name for path in root.iterdir() if path.suffix.lower() in (".xlsx", ".xls", ".ods"))
     names = sorted(path.name for path in root.iterdir() if path.suffix.lower() in (".csv", ".tsv"))
+    if books and not names:
+        return f"; there is {books[0]}: save it as index.csv (CSV UTF-8)"
     return f"; there is {', '.join(names[:3])}: name a table with --table {names[0]!r}" if names else ""
 
 

@@ -29,14 +29,12 @@ def unified(rows: Sequence[Mapping[str, Any]], keys: Iterable[str]) -> tuple[lis
     """
     result, said = [dict(row) for row in rows], []
     for key in keys:
-        names = dict.fromkeys(row[key] for row in rows if isinstance(row.get(key), str) and row[key])
+        names = dict.fromkeys(row[key] for row in rows if row.get(key))
         alike = _groups(names)
-        if not alike:
-            continue
-        if _sure(names):
+        if alike and _sure(names):
             one = {name: min(group, key=lambda name: (len(name), name)) for group in alike for name in group}
             result = [{**row, key: one.get(row[key], row[key])} if key in row else row for row in result]
-        said.append(_sentence(key, alike, _sure(names)))
+        said += [_sentence(key, alike, _sure(names))] if alike else []
     return result, said
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..utils import UserError
 from .cases import Cases, check_exist
-from .find import EXTENSIONS, Names
+from .find import EXTENSIONS, Names, is_file
 from .tables import truth
 
 __all__ = ["labelled"]
@@ -46,7 +46,7 @@ def labelled(rows: Sequence[Row], root: Path, layout: str, classes: Sequence[str
 def _are_masks(rows: Sequence[Row], root: Path) -> bool:
     """Whether a label is a file, or all are named as files of images are."""
     files = (root / row["label"].replace("\\", "/") for row in rows if Path(row["label"]).suffix)
-    return any(path.is_file() for path in files) or all(row["label"].lower().endswith(EXTENSIONS) for row in rows)
+    return any(map(is_file, files)) or all(row["label"].lower().endswith(EXTENSIONS) for row in rows)
 
 
 def _of_masks(rows: Sequence[Row], root: Path, layout: str, classes: Sequence[str] | None, names: Names) -> Cases:

@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from ..utils import UserError
+from .find import is_file
 
 __all__ = ["Table", "delimiter", "has_columns", "listed", "read_table", "truth"]
 
@@ -89,7 +90,7 @@ def read_table(path: Path) -> Table:
 
 def has_columns(path: Path, columns: Sequence[str]) -> bool:
     """Whether there is such a table with these columns."""
-    if not path.is_file():
+    if not is_file(path):
         return False
     with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
         start = "".join(line for line, _ in zip(file, range(2), strict=False))

@@ -75,7 +75,9 @@ def test_run_json_says_what_ran(run, images):
     assert record["model"]["image_size"] == 32
     data = record["data"]
     assert (data["folder"], data["task"]) == (str(images), "classification")
-    assert data["layout"]
+    assert (data["layout"], data["why"]) == ("table", "index.csv lies in the folder")
+    assert isinstance(data["not_used"], dict)
+    assert data["doubts"] == []
     with (output / "split.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     for part in ("train", "val"):

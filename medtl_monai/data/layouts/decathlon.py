@@ -54,10 +54,12 @@ def read(root: Path, *, structures: Sequence[str] = ("foreground",), channel: in
     return found(root, "decathlon", items, [names[value] for value in values], "segmentation", values)
 
 
-def _listed(root: Path, entries: Sequence[Mapping[str, str]]) -> _Cases:
+def _listed(root: Path, entries: Sequence[Any]) -> _Cases:
     """The cases that ``dataset.json`` lists; nnU-Net's first version lists them without the number of the channel."""
     cases: _Cases = {}
     for entry in entries:
+        if not isinstance(entry, dict) or not {"image", "label"} <= entry.keys():
+            raise UserError(f"dataset.json lists {entry!r} under training: expected image and label of each case.")
         image, label = root / entry["image"], root / entry["label"]
         name = stem_of(image.name)
         images = [image] if image.exists() else [path for path in _volumes(image.parent) if _numbered(path) == name]

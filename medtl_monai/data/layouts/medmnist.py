@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -30,20 +31,34 @@ def read(root: Path) -> Cases:
     if others:
         raise UserError(f"{path.name} and {others[0].name} are two sets: keep one of them in {root}.")
     items: list[dict[str, Any]] = []
-    with np.load(path) as arrays:
-        for part in ("train", "val", "test"):
-            labels = arrays[f"{part}_labels"]
-            if labels.ndim == 2 and labels.shape[1] > 1:
-                raise UserError(f"{path.name} has {labels.shape[1]} labels an image: expected one class for each.")
-            items += [
-                {
-                    "image": f"{path}#{part}_images/{i}",
-                    "label": int(label),
-                    "patient": f"{part}-{i}",
-                    "split": part,
-                }
-                for i, label in enumerate(labels.ravel())
-            ]
+    for part, labels in _labels(path).items():
+        if labels.ndim == 2 and labels.shape[1] > 1:
+            raise UserError(f"{path.name} has {labels.shape[1]} labels an image: expected one class for each.")
+        items += [
+            {
+                "image": f"{path}#{part}_images/{i}",
+                "label": int(label),
+                "patient": f"{part}-{i}",
+                "split": part,
+            }
+            for i, label in enumerate(labels.ravel())
+        ]
     name = path.name.partition("_")[0].removesuffix(".npz")
     classes = _CLASSES.get(name) or [str(k) for k in range(1 + max(item["label"] for item in items))]
     return found(root, "medmnist", items, classes, no_patients=True)
+
+
+def _labels(path: Path) -> dict[str, np.ndarray]:
+    """The labels of each part.
+
+    Raises:
+        UserError: it is no file of the set.
+    """
+    try:
+        with np.load(path) as arrays:
+            return {part: arrays[f"{part}_labels"] for part in ("train", "val", "test")}
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
+        raise UserError(
+            f"{path.name} holds no labels of MedMNIST: expected arrays train_labels, val_labels and test_labels; "
+            "download it again, or move it away."
+        ) from error
