@@ -421,13 +421,18 @@ def adapters() -> str:
     found = json.loads(path.read_text())
     cases = [(library, kind) for library in ("peft", "medtl_monai") for kind in ("lora", "ia3")]
     answers = {name: [_plain_reason(row[lib][kind]) for lib, kind in cases] for name, row in found["networks"].items()}
+    heads = [f"{library}, `{kind}`" for library, kind in cases]
+    lines, notes = _with_notes(answers)
+    head = [f"| network | {' | '.join(heads)} |", "|---" * (len(cases) + 1) + "|"]
+    return "\n".join([*head, *lines, "", f"peft {found['peft']}:", "", *notes]) + "\n"
+
+
+def _with_notes(answers: dict[str, list[str]]) -> tuple[list[str], list[str]]:
+    """Rows of a table of answers, and the reasons for those that are not yes, numbered."""
     reasons = [answer for answer in dict.fromkeys(chain.from_iterable(answers.values())) if answer != "yes"]
     numbered = {"yes": "yes", **{reason: f"no <sup>{i}</sup>" for i, reason in enumerate(reasons, 1)}}
-    heads = [f"{library}, `{kind}`" for library, kind in cases]
-    lines = [f"| network | {' | '.join(heads)} |", "|---" * (len(cases) + 1) + "|"]
-    lines += [f"| {name} | {' | '.join(numbered[answer] for answer in row)} |" for name, row in answers.items()]
-    notes = [f"{i}. {reason}." for i, reason in enumerate(reasons, 1)]
-    return "\n".join([*lines, "", f"peft {found['peft']}:", "", *notes]) + "\n"
+    lines = [f"| {name} | {' | '.join(numbered[answer] for answer in row)} |" for name, row in answers.items()]
+    return lines, [f"{i}. {reason}." for i, reason in enumerate(reasons, 1)]
 
 
 def _plain_reason(reason: str) -> str:
