@@ -54,6 +54,9 @@ def read_picture(path: str | Path, values: bool = False) -> tuple[Array, dict[st
     try:
         with Image.open(path) as picture:
             check_size(path, *picture.size)
+            if picture.format == "PNG":  # whose pixels are taken before their checksum is looked at
+                picture.verify()
+        with Image.open(path) as picture:
             lossy = picture.format in _LOSSY
             if _deep_channels(picture) and picture.format == "TIFF":
                 pages = _deep_pages(str(path))
