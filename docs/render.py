@@ -190,6 +190,15 @@ def _until(seconds: float, runs: list[list[dict]]) -> str:
     return ", ".join(f"{mean:.3f}" for mean in means)
 
 
+def fuzz() -> str:
+    """The table of docs/data.md on damaged files."""
+    found = json.loads((ROOT / "benchmarks" / "results" / "data" / "fuzz.json").read_text())
+    lines = ["| format | refused by name | read as they were | read with other values |", "|---|---|---|---|"]
+    for kind, row in found.items():
+        lines.append(f"| {kind} | {row.get('refused', 0)} | {row.get('same', 0)} | {row.get('other', 0)} |")
+    return "\n".join(lines) + "\n"
+
+
 def dicom_frames() -> str:
     """The table of docs/data.md, from its benchmark."""
     found = json.loads((ROOT / "benchmarks" / "results" / "dicom" / "frames.json").read_text())["seconds"]
@@ -662,7 +671,7 @@ def pages() -> dict[Path, str]:
         docs / "map.md": package_map(),
         docs / "strategies.md": strategies(),
         docs / "weights.md": between(between(docs / "weights.md", "weights", weights()), "inflation", inflation()),
-        docs / "data.md": between(docs / "data.md", "dicom frames", dicom_frames()),
+        docs / "data.md": between(between(docs / "data.md", "dicom frames", dicom_frames()), "fuzz", fuzz()),
         docs / "variants.md": between(
             between(between(docs / "variants.md", "matrix", variants()), "adapters", adapters()),
             "chest variants",
