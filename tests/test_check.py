@@ -377,3 +377,7 @@ def test_the_text_ends_with_what_stops_a_training_and_the_command(tmp_path):
 def test_a_table_beside_a_public_set_is_trained_with_that_sets_bundle(shared_data):
     for name, bundle in (("breast_mini_mias", "breast_dbt"), ("chest_kermany224", "chest_xray")):
         assert bundle_for(load_cases(shared_data / name)) == f"{bundle}_classification"
+
+
+def test_of_several_mistakes_the_one_is_named_at_which_training_stops():
+    same_door(table, [without_patients, no_label], 8)

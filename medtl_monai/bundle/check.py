@@ -139,10 +139,13 @@ def _cases(folder: str | Path, settings: dict[str, Any]) -> tuple[Cases, str | N
     except UserError as error:
         if error.lacks == "patients":
             settings = {**settings, "patient_column": None}
-            return load_cases(folder, **settings), str(error), settings
-        if error.lacks == "labels":
-            return _without_labels(folder), str(error), settings
-        raise
+        elif error.lacks != "labels":
+            raise
+        try:
+            cases = load_cases(folder, **settings) if error.lacks == "patients" else _without_labels(folder)
+        except UserError:  # something else is wrong, too
+            raise error from None
+        return cases, str(error), settings
 
 
 def _without_labels(folder: str | Path) -> Cases:
