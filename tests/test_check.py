@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from monai.bundle import ConfigParser
 from PIL import Image
 
-from medtl_monai.bundle import bundle_for, check_folder
+from medtl_monai.bundle import bundle_for, check_folder, render_folder
 from medtl_monai.data import load_cases
 from medtl_monai.utils import UserError
 
@@ -357,3 +357,27 @@ def test_cases_of_several_channels_are_refused_with_the_line_to_type(tmp_path):
     report, _ = check_folder(tmp_path, layout_options={"channel": 0})
     assert report["refused"] is None
     assert report["next"].endswith("--layout_options '{\"channel\": 0}'")
+
+
+def test_the_text_ends_with_what_stops_a_training_and_the_command(tmp_path):
+    table(tmp_path, 8)
+    (tmp_path / "notes.txt").write_text("x")
+    report, _ = check_folder(tmp_path)
+    *lines, lead, command = render_folder(report).splitlines()
+    assert "layout    table: index.csv lies in the folder" in lines
+    assert "not used: 1 .txt files" in lines
+    assert (lead, command.strip()) == ("next:", report["next"])
+    damaged(tmp_path)
+    report, _ = check_folder(tmp_path)
+    lines = render_folder(report).splitlines()
+    assert lines[-3] == f"a training would stop: {report['refused']}"
+    assert "cannot be read" in report["refused"]
+
+
+def test_a_table_beside_a_public_set_is_trained_with_that_sets_bundle(shared_data):
+    for name, bundle in (("breast_mini_mias", "breast_dbt"), ("chest_kermany224", "chest_xray")):
+        assert bundle_for(load_cases(shared_data / name)) == f"{bundle}_classification"
+
+
+def test_of_several_mistakes_the_one_is_named_at_which_training_stops():
+    same_door(table, [without_patients, no_label], 8)

@@ -119,6 +119,10 @@ class TestLayouts:
             picture(tmp_path / label / "p" / "x.png")
         assert load_cases(tmp_path).classes == ["9", "10"]
 
+    def test_given_classes_are_known_as_numbers(self, root):
+        rewrite(root, lambda rows: [row.__setitem__(1, f"{i % 2}.0") for i, row in enumerate(rows[1:])])
+        assert [item["label"] for item in load_cases(root, classes=["1", "0"]).items] == [1, 0, 1, 0]
+
     def test_rows_that_repeat_an_image_count_once(self, root):
         rewrite(root, lambda rows: rows.append(rows[1]))
         assert len(load_cases(root).items) == 4

@@ -14,6 +14,7 @@ from monai.data import list_data_collate
 
 from ..data import Cases, SliceDataset, check_cases, find_images, load_breasts, load_cases, render_check
 from ..data.find import absolute, unused
+from ..data.layouts import recognised
 from ..model import Model
 from ..utils import UserError
 from .cases import Parts, read_parts
@@ -21,8 +22,8 @@ from .stacks import read_stacks, structure_values
 
 __all__ = ["bundle_for", "check_folder", "first_batch", "render_folder", "why_refused"]
 
-_BREASTS = ("bcs_dbt", "mini_mias")
-_CHESTS = ("chestxray14", "chexpert", "kermany")
+_BREASTS = {"bcs_dbt", "mini_mias"}
+_CHESTS = {"chestxray14", "chexpert", "kermany"}
 _IMAGES = {"cardiac_unet_segmentation": "stacks", "breast_dbt_classification": "breasts"}
 _KEYS: dict[str, Any] = {
     "layout": "auto",
@@ -121,9 +122,10 @@ def bundle_for(cases: Cases) -> str:
     """The bundle that such cases are trained with."""
     if cases.task == "segmentation":
         return "cardiac_unet_segmentation"
-    if cases.layout in _BREASTS:
+    layouts = {cases.layout, *recognised(cases.root)}  # of a table beside a public set, too
+    if cases.task == "classification" and layouts & _BREASTS:
         return "breast_dbt_classification"
-    chest = cases.layout in _CHESTS or cases.task == "multilabel"
+    chest = layouts & _CHESTS or cases.task == "multilabel"
     return "chest_xray_classification" if chest else "brain_mri_classification"
 
 
@@ -137,10 +139,13 @@ def _cases(folder: str | Path, settings: dict[str, Any]) -> tuple[Cases, str | N
     except UserError as error:
         if error.lacks == "patients":
             settings = {**settings, "patient_column": None}
-            return load_cases(folder, **settings), str(error), settings
-        if error.lacks == "labels":
-            return _without_labels(folder), str(error), settings
-        raise
+        elif error.lacks != "labels":
+            raise
+        try:
+            cases = load_cases(folder, **settings) if error.lacks == "patients" else _without_labels(folder)
+        except UserError:  # something else is wrong, too
+            raise error from None
+        return cases, str(error), settings
 
 
 def _without_labels(folder: str | Path) -> Cases:

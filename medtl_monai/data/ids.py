@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["unified"]
+__all__ = ["as_written", "unified"]
 
 _SHOWN = 3
 _CHOICES = ({"true", "false"}, {"yes", "no"})
@@ -36,6 +36,17 @@ def unified(rows: Sequence[Mapping[str, Any]], keys: Iterable[str]) -> tuple[lis
             result = [{**row, key: one.get(row[key], row[key])} if key in row else row for row in result]
         said += [_sentence(key, alike, _sure(names))] if alike else []
     return result, said
+
+
+def as_written(name: str, names: Iterable[str]) -> str:
+    """That of ``names`` which is the same number as ``name``; ``name`` itself if there is none.
+
+    Example:
+        >>> as_written("1.0", ["0", "1"])
+        '1'
+    """
+    number = _number(name)
+    return next((other for other in names if number is not None and _number(other) == number), name)
 
 
 def _sentence(key: str, alike: Sequence[Sequence[str]], sure: bool) -> str:

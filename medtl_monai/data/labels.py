@@ -11,6 +11,7 @@ from typing import Any
 from ..utils import UserError
 from .cases import Cases, check_exist
 from .find import EXTENSIONS, Names, is_file
+from .ids import as_written
 from .tables import truth
 
 __all__ = ["labelled"]
@@ -39,6 +40,8 @@ def labelled(rows: Sequence[Row], root: Path, layout: str, classes: Sequence[str
         return _of_masks(rows, root, layout, classes, names)
     if any("|" in row["label"] or row["label"] == NO_FINDING for row in rows):
         return _of_findings(rows, root, layout, *_joined(rows, classes))
+    if classes is not None:
+        rows = [{**row, "label": as_written(row["label"], classes)} for row in rows]
     found = _class_names(rows, classes)
     return Cases([{**row, "label": found.index(row["label"])} for row in rows], found, root, layout)
 

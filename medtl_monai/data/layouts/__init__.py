@@ -43,7 +43,7 @@ LAYOUTS: dict[str, ModuleType] = {
     "sunnybrook_contours": sunnybrook_contours,
     "decathlon": decathlon,
 }
-"""By name; each module has ``matches(root)``, ``read(root, **options)`` and ``ABOUT``, see :func:`about_files`."""
+"""By name; each has ``matches(root)``, ``read(root, **options)`` and perhaps ``ABOUT``, see :func:`about_files`."""
 
 
 def recognised(root: Path) -> list[str]:
@@ -53,7 +53,7 @@ def recognised(root: Path) -> list[str]:
 
 def about_files(layout: str) -> tuple[str, ...]:
     """Patterns of the names of files that a layout reads besides images and masks, such as its tables."""
-    return LAYOUTS[layout].ABOUT
+    return getattr(LAYOUTS[layout], "ABOUT", ())
 
 
 def read_layout(root: Path, layout: str, options: Mapping[str, Any] | None = None, boxes: bool = False) -> Cases:

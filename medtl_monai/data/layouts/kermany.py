@@ -10,9 +10,8 @@ from ..cases import PARTS, Cases
 from ..find import below, find
 from .common import found
 
-__all__ = ["ABOUT", "CLASSES", "matches", "read"]
+__all__ = ["CLASSES", "matches", "read"]
 
-ABOUT = ()
 
 CLASSES = ("NORMAL", "PNEUMONIA")
 _PNEUMONIA = re.compile(r"(person\d+_(virus|bacteria))_\d+")

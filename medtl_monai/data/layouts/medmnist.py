@@ -13,9 +13,8 @@ from ..cases import Cases
 from ..find import glob
 from .common import found
 
-__all__ = ["ABOUT", "matches", "read"]
+__all__ = ["matches", "read"]
 
-ABOUT = ()
 
 _CLASSES = {"pneumoniamnist": ("normal", "pneumonia"), "breastmnist": ("malignant", "normal, benign")}
 

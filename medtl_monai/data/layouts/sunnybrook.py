@@ -9,9 +9,8 @@ from ..cases import Cases
 from ..find import glob
 from .common import found
 
-__all__ = ["ABOUT", "matches", "read"]
+__all__ = ["matches", "read"]
 
-ABOUT = ()
 
 _NAME = re.compile(r"(SC-(HF-I|HF-NI|HYP|N)-\d+)-IM-\d+-\d+\.dcm\.png")
 
