@@ -1,7 +1,7 @@
 """Damaged images: each is read as it was, or refused in one sentence that names it, in time and without much memory.
 
-``python tests/test_fuzz.py`` writes what became of the files of the slow test into the results, where the docs find their
-table.
+``python tests/test_fuzz.py`` writes what became of the files of the slow test into the results, from which the docs
+render their table.
 """
 
 import io
