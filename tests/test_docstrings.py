@@ -16,7 +16,6 @@ PACKAGE = Path(medtl_monai.__file__).parent
 ARRAYS = re.compile(r"\b(Tensor|NDArray|ndarray|ArrayLike|Array)\b")
 # ``(N, C)``, ``(B, C, *spatial)``, ``(N,)``; or the words where there is none, or where it does not matter
 SHAPE = re.compile(r"``[^`]*\((?:[\w*+\-/.\s]+,[^()`]*|\*spatial)\)[^`]*``|\b[Ss]calar\b|any shape")
-EXCLUDED = {"data", "weights", "transforms"}
 
 
 class Function(NamedTuple):
@@ -31,7 +30,7 @@ def functions() -> Iterator[Function]:
     """All of the package's; the class's docstring tells of its methods too, and so does the method of a base."""
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
-        if any(part.startswith("_") for part in parts) or parts[1] in EXCLUDED:
+        if any(part.startswith("_") for part in parts):
             continue
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             name = getattr(node, "name", "_")

@@ -170,7 +170,11 @@ def draw_boxes(box: Tensor, shape: Sequence[int], value: int = 1) -> Tensor:
 
 
 def check_inside(box: Tensor, image: Tensor) -> None:
-    """Raise if one of the boxes ``(n, 4)``, in pixels, lies outside the ``image`` ``(C, H, W)``."""
+    """That the boxes ``(n, 4)``, in pixels, lie inside the ``image`` ``(C, H, W)``.
+
+    Raises:
+        UserError: one lies outside.
+    """
     size = torch.tensor([image.shape[-1], image.shape[-2]])
     outside = ((box[:, :2] >= size) | (box[:, :2] + box[:, 2:] <= 0)).any(1)
     if bool(outside.any()):

@@ -23,7 +23,7 @@ class FractionsError(UserError):
 
 
 def as_whole(mask: NDArray[Any]) -> NDArray[Any]:
-    """A mask's values, those that are nearly whole numbers rounded.
+    """A mask's values, of any shape, those that are nearly whole numbers rounded.
 
     Example:
         >>> as_whole(np.array([0.0, 1.99998, 0.4])).tolist()
@@ -37,7 +37,7 @@ def as_whole(mask: NDArray[Any]) -> NDArray[Any]:
 
 @dataclass
 class MaskValues:
-    """What the masks of a data set hold.
+    """What the masks of a data set hold, each of any shape.
 
     Attributes:
         voxels: of each value but 0.

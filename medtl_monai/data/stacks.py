@@ -146,7 +146,7 @@ def tells_spacing(path: str | Path) -> bool:
 
 
 def write_nifti(path: str | Path, array: NDArray[Any], affine: NDArray[Any]) -> None:
-    """Write ``array`` as ``.nii.gz``, whole or not at all, the same bytes for the same content."""
+    """Write ``array`` ``(X, Y, Z)`` as ``.nii.gz``, whole or not at all, the same bytes for the same content."""
     import nibabel as nib
 
     with atomic_path(path) as part:

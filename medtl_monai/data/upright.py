@@ -72,7 +72,11 @@ def _loader() -> LoadImage:
 
 
 def as_upright(image: Tensor, channels: int) -> Tensor:
-    """One image for :class:`ToSliced`."""
+    """One image ``(H, W)``, or in colour, for :class:`ToSliced`.
+
+    Raises:
+        UserError: it is no single slice.
+    """
     meta = image.meta if isinstance(image, MetaTensor) else {}
     name = str(meta.get("filename_or_obj", "an image"))
     array = (image.as_tensor() if isinstance(image, MetaTensor) else torch.as_tensor(image)).float()

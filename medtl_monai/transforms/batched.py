@@ -22,12 +22,12 @@ Parameters = dict[str, Tensor]
 
 
 def uniform(low: float, high: float, *shape: int) -> Tensor:
-    """Numbers between ``low`` and ``high``, of ``shape``, on the CPU from torch's default generator."""
+    """Numbers between ``low`` and ``high``, of ``shape``, on the CPU from torch's default generator: any shape."""
     return (low + high) / 2 + (high - low) / 2 * (2 * torch.rand(shape) - 1)
 
 
 def whole(low: int, high: int, *shape: int) -> Tensor:
-    """Whole numbers from ``low`` to ``high``, both included, of ``shape``, drawn likewise."""
+    """Whole numbers from ``low`` to ``high``, both included, of any ``shape``, drawn likewise: any shape."""
     return torch.randint(low, high + 1, shape)
 
 
@@ -62,7 +62,7 @@ class BatchTransform(nn.Module):
         return {}
 
     def forward(self, data: Any, label: Tensor | None = None) -> Any:
-        """As :meth:`BatchCompose.forward`."""
+        """As :meth:`BatchCompose.forward`, of ``(B, C, *spatial)``."""
         return BatchCompose([self])(data, label)
 
 
@@ -176,7 +176,7 @@ class BatchCompose(nn.Module):
     def transform(
         self, drawn: Sequence[Parameters], image: Tensor, label: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """Images, and labels if there are any, under the parameters of :meth:`sample`; see :meth:`forward`."""
+        """Images ``(B, C, *spatial)``, and labels if there are any, under the parameters of :meth:`sample`; see :meth:`forward`."""
         given, label = _plain(image, label)
         image = _real(given) if any(isinstance(one, Intensity) for one in self.transforms) else given
         with torch.autocast(image.device.type, enabled=False):  # positions in 16 bits are off by pixels

@@ -50,7 +50,7 @@ def translation(offsets: Tensor) -> Tensor:
 
 
 def shearing(coefficients: Tensor, dims: int) -> Tensor:
-    """Shears between each ordered pair of axes in turn, ``(n, dims * (dims - 1))``, as MONAI's ``create_shear``."""
+    """Shears ``(n, dims + 1, dims + 1)`` between each ordered pair of axes in turn, as MONAI's ``create_shear``."""
     matrix = _eye(len(coefficients), dims)
     pairs = [(i, j) for i in range(dims) for j in range(dims) if i != j]
     for (i, j), amount in zip(pairs, coefficients.T, strict=True):
@@ -122,7 +122,7 @@ def resample(
 
 
 def chunks(indices: list[int], image: Tensor) -> Iterator[slice | list[int]]:
-    """``indices`` into the first axis of ``image``, as many at a time as suit its device."""
+    """``indices`` ``(n,)`` into the first axis of ``image``, as many at a time as suit its device."""
     most = len(indices) if image.device.type != "cpu" else max(1, CHUNK * len(image) // max(1, image.numel()))
     for start in range(0, len(indices), max(1, most)):
         some = indices[start : start + most]

@@ -167,7 +167,7 @@ def _plain(name: str) -> str:
 
 
 def map_rows(weight: Tensor, target: Tensor, rows: Mapping[int, int]) -> Tensor:
-    """A copy of the head's ``target`` with its row ``i`` taken from row ``rows[i]`` of ``weight``.
+    """A copy of the head's ``target`` ``(C, ...)`` with its row ``i`` taken from row ``rows[i]`` of ``weight``.
 
     Raises:
         UserError: a row lies outside either tensor.

@@ -39,7 +39,7 @@ class Coverage:
 def covered(
     network: nn.Module, target: Mapping[str, Tensor], filled: Collection[str], body: Sequence[str], allow: Sequence[str]
 ) -> Coverage:
-    """How much of ``body`` is ``filled``.
+    """How much of ``body``, tensors of any shape, is ``filled``.
 
     A layer is a module with parameters of its own; that of an activation (PReLU), which a network of another activation
     lacks, is none. Elements alone would not do: a stem is a thousandth of a network, and running statistics are less.

@@ -87,7 +87,7 @@ def _resize(value: Tensor, weight: Tensor, how: Fitting) -> tuple[Tensor, str]:
 def fit_head(
     value: Tensor | None, weight: Tensor, rows: Mapping[int, int] | None, fitted: Callable[[], Fitted], *, last: bool
 ) -> Fitted:
-    """The source's ``value`` for a weight of the head.
+    """The source's ``value`` ``(C, ...)`` for a weight of the head.
 
     Args:
         value: of the source; None: it has none.

@@ -52,7 +52,7 @@ class Shell:
         """Forget items of a list."""
 
     def tensors(self, prefix: str = "") -> dict[str, Tensor]:
-        """Parameters and buffers by name, where this was a network or a program."""
+        """Parameters and buffers, of any shape, by name, where this was a network or a program."""
         found: dict[str, Tensor] = {}
         if "_modules" not in self.content:  # a program keeps all side by side
             for key, value in self.content.items():

@@ -46,7 +46,7 @@ KEY_MAPS: dict[str, Sequence[Rule]] = {
 
 
 def remap(state: Mapping[str, Tensor], rules: Sequence[Rule]) -> dict[str, Tensor]:
-    """``state`` with its keys renamed by ordered regular expressions.
+    """``state``, tensors of any shape, with its keys renamed by ordered regular expressions.
 
     Raises:
         UserError: two keys are given the same name.

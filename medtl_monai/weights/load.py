@@ -48,7 +48,7 @@ def load_weights(
 
     Args:
         network: any network; wrappers are seen through.
-        source: a catalogue name, a file, tensors by name, or ``none``.
+        source: a catalogue name, a file, tensors of any shape by name, or ``none``.
         head: module of the classification head; default: the last layer.
         encoder: module that the source's network became a part of, as in a U-Net: unless the source fills more than it,
             its weights go there, and the rest may stay new.

@@ -36,7 +36,7 @@ class Renaming:
         return renamed_key(key.removeprefix(self.prefix), self.rules) if key.startswith(self.prefix) else key
 
     def applied(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """``state`` by its new names; where two get the same one, that with the prefix has it."""
+        """``state``, tensors of any shape, by its new names; where two get the same one, that with the prefix has it."""
         renamed = {self(key): value for key, value in state.items() if not key.startswith(self.prefix)}
         inside = {key: value for key, value in state.items() if key.startswith(self.prefix)}
         for key, value in reversed(inside.items()):  # of two the first stays
@@ -62,7 +62,7 @@ def match_names(
     them.
 
     Args:
-        state: the source's tensors by name.
+        state: the source's tensors, of any shape, by name.
         wanted: the network's weights by name.
         network: the network itself, or the part of it that they are of.
         head: the module in it whose weights may have other shapes, as classes differ.

@@ -54,7 +54,7 @@ def open_source(
     """Read the source, and bring its names to those of ``network`` or of its ``encoder``.
 
     Args:
-        source: a catalogue name, a file, or tensors by name.
+        source: a catalogue name, a file, or tensors of any shape by name.
         key_map: renames its keys first; default: the catalogue's.
         network: whose names are wanted.
         head: its head's name.

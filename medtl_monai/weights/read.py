@@ -75,7 +75,7 @@ def read_content(path: str | Path) -> Any:
 
 
 def tensors_of(content: Any, path: str | Path) -> dict[str, Tensor]:
-    """The tensors by name in the content of ``path``, without wrappers around them.
+    """The tensors, of any shape, by name in the content of ``path``, without wrappers around them.
 
     Raises:
         UserError: there are none.

@@ -30,6 +30,9 @@ def read(root: Path) -> Cases:
     """The views of all parts; the DICOM files from ``BCS-DBT file-paths-*.csv``, below the folder.
 
     Of tables in several versions the newest of each part is read.
+
+    Raises:
+        UserError: a table or its images are missing, or an option is none of the layout's.
     """
     doubts: list[str] = []
     paths = {

@@ -37,6 +37,9 @@ def read(root: Path, *, sequence: str | None = None) -> Cases:
     Args:
         root: the folder.
         sequence: ``t1``, ``t1ce``, ``t2`` or ``flair``: this one alone, as bundles for single images take it.
+
+    Raises:
+        UserError: no such sequence, or a case's files are missing.
     """
     if sequence is not None and sequence not in _SEQUENCES["_"]:
         raise UserError(f"sequence must be one of {', '.join(_SEQUENCES['_'])}, got {sequence!r}.")

@@ -37,6 +37,9 @@ def read(root: Path, *, uncertain: str = "ignore") -> Cases:
         root: the folder with ``train.csv`` and ``valid.csv``.
         uncertain: what -1 means: ``ignore`` (unknown, masked in training), ``ones`` or ``zeros`` (the U-Ones and
             U-Zeros of the paper). An observation that the report does not mention is taken as absent.
+
+    Raises:
+        UserError: a table or its images are missing, or an option is none of the layout's.
     """
     if uncertain not in _UNCERTAIN:
         raise UserError(f"uncertain must be {', '.join(_UNCERTAIN)}, got {uncertain!r}.")

@@ -37,6 +37,9 @@ def read(root: Path, *, structures: Sequence[str] = ("foreground",), channel: in
         root: the folder of a task.
         structures: names for the values 1, 2, ... where there is no ``dataset.json``.
         channel: of several files of a case this one alone, from 0, as bundles for single images take it.
+
+    Raises:
+        UserError: ``dataset.json`` or its images are missing, or there is no such channel.
     """
     about, folders = _about(root), _folders(root)
     names = dict(enumerate(structures, start=1)) if about is None else _structures(about)

@@ -32,6 +32,9 @@ def read(root: Path, *, task: str = "classification", boxes: bool = False) -> Ca
         root: the folder.
         task: ``classification`` by the kind of tumour, or ``segmentation`` of the tumour (``cjdata/tumorMask``).
         boxes: for classification: give each item ``box``, that around its tumour: x, y, width and height in pixels.
+
+    Raises:
+        UserError: h5py is missing, no such task, or a file is none of the set.
     """
     try:
         import h5py

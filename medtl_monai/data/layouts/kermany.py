@@ -30,6 +30,9 @@ def read(root: Path) -> Cases:
 
     The numbers of the persons are counted anew for viral and bacterial pneumonia, so that a patient is a number and a
     subtype. Whether one number is one child is not known.
+
+    Raises:
+        UserError: its images are missing, or an option is none of the layout's.
     """
     items = []
     for folder, label, part in _folders(root):

@@ -19,17 +19,17 @@ def grid(size: int) -> tuple[Array, Array]:
 
 
 def step(x: Array, width: float) -> Array:
-    """From 0 to 1 around ``x = 0``."""
+    """From 0 to 1 around ``x = 0``, of any shape."""
     return 0.5 * (1 + np.tanh(x / width))
 
 
 def field(size: int, sigma: float, rng: np.random.Generator) -> Array:
-    """Smooth random field of zero mean and unit variance; ``sigma`` in pixels of a picture of 160."""
+    """Smooth random field ``(H, W)`` of zero mean and unit variance; ``sigma`` in pixels of a picture of 160."""
     values = smooth(rng.normal(size=(size, size)), sigma * size / 160)
     return (values - values.mean()) / values.std()
 
 
 def smooth(image: NDArray[np.floating[Any]], sigma: float) -> Array:
-    """Gaussian filter through the Fourier transform; ``sigma`` in pixels."""
+    """Gaussian filter of ``(H, W)`` through the Fourier transform; ``sigma`` in pixels."""
     rows, columns = (np.exp(-2 * (np.pi * sigma * np.fft.fftfreq(n)) ** 2) for n in image.shape)
     return np.fft.ifft2(np.fft.fft2(image) * rows[:, None] * columns[None]).real

@@ -40,7 +40,11 @@ class DicomReader(ImageReader):
         return all(Path(name).is_dir() or is_dicom(name) for name in names)
 
     def read(self, data: Sequence[str | Path] | str | Path, **_: Any) -> list[str]:  # type: ignore[override]
-        """The paths, if they are DICOM; decoding is left to :meth:`get_data`."""
+        """The paths; decoding is left to :meth:`get_data`.
+
+        Raises:
+            UserError: one is no DICOM file.
+        """
         names = [data] if isinstance(data, (str, Path)) else list(data)
         if not self.verify_suffix(names):
             raise UserError(f"{name_of(names)} is no DICOM file.")

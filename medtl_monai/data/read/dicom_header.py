@@ -124,7 +124,11 @@ def header(path: str | Path) -> Header:
 
 
 def tags_of(path: str) -> Dataset:
-    """All of a file but its pixels."""
+    """All of a file but its pixels.
+
+    Raises:
+        UserError: there is no such file, or it cannot be read.
+    """
     import pydicom
 
     if not Path(path).is_file():
@@ -264,7 +268,7 @@ def position_of(frame: Dataset) -> float | None:
 
 
 def normal_of(frame: Dataset) -> NDArray[np.float64]:
-    """The direction in which slices follow each other, in DICOM's axes: of length 1."""
+    """The direction in which slices follow each other, in DICOM's axes: ``(3,)``, of length 1."""
     row, column = np.array(frame.ImageOrientationPatient, dtype=float).reshape(2, 3)
     return np.cross(row, column)
 
@@ -272,7 +276,7 @@ def normal_of(frame: Dataset) -> NDArray[np.float64]:
 def affine_of(
     frame: Dataset, spacing: tuple[float, float] | None, slice_spacing: float | None
 ) -> NDArray[np.float64] | None:
-    """DICOM PS3.3, C.7.6.2.1.1, with the first two axes turned round: DICOM's point to the patient's left and back."""
+    """``(4, 4)`` by DICOM PS3.3, C.7.6.2.1.1, two axes turned round: DICOM's point to the patient's left and back."""
     if spacing is None:
         return None
     along_row, along_column = np.array(frame.ImageOrientationPatient, dtype=float).reshape(2, 3)

@@ -53,14 +53,14 @@ def read_frame(path: str | Path, index: int | None = None, *, rescale: bool = Tr
 
 
 def shown_frame(path: str, index: int | None, rescale: bool, window: bool) -> tuple[Array, Array | None]:
-    """The frame, and which of its pixels are padding: ``None`` for none."""
+    """The frame ``(H, W)``, and which of its pixels are padding: ``None`` for none."""
     pixels, tags = decode(path, index)
     frame = flat_tags(tags, index or 0, _VALUES)
     return as_shown(pixels, frame, rescale, window), padding_of(pixels, frame) if rescale or window else None
 
 
 def padding_of(pixels: Array, frame: Dataset) -> Array | None:
-    """Which stored values stand for no measurement, ``None`` for none (DICOM PS3.3, C.7.5.1.1.2)."""
+    """Which stored values, of any shape, stand for no measurement, ``None`` for none (DICOM PS3.3, C.7.5.1.1.2)."""
     names = [name for name in _PADDING if frame.get(name) is not None]
     grey = pixels.ndim == 2 and pixels.dtype.kind in "iu" and frame.get("PhotometricInterpretation") != "PALETTE COLOR"
     if _PADDING[0] not in names or not grey:
@@ -79,7 +79,7 @@ def _as_stored(value: Any, bits: int, signed: bool) -> int:
 
 
 def darkened(array: Array, padding: Array, below: bool = False) -> tuple[Array, float]:
-    """The array with its padding at the dark end: at the least of the other values or, in float32, ``below`` it."""
+    """The array, of any shape, with its padding at the dark end: the least other value or, in float32, ``below`` it."""
     least = array[~padding].min()
     dark = float(least) - max(1.0, 1e-6 * abs(float(least))) if below else least
     array = array.astype(np.float32) if below else array.copy()
@@ -88,7 +88,7 @@ def darkened(array: Array, padding: Array, below: bool = False) -> tuple[Array, 
 
 
 def decode(path: str, index: int | None, *, every: bool = False) -> tuple[Array, Dataset]:
-    """Stored values of a frame, or of ``every`` frame, and the tags that explain them."""
+    """Stored values ``(H, W)`` of a frame, or of ``every`` frame, and the tags that explain them."""
     if not every and (plain := _plain(path)):
         _check_index(path, index, frames_of(plain.tags))
         if (pixels := plain.frame(index or 0)) is not None:
@@ -200,7 +200,7 @@ def _is_plain(tags: Dataset) -> bool:
 
 
 def each_frame(path: str, frames: int) -> Iterator[Array]:
-    """Stored values of each frame in the file's order; where the encoding allows it only one is in memory."""
+    """Stored values ``(H, W)`` of each frame in the file's order; where the encoding allows it one is in memory."""
     from pydicom.pixels import iter_pixels
 
     done, plain = 0, _plain(path)
@@ -261,7 +261,7 @@ def _guessed_syntax(tags: Dataset) -> UID:
 
 
 def as_shown(pixels: Array, frame: Dataset, rescale: bool, window: bool) -> Array:
-    """Stored values of one frame as :func:`read_frame` gives them."""
+    """Stored values ``(H, W)`` of one frame as :func:`read_frame` gives them."""
     if frame.get("PhotometricInterpretation") == "PALETTE COLOR":
         from pydicom.pixels import apply_color_lut
 

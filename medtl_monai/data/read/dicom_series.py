@@ -68,7 +68,11 @@ def read_series(
 def shown_series(
     source: str | Path | Sequence[str | Path], series: str | None, rescale: bool
 ) -> tuple[Array, Header, Array | None]:
-    """The volume, its header, and which of its voxels are padding: ``None`` for none."""
+    """The volume ``(Z, H, W)``, its header, and which of its voxels are padding: ``None`` for none.
+
+    Raises:
+        UserError: as :func:`read_series`.
+    """
     tags = _one_series({file: tags_of(file) for file in _files(source)}, series)
     slices = _slices(tags)
     about = header_of(tags[slices[0].path], slices[0].path)

@@ -42,7 +42,7 @@ class NiftiReader(NibabelReader):
 
 
 def read_nifti(path: str) -> tuple[NDArray[Any], dict[str, Any]]:
-    """The array in the axes of the file, and MONAI's metadata.
+    """The array ``(X, Y, Z)``, or with times, in the axes of the file, and MONAI's metadata.
 
     Besides, ``located`` says whether anything tells where the image lies, ``tells_spacing`` whether its voxels have a
     size.
