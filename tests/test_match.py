@@ -171,6 +171,7 @@ def test_key_maps_are_names_files_dictionaries_and_text(tmp_path):
         ("(=x", "no rule for names"),
         ("^a=\\1", "no rule for names"),
         ("nowhere.json", "nowhere.json cannot be read as JSON"),
+        (3, "must be text, a dictionary or a list of rules"),
         ([1], "1 is no pattern and its replacement"),
         ({"a": 3}, "is no pattern and its replacement"),
     ],

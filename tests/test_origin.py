@@ -182,6 +182,20 @@ def test_a_run_with_statistics_that_are_none_is_refused_with_its_name(change, ru
         followed(weights=run)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("key_map", "densenet", "key_map must be one of"),
+        ("key_map", 3, "key_map must be text"),
+        ("allow_missing", 3, "allow_missing must be a list of names"),
+        ("source_classes", ["a", 3], "source_classes must be a list of names"),
+    ],
+)
+def test_mistakes_in_what_is_said_of_weights_show_at_once(key, value, message):
+    with pytest.raises(UserError, match=message):
+        followed(**{key: value})
+
+
 def test_another_files_model_json_says_nothing_of_it(tmp_path):
     save_weights(build("resnet18").state_dict(), tmp_path / "resnet.pth")
     (tmp_path / "model.json").write_text("{}")

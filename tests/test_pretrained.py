@@ -2,6 +2,7 @@
 
 import logging
 
+import onnx
 import pytest
 import torch
 
@@ -10,6 +11,7 @@ from medtl_monai.bundle import transfer
 from medtl_monai.model import Model
 from medtl_monai.strategies import build as strategy
 from medtl_monai.utils import UserError
+from medtl_monai.weights import save_weights
 
 CLASSES = ["normal", "focal", "diffuse"]
 
@@ -73,7 +75,7 @@ def test_key_map_and_missing_layers_are_the_users_to_say(tmp_path):
         learned(str(tmp_path / "mine.pth"))
     with pytest.raises(UserError, match="not filled are layer4"):
         learned(str(tmp_path / "mine.pth"), key_map="^q=")
-    done, _ = learned(str(tmp_path / "mine.pth"), key_map={"^q": ""}, allow_missing=["layer4"])
+    done, _ = learned(str(tmp_path / "mine.pth"), key_map={"^q": ""}, allow_missing="layer4")
     assert done.report.allowed
     assert torch.equal(done.network.conv1.weight, network(5).conv1.weight)
 
@@ -81,3 +83,34 @@ def test_key_map_and_missing_layers_are_the_users_to_say(tmp_path):
 def test_what_needs_a_source_is_refused_without_one():
     with pytest.raises(UserError, match="L2SP needs pretrained weights, and weights is none"):
         transfer(network(), strategy("l2_sp"), "none", device="cpu")
+
+
+def written(source, path):
+    if path.suffix == ".onnx":
+        tensors = [onnx.numpy_helper.from_array(value.numpy(), key) for key, value in source.state_dict().items()]
+        onnx.save(onnx.helper.make_model(onnx.helper.make_graph([], "g", [], [], tensors)), path)
+    elif path.suffix == ".pkl":
+        torch.save(source, path)
+    elif path.suffix == ".ts":
+        torch.jit.save(torch.jit.trace(source.eval(), torch.zeros(1, 1, 64, 64)), path)
+    else:
+        save_weights(source.state_dict(), path)
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "w.onnx", "w.pkl", "w.ts", "w.pth"])
+def test_whatever_can_be_read_can_be_trained_from(name, tmp_path):
+    source = network(5)
+    written(source, tmp_path / name)
+    done, _ = learned(str(tmp_path / name))
+    assert done.report.coverage == 1.0
+    assert torch.equal(done.network.layer4[0].conv2.weight, source.layer4[0].conv2.weight)
+
+
+@pytest.mark.parametrize("options", [{"pretrained": True}, {"weights": "imagenet"}])
+def test_a_file_cannot_start_a_download(options):
+    model = Model(
+        task="classification", classes=["a", "b"], backbone="resnet18", image_size=64, mean=[0.3], std=[0.1],
+        variant=options,
+    )  # fmt: skip
+    with pytest.raises(UserError):
+        model.network()

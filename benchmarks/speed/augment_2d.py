@@ -59,5 +59,5 @@ def measure(repeats: int = 15) -> dict:
     settings = {k: v for k, v in json.loads(BRAIN.read_text())["augmentation"].items() if k != "_target_"}
     images, bundles = torch.rand(32, 1, 224, 224), ours.AugmentBatch(**settings)
     by_monai = ours.choose("monai", bundles)
-    found["the brain bundle's"] = compare(lambda: bundles(images), lambda: by_monai(images), repeats=repeats, bar=4)
+    found["the brain bundle's"] = compare(lambda: bundles(images), lambda: by_monai(images), repeats=repeats, bar=2)
     return found

@@ -197,13 +197,16 @@ def _add_aliases(network: nn.Module, blocks: list[tuple[str, ...]]) -> None:
     for name, module in network.named_modules(remove_duplicate=False):
         names.setdefault(module, []).append(name)
     for module, same in names.items():
-        if len(same) == 1 or not module.state_dict():
-            continue
-        owners = {name: _owner(name, blocks) for name in same}
-        known = {i for i in owners.values() if i is not None}
-        if known:
-            first = min(known)
-            blocks[first] = (*(name for name in same if owners[name] is None), *blocks[first])
+        if len(same) > 1 and module.state_dict():
+            _add_names(same, blocks)
+
+
+def _add_names(same: Sequence[str], blocks: list[tuple[str, ...]]) -> None:
+    """Give the first block that holds one of the names of a module those that no block has."""
+    owners = {name: _owner(name, blocks) for name in same}
+    first = min((i for i in owners.values() if i is not None), default=None)
+    if first is not None:
+        blocks[first] = (*(name for name in same if owners[name] is None), *blocks[first])
 
 
 def _owner(name: str, blocks: Sequence[tuple[str, ...]]) -> int | None:

@@ -105,8 +105,12 @@ def _tell_part(cases: Cases, name: str, items: Sequence[Mapping[str, Any]]) -> N
     counts = Counter(k for item in items for k in present_classes(item["label"]))
     per_class = ", ".join(f"{counts[i]} {label}" for i, label in enumerate(cases.classes))
     _log.info(f"{name}: {len(items)} images of {len({i['patient'] for i in items})} patients ({per_class})")
-    missing = [label for i, label in enumerate(cases.classes) if not counts[i]] if name == "train" else []
-    if missing and cases.task == "multilabel":
+    if name == "train":
+        _refuse_missing([label for i, label in enumerate(cases.classes) if not counts[i]], cases.task)
+
+
+def _refuse_missing(missing: Sequence[str], task: str) -> None:
+    if missing and task == "multilabel":
         _log.warning(f"no training image shows {', '.join(missing)}: the model cannot learn to find it")
     elif missing:
         raise UserError(f"the training part has no image of {', '.join(missing)}: give each class two patients.")

@@ -122,15 +122,12 @@ def _compare(source: Path, config: Mapping[str, Any], data: Mapping[str, Any] | 
     """Refuse to go on with a run under other settings, or on other data."""
     if not (source / "config.json").is_file():
         raise UserError(f"resume: {source} has no config.json: give checkpoints/last.pt in the folder of its run.")
-    then, now = (dict(_leaves({k: v for k, v in one.items() if k not in _FREE}))
-                 for one in (_read(source / "config.json"), config))  # fmt: skip
-    differ = [key for key in {**then, **now} if then.get(key) != now.get(key)]
+    differ = _differences(_read(source / "config.json"), config)
     if differ:
-        said = ", ".join(f"{key} {_short(now.get(key))} instead of {_short(then.get(key))}" for key in differ[:4])
         more = f" and {len(differ) - 4} more" if len(differ) > 4 else ""
         raise UserError(
-            f"resume: the run in {source} has other settings ({said}{more}): give the same, or another --output_dir "
-            "for a new run."
+            f"resume: the run in {source} has other settings ({', '.join(differ[:4])}{more}): give the same, or "
+            "another --output_dir for a new run."
         )
     theirs = _read(source / "run.json").get("data", {})
     if data is not None and any(theirs.get(key) != data[key] for key in ("split_sha256", "data_sha256")):
@@ -138,6 +135,13 @@ def _compare(source: Path, config: Mapping[str, Any], data: Mapping[str, Any] | 
             f"resume: images, labels, patients or parts are not those of the run in {source}: give the same data, or "
             "another --output_dir for a new run."
         )
+
+
+def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What two configurations say otherwise, in words."""
+    old, new = (dict(_leaves({key: one[key] for key in one if key not in _FREE})) for one in (then, now))
+    differ = (key for key in {**old, **new} if old.get(key) != new.get(key))
+    return [f"{key} {_short(new.get(key))} instead of {_short(old.get(key))}" for key in differ]
 
 
 def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:

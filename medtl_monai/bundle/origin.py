@@ -11,7 +11,7 @@ from typing import Any
 from ..backbones import BACKBONES
 from ..model import PREPARATION, Model, read_checkpoint
 from ..utils import UserError
-from ..weights import SOURCES, Source, file_hash, find, local, lookup, recognize
+from ..weights import SOURCES, Source, file_hash, find, local, lookup, read_rules, recognize
 
 __all__ = [
     "backbone_of",
@@ -62,6 +62,7 @@ def follow(config: MutableMapping[str, Any], given: Collection[str]) -> None:
     Raises:
         UserError: no such weights or backbone, or both were given and do not belong together.
     """
+    _check_said(config)
     if config["weights"] is None:
         config["weights"] = "none"
     backbone, weights = read_backbone(config["backbone"]), str(config["weights"])
@@ -74,6 +75,20 @@ def follow(config: MutableMapping[str, Any], given: Collection[str]) -> None:
         _keep_preparation(config, given, before)
     else:
         _take_window(config, given)
+
+
+def _check_said(config: Mapping[str, Any]) -> None:
+    """What the user says of the weights shows its mistakes before images are read."""
+    if config.get("key_map") is not None:
+        read_rules(config["key_map"])
+    for key in ("source_classes", "allow_missing"):
+        names = config.get(key)
+        if not (names is None or isinstance(names, str) or _are_names(names)):
+            raise UserError(f"{key} must be a list of names, such as \"['one','other']\", got {names!r}.")
+
+
+def _are_names(values: Any) -> bool:
+    return isinstance(values, (list, tuple)) and all(isinstance(value, str) for value in values)
 
 
 def _take_window(config: MutableMapping[str, Any], given: Collection[str]) -> None:

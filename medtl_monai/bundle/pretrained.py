@@ -43,10 +43,10 @@ def transfer(
     items: Sequence[Mapping[str, Any]] = (),
     classes: int = 0,
     class_names: Sequence[str] = (),
-    source_classes: Sequence[str] | None = None,
+    source_classes: Sequence[str] | str | None = None,
     axes: str | None = None,
     key_map: KeyMap | None = None,
-    allow_missing: Sequence[str] = (),
+    allow_missing: Sequence[str] | str = (),
     source: Iterable[Tensor] | None = None,
     target: Target | None = None,
     cache_features: str | None = None,
@@ -92,7 +92,7 @@ def transfer(
         **_same_rows(origin, class_names, source_classes),
         axes=axes,
         key_map=key_map,
-        allow_missing=allow_missing,
+        allow_missing=_listed(allow_missing),
     )
     _log.info(f"weights\n{report}")
     layout: dict[str, Any] = {"memory_format": torch.channels_last} if _is_2d(network) else {}
@@ -137,12 +137,17 @@ def _context(
     return replace(context, extract=lambda network, images: images.features(network, cache_features))
 
 
-def _same_rows(origin: Any, here: Sequence[str], source: Sequence[str] | None) -> dict[str, Any]:
+def _same_rows(origin: Any, here: Sequence[str], source: Sequence[str] | str | None) -> dict[str, Any]:
     """Which rows of the source's head are of classes here, for :func:`load_weights`: none where it does not say it."""
     if not here or origin == "none":
         return {}
-    theirs = list(source) if source else rows_of(origin) if isinstance(origin, str) else []
+    theirs = _listed(source) if source else rows_of(origin) if isinstance(origin, str) else []
     return {"classes": here, "source_classes": theirs} if theirs else {"class_map": {}}
+
+
+def _listed(names: Sequence[str] | str) -> list[str]:
+    """Names as a list, of which the command line makes text where there is one."""
+    return [names] if isinstance(names, str) else list(names)
 
 
 def _column(items: Sequence[Mapping[str, Any]], key: str) -> list[Any]:

@@ -80,7 +80,9 @@ class Resume:
             raise UserError(
                 f"resume: {self.path} was trained with other settings ({', '.join(differ)}): give the same."
             )
-        epochs, length, their = engine.state.max_epochs, engine.state.epoch_length, content["trainer"]
+        self._check_length(engine.state.max_epochs, engine.state.epoch_length, content["trainer"])
+
+    def _check_length(self, epochs: int, length: int, their: Mapping[str, int]) -> None:
         if their["epoch_length"] != length or their["max_epochs"] != epochs:
             raise UserError(
                 f"resume: {self.path} is of a run of {their['max_epochs']} epochs of {their['epoch_length']} steps, "

@@ -123,19 +123,23 @@ class SegmentationReport(Report):
         cases, slices, where, volumes, masks = [], [], [], [], []
         for index in with_bar(range(len(items)), f"segmenting {name}"):
             case = segment(network, dataset[index], self.model, dataset.transform, device=self.device)
-            spacing = case["image"].meta["spacing"] if known else None
-            whole, each = _measured(case, spacing)
             masks.append(_Masks.of(case))
+            each, whole, of_case = self._measure(case, case["image"].meta["spacing"] if known else None)
             cases.append(whole)
             slices.append(each)
             where += [(index, z) for z in range(len(each))]
-            volumes.append([self._volumes(case[key].as_tensor(), spacing) for key in ("label", "pred")])
+            volumes.append(of_case)
         unit = "mm" if known else "pixels"
         return Segmented(items, np.concatenate(cases), np.concatenate(slices), where, np.array(volumes), unit, masks)
 
-    def _volumes(self, mask: torch.Tensor, spacing: Sequence[float] | None) -> list[float]:
-        count = len(self.structures)
-        return volumes_ml(mask, count, spacing) if spacing else [np.nan] * count
+    def _measure(self, case: Mapping[str, Any], spacing: Sequence[float] | None) -> tuple[Any, Any, list[Any]]:
+        """The metrics of each slice and of the case as a whole, and true and predicted volumes."""
+        pred, label, probability = (case[key].as_tensor() for key in ("pred", "label", "probability"))
+        flat: dict[str, Any] = {"spacing": spacing[:2], "thickness": spacing[2]} if spacing else {}
+        each = measure(pred[0].movedim(-1, 0), label[0].movedim(-1, 0), probability.movedim(-1, 0), **flat)
+        whole = each if len(each) == 1 else measure(pred, label, probability[None], spacing=spacing)
+        n = len(self.structures)
+        return each, whole, [volumes_ml(mask, n, spacing) if spacing else [np.nan] * n for mask in (label, pred)]
 
     def _metrics(self, part: Segmented) -> dict[str, Any]:
         of_slice = [part.patients[case] for case, _ in part.where]
@@ -213,11 +217,3 @@ class SegmentationReport(Report):
             scores = ", ".join("-" if np.isnan(x) else f"{x:.2f}" for x in dice)
             captions.append(f"{Path(item['image']).name}, slice {z}\nDice {scores}")
         figures.contour_grid(images, masks, captions, self.structures, path, title=title)
-
-
-def _measured(case: Mapping[str, Any], spacing: Sequence[float] | None) -> tuple[np.ndarray, np.ndarray]:
-    """Metrics of a case, and those of each of its slices."""
-    pred, label, probability = (case[key].as_tensor() for key in ("pred", "label", "probability"))
-    flat: dict[str, Any] = {"spacing": spacing[:2], "thickness": spacing[2]} if spacing else {}
-    each = measure(pred[0].movedim(-1, 0), label[0].movedim(-1, 0), probability.movedim(-1, 0), **flat)
-    return each if len(each) == 1 else measure(pred, label, probability[None], spacing=spacing), each

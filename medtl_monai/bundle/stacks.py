@@ -23,7 +23,7 @@ from ..data import (
 from ..data.find import absolute
 from ..data.layouts.acdc import frames
 from ..data.layouts.common import has_columns, read_table
-from ..data.masks import FractionsError, MaskValues
+from ..data.masks import MaskValues
 from ..data.readable import raise_unreadable
 from ..data.stacks import check_shapes
 from ..utils import UserError, with_bar
@@ -68,7 +68,10 @@ def structure_values(
             f"the masks' value of {', '.join(map(str, unknown))} is not known: known are {', '.join(values)}; give "
             f"structures with their values, such as {{'{unknown[0]}': 1}}."
         )
-    values = {name: values[name] for name in names}
+    return _different({name: values[name] for name in names})
+
+
+def _different(values: dict[str, int]) -> dict[str, int]:
     whole = all(isinstance(value, int) and value > 0 for value in values.values())
     if not values or len(set(values.values())) < len(values) or not whole:
         raise UserError(f"structures must have different values, whole numbers above 0, got {values}.")
@@ -131,23 +134,21 @@ class _Look:
     """All images and masks, read once: perceptual hashes, the masks' values, and what is worth a warning."""
 
     def __init__(self, cases: Cases, slice_axis: int | None, spacing: Sequence[float] | None) -> None:
-        self.cases, self.hashes, self.values = cases, {}, MaskValues()  # type: ignore[var-annotated]
+        self.cases, self.values = cases, MaskValues()
+        self.hashes: dict[str, int] = {}
         self._doubts: Counter[str] = Counter()
+        said: dict[str, Any] = {"slice_axis": slice_axis, "spacing": spacing}
         failed: dict[str, Exception] = {}
         for item in with_bar(cases.items, "reading images and masks"):
             try:
-                image, mask = (
-                    stack_of(item, key, slice_axis=slice_axis, spacing=spacing) for key in ("image", "label")
-                )
-            except FractionsError:
-                raise
+                image, mask = (stack_of(item, key, **said) for key in ("image", "label"))
             except Exception as error:  # every reader has its own kinds
                 failed[str(item["image"])] = error
                 continue
             check_shapes(item, image, mask)
             self._doubt(image)
             self.hashes[str(item["image"])] = perceptual_hash(image[0, ..., image.shape[-1] // 2].numpy())
-            self.values.add(mask.numpy(), lossy=mask.meta.get("lossy", False))
+            self.values.add(mask.numpy(), str(item["label"]), lossy=mask.meta.get("lossy", False))
         raise_unreadable(failed, len(cases.items), "images or masks")
 
     def _doubt(self, image: MetaTensor) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from ignite.engine import Engine, Events
@@ -23,7 +22,7 @@ _log = logging.getLogger("medtl_monai")
 
 
 class EveryFile(Dataset):
-    """Prepared images, and of files that cannot be read a black one with the reason, so that batches keep their form.
+    """Prepared images, and of files that cannot be read another one with the reason, so that batches keep their form.
 
     Args:
         data: MONAI datalist items of images.
@@ -32,9 +31,6 @@ class EveryFile(Dataset):
 
     def __init__(self, data: Sequence[Mapping[str, Any]], transform: Callable[..., Any]) -> None:
         super().__init__(data, transform)
-        self._folder = tempfile.TemporaryDirectory()
-        self._black = Path(self._folder.name) / "black.png"
-        Image.new("L", (64, 64)).save(self._black)
 
     def _transform(self, index: int) -> Any:
         item = self.data[index]
@@ -44,12 +40,17 @@ class EveryFile(Dataset):
             cause = _cause(error)
             if cause is None:
                 raise
-            name = str(item["image"])
-            black = {key: str(self._black) if key in ("image", "other") else value for key, value in item.items()}
-            result = {**self.transform(black), _REASON: why_not(cause, name)}
-            for key in [key for key in result if key.startswith("image")]:
-                result[key].meta["filename_or_obj"] = name
-            return result
+        result = self._instead(item)
+        name = str(item["image"])
+        for key in [key for key in result if key.startswith("image")]:
+            result[key].meta["filename_or_obj"] = name
+        return {**result, _REASON: why_not(cause, name)}
+
+    def _instead(self, item: Mapping[str, Any]) -> Any:
+        with tempfile.TemporaryDirectory() as folder:
+            path = f"{folder}/ramp.png"
+            Image.linear_gradient("L").save(path)
+            return self.transform({key: path if key in ("image", "other") else value for key, value in item.items()})
 
 
 class LeftOut:

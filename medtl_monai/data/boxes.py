@@ -68,15 +68,14 @@ def read_box(
 
 def gather_boxes(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> list[dict[str, Any]]:
     """The rows with these columns, where there are any, in one entry: all rows' of the same image, each once."""
-    if not any(name in row for row in rows[:1] for name in columns):
+    if not rows or not set(columns) & set(rows[0]):
         return list(rows)
-    texts = [{name: row[name] for name in columns if name in row} for row in rows]
     found: dict[str, list[dict[str, str]]] = {row["image"]: [] for row in rows}
-    for row, text in zip(rows, texts, strict=True):
+    for row in rows:
+        text = {name: row[name] for name in columns if name in row}
         if text not in found[row["image"]]:
             found[row["image"]].append(text)
-    bare = ({key: value for key, value in row.items() if key not in columns} for row in rows)
-    return [{**row, _GATHERED: found[row["image"]]} for row in bare]
+    return [{**_without(row, columns), _GATHERED: found[row["image"]]} for row in rows]
 
 
 def with_boxes(cases: Cases, columns: str | Sequence[str], mode: str) -> Cases:
@@ -91,26 +90,37 @@ def with_boxes(cases: Cases, columns: str | Sequence[str], mode: str) -> Cases:
         UserError: another mode, not four columns, or a column or a row's number is missing.
     """
     named = columns != "auto"
-    if (named and (isinstance(columns, str) or len(columns) != 4)) or mode not in (_MODES if named else _MODES[:1]):
-        raise UserError(
-            f"box_columns takes auto, null or a list of four columns, and with such a list box_mode "
-            f"{', '.join(_MODES)}: got {columns!r} and {mode!r}."
-        )
+    _check_columns(columns, mode)
     if "box" in cases.items[0]:
         return cases
     known: Mapping[Any, str] = {tuple(columns): mode} if named else BOX_COLUMNS
     first = cases.items[0].get(_GATHERED, [{}])[0]
     there = next((names for names in known if set(names) <= set(first)), None)
-    if there is None and named:
-        raise UserError(f"box_columns: the table does not have the four columns {', '.join(columns)}: check the names.")
-    items = [{key: value for key, value in item.items() if key != _GATHERED} for item in cases.items]
     if there is not None:
-        read = [
-            [read_box({**item, **row}, there, known[there]) for row in whole[_GATHERED]]
-            for item, whole in zip(items, cases.items, strict=True)
-        ]
-        items = [{**item, "box": [box for box in boxes if box]} for item, boxes in zip(items, read, strict=True)]
-    return replace(cases, items=items)
+        return replace(cases, items=[_with_box(item, there, known[there]) for item in cases.items])
+    if named:
+        raise UserError(f"box_columns: the table does not have the four columns {', '.join(columns)}: check the names.")
+    return replace(cases, items=[_without(item, (_GATHERED,)) for item in cases.items])
+
+
+def _check_columns(columns: str | Sequence[str], mode: str) -> None:
+    named = columns != "auto"
+    four = not isinstance(columns, str) and len(columns) == 4
+    if (named and not four) or mode not in (_MODES if named else _MODES[:1]):
+        raise UserError(
+            f"box_columns takes auto, null or a list of four columns, and with such a list box_mode "
+            f"{', '.join(_MODES)}: got {columns!r} and {mode!r}."
+        )
+
+
+def _with_box(item: Mapping[str, Any], columns: Sequence[str], mode: str) -> dict[str, Any]:
+    bare = _without(item, (_GATHERED,))
+    boxes = [read_box({**bare, **row}, columns, mode) for row in item[_GATHERED]]
+    return {**bare, "box": [box for box in boxes if box]}
+
+
+def _without(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if key not in names}
 
 
 def without_boxes(cases: Cases) -> Cases:

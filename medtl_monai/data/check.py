@@ -134,7 +134,7 @@ def _mask(item: Mapping[str, Any], name: str, values: MaskValues, doubts: dict[s
         sizes = f"{_sides(shape_of(mask))}, not {_sides(shape_of(image))}"
         doubts["masks of another size than their image"].append(f"{name} ({sizes})")
         doubts[_STOPS].append(str(error))
-    return values.add(mask.numpy(), lossy=mask.meta.get("lossy", False))
+    return values.add(mask.numpy(), str(item["label"]), lossy=mask.meta.get("lossy", False))
 
 
 def _doubt_images(cases: Cases, read: Mapping[int, Look], doubts: dict[str, list[str]]) -> None:

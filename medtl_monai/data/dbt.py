@@ -75,12 +75,7 @@ def load_breasts(
     if cases.layout == "bcs_dbt":
         items = select_slices(items, data_strategy=data_strategy, normal_share=normal_share, seed=seed)
     if compare_sides:
-        items = pair_sides(items, cases.items)
-        if not any("other" in item for item in items):
-            raise UserError(
-                "compare_sides needs images of both breasts: no image has a patient, a laterality (L or R) and another "
-                "image of the same view and the other side; give compare_sides false."
-            )
+        items = _paired(items, cases.items)
     items = [item for item in items if item["label"] is not None]
     if not items:
         raise UserError(f"no label of {', '.join(cases.classes)} is in groups ({groups}): adapt groups.")
@@ -88,6 +83,16 @@ def load_breasts(
         items = _with_boxes(items, "box_side" if cases.layout == "bcs_dbt" else None)
     items = [{key: item[key] for key in _KEYS if key in item} for item in items]
     return replace(cases, items=items, classes=list(groups))
+
+
+def _paired(items: Sequence[Item], views: Sequence[Item]) -> list[dict[str, Any]]:
+    items = pair_sides(items, views)
+    if not any("other" in item for item in items):
+        raise UserError(
+            "compare_sides needs images of both breasts: no image has a patient, a laterality (L or R) and another "
+            "image of the same view and the other side; give compare_sides false."
+        )
+    return items
 
 
 def select_slices(
@@ -124,24 +129,44 @@ def select_slices(
     patients: dict[str, list[Item]] = defaultdict(list)
     for view in views:
         patients[view["patient"]].append(view)
-    boxes = []
-    if data_strategy == 2:
-        found = [(view, box) for view in views if view["label"] for box in view["boxes"]]
-        boxes = sorted((view["view"], box["slice"] / header(view["image"]).frames) for view, box in found)
+    boxes = _depths(views) if data_strategy == 2 else []
     chosen: list[tuple[Item, int]] = []
     for name, own in patients.items():
         rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
-        ill = [view for view in own if view["label"]]
-        healthy = all(view["label"] == 0 for view in own)
-        if data_strategy == 2 and healthy:
-            chosen.append(_like_a_box(own, boxes, rng))
-        elif data_strategy == 2 and ill:
-            chosen.append(_largest_box(ill))
-        elif healthy or ill:
-            used = [view for view in own if view["label"] is not None] if data_strategy == "all" else ill or own
-            share = normal_share if data_strategy == 1 and healthy else 1.0
-            chosen += [(view, number) for view in used for number in _some_slices(view, share, rng)]
+        if data_strategy == 2:
+            chosen += _one_slice(own, boxes, rng)
+        else:
+            chosen += _many_slices(own, data_strategy == "all", normal_share, rng)
     return [{**view, "image": f"{view['image']}#{number}"} for view, number in chosen]
+
+
+def _depths(views: Sequence[Item]) -> list[tuple[str, float]]:
+    """The view and the relative depth of every box of an ill patient."""
+    found = [(view, box) for view in views if view["label"] for box in view["boxes"]]
+    return sorted((view["view"], box["slice"] / header(view["image"]).frames) for view, box in found)
+
+
+def _one_slice(
+    own: Sequence[Item], boxes: Sequence[tuple[str, float]], rng: np.random.Generator
+) -> list[tuple[Item, int]]:
+    """Strategy 2, of one patient."""
+    if all(view["label"] == 0 for view in own):
+        return [_like_a_box(own, boxes, rng)]
+    ill = [view for view in own if view["label"]]
+    return [_largest_box(ill)] if ill else []
+
+
+def _many_slices(
+    own: Sequence[Item], every: bool, normal_share: float, rng: np.random.Generator
+) -> list[tuple[Item, int]]:
+    """Strategy 1, or ``every`` slice, of one patient."""
+    ill = [view for view in own if view["label"]]
+    healthy = all(view["label"] == 0 for view in own)
+    if not healthy and not ill:
+        return []
+    used = [view for view in own if view["label"] is not None] if every else ill or own
+    share = normal_share if healthy and not every else 1.0
+    return [(view, number) for view in used for number in _some_slices(view, share, rng)]
 
 
 def breast_slices(path: str | Path, *, compare_sides: bool = False) -> list[dict[str, Any]]:
@@ -157,15 +182,8 @@ def breast_slices(path: str | Path, *, compare_sides: bool = False) -> list[dict
     items: list[dict[str, Any]] = []
     views = []
     for item in unlabelled(path):
-        image = item["image"]
-        view: dict[str, Any] = {**item, **told.get(image, {})}
-        if is_dicom(image) and split_frame(image)[1] is None:
-            head = header(image)
-            if compare_sides:
-                view |= {key: getattr(head, key) for key in ("patient", "study", "view", "laterality")}
-            items += [view] if head.frames == 1 else [view | {"image": f"{image}#{k}"} for k in range(head.frames)]
-        else:
-            items.append(view)
+        view, frames = _view({**item, **told.get(item["image"], {})}, compare_sides)
+        items += [view] if frames is None else [view | {"image": f"{view['image']}#{k}"} for k in range(frames)]
         views.append(view)
     if not compare_sides:
         return items
@@ -182,6 +200,20 @@ def breast_slices(path: str | Path, *, compare_sides: bool = False) -> list[dict
             "stay undecided"
         )
     return [{key: item[key] for key in ("image", "other") if key in item} for item in items]
+
+
+def _view(item: dict[str, Any], compare_sides: bool) -> tuple[dict[str, Any], int | None]:
+    """An image with what its header tells, and its number of frames; ``None`` where it is one by itself."""
+    image = item["image"]
+    if not is_dicom(image) or split_frame(image)[1] is not None:
+        return item, None
+    try:
+        head = header(image)
+    except UserError:  # a damaged file, which whoever reads its pixels names
+        return item, None
+    if compare_sides:
+        item = item | {key: getattr(head, key) for key in ("patient", "study", "view", "laterality")}
+    return item, head.frames if head.frames > 1 else None
 
 
 def _sides(folder: Path) -> dict[str, dict[str, str]]:

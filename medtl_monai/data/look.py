@@ -106,22 +106,19 @@ def _stack(item: Mapping[str, Any]) -> _Seen:
 
 
 def _slice(file: str, item: Mapping[str, Any], views: bool) -> _Seen:
-    frames = header(file).frames if kind_of(file) == "dicom" and split_frame(file)[1] is None else 1
-    name = f"{file}#{frames // 2}" if views and frames > 1 else file
+    frames = _frames(file) if views else 1
+    name = f"{file}#{frames // 2}" if frames > 1 else file
     array, meta = read_image(name, key=item.get("image_key") or "image")
     about = {**meta, "filename_or_obj": name, "affine": torch.as_tensor(np.asarray(meta["affine"], dtype=np.float64))}
     loaded = MetaTensor(torch.from_numpy(np.asarray(array, np.float32)), meta=about)
     plane = as_upright(loaded, 1)[0].numpy()
     told = meta.get("tells_spacing", False)
     spacing = tuple(map(float, loaded.pixdim)) if told else meta.get("pixel_spacing")
-    shown = meta["kind"] != "nifti" and meta["kind"] != "volume"
-    shape = plane.shape if shown else array.shape
-    return _Seen(
-        array,
-        plane,
-        (*shape, frames) if name != file else shape,
-        meta["depth"],
-        spacing,
-        suspicious_spacing(loaded) if told and array.ndim > 2 else None,
-        meta.get("padding"),
-    )
+    shape = array.shape if meta["kind"] in ("nifti", "volume") else plane.shape
+    shape = (*shape, frames) if frames > 1 else shape
+    doubt = suspicious_spacing(loaded) if told and array.ndim > 2 else None
+    return _Seen(array, plane, shape, meta["depth"], spacing, doubt, meta.get("padding"))
+
+
+def _frames(file: str) -> int:
+    return header(file).frames if kind_of(file) == "dicom" and split_frame(file)[1] is None else 1

@@ -60,6 +60,6 @@ def raise_unreadable(failed: Mapping[str, Exception], count: int, what: str) -> 
 def why_not(error: Exception, path: str) -> str:
     """Why a file cannot be read, in a few words, without its name: the same in training, check and inference."""
     if isinstance(error, UnreadableError):
-        return error.reason
+        return error.reason if error.name == path else f"{error.name}: {error.reason}"  # its mask, say
     words = str(error).partition("\n")[0].replace(repr(path), "").replace(path, "").strip(" .:")
-    return words[:160] or type(error).__name__
+    return words[:400] or type(error).__name__

@@ -171,11 +171,7 @@ def _by_class(items: Sequence[Item]) -> dict[int, list[str]]:
 
 def _by_rarest_finding(items: Sequence[Item], least: int) -> dict[int, list[str]]:
     """Patients, sorted, by the rarest of their findings; groups of fewer than ``least`` join those without any (-1)."""
-    having: dict[int, set[str]] = defaultdict(set)
-    for item in items:
-        for finding, value in enumerate(item["label"]):
-            if value == 1:
-                having[finding].add(str(item["patient"]))
+    having = _patients_by_finding(items)
     groups: dict[int, list[str]] = {}
     left = {str(item["patient"]) for item in items}
     for finding in sorted(having, key=lambda finding: (len(having[finding]), finding)):
@@ -188,6 +184,15 @@ def _by_rarest_finding(items: Sequence[Item], least: int) -> dict[int, list[str]
     if len(left) < least:
         raise UserError(f"a split by patient needs at least {least} patients, found {len(left)}: add patients.")
     return {**groups, -1: sorted(left)} if left else groups
+
+
+def _patients_by_finding(items: Sequence[Item]) -> dict[int, set[str]]:
+    having: dict[int, set[str]] = defaultdict(set)
+    for item in items:
+        for finding, value in enumerate(item["label"]):
+            if value == 1:
+                having[finding].add(str(item["patient"]))
+    return having
 
 
 def _check_enough(groups: Mapping[int, Sequence[str]], least: int, classes: Sequence[str] | None) -> None:

@@ -113,13 +113,14 @@ def _tensor(
 ) -> MetaTensor:
     """``(1, X, Y, Z)`` whose last axis is the one of slices."""
     order = [k for k in range(3) if k != axis] + [axis]
-    steps = place.spacing or (None if spacing is None else tuple(map(float, spacing)))
-    known = place.affine if place.affine is not None else _SHOWN @ np.diag([*(place.spacing or (1, 1, 1)), 1])
-    affine = known[:, [*order, 3]]
-    if place.spacing is None and steps is not None:  # said by the user of the axes as they are now
-        affine, order = _SHOWN @ np.diag([*steps, 1]), [0, 1, 2]
+    steps = None if place.spacing is None else [place.spacing[k] for k in order]
+    if steps is None and spacing is not None:  # said by the user, of the axes as they are now
+        steps = list(map(float, spacing))
+    affine = _SHOWN @ np.diag([*(steps or (1, 1, 1)), 1])
+    if place.affine is not None:
+        affine = place.affine[:, [*order, 3]]
     meta: dict[str, Any] = {"filename_or_obj": name, "slice_axis": axis}  # MONAI collates no None
-    meta |= {"spacing": [steps[k] for k in order]} if steps else {}
+    meta |= {"spacing": steps} if steps else {}
     meta |= {key: about[key] for key in ("padding", "depth", "sform_code", "qform_code") if key in about}
     tensor = torch.from_numpy(np.moveaxis(array, axis, -1).astype(np.float32, copy=False))[None]
     return MetaTensor(tensor, affine=torch.from_numpy(np.asarray(affine, dtype=np.float64)), meta=meta)
@@ -160,7 +161,7 @@ def stack_of(
     In HDF5 files the item's ``<key>_key`` names the data set, else it is called as the key; ``frame`` is the frame of
     a volume over time. A contour becomes the mask of the item's image (:func:`medtl_monai.data.read_contour`). Another
     mask is brought to its image by what both files say of their place (:func:`medtl_monai.data.geometry.brought`), and
-    its values are whole numbers.
+    values that are nearly whole numbers are rounded.
 
     Args:
         item: of a datalist.
@@ -169,7 +170,7 @@ def stack_of(
         spacing: see there.
 
     Raises:
-        UserError: as :func:`read_stack`; a mask that lies elsewhere, or was interpolated.
+        UserError: as :func:`read_stack`; a mask that lies elsewhere.
     """
     said: dict[str, Any] = {"slice_axis": slice_axis, "spacing": spacing}
     if is_contour(item[key]):
@@ -181,7 +182,7 @@ def stack_of(
         return read_stack(item[key], item.get(f"{key}_key", key), item.get("frame"), **said)
     name = str(item[key])
     array, meta = read_image(name, key=item.get("label_key", key), values=True)
-    mask = as_whole(_volume(array, meta, name, item.get("frame")), name)
+    mask = as_whole(_volume(array, meta, name, item.get("frame")))
     place, kind = _place(mask, meta), meta["kind"]
     if kind not in _FLAT and "image" in item:
         own, place, kind = place, place_of(item["image"], item.get("image_key", "image")), kind_of(item["image"])

@@ -78,17 +78,20 @@ def as_upright(image: Tensor, channels: int) -> Tensor:
     array = (image.as_tensor() if isinstance(image, MetaTensor) else torch.as_tensor(image)).float()
     last = meta.get("original_channel_dim", -1 if array.shape[-1] in (3, 4) else None)  # MONAI: -1 or NaN
     array = array if last == -1 else array[..., None]  # (x, y, ..., channel)
-    if meta.get("kind") == "nifti" or name.lower().endswith((".nii", ".nii.gz")):
-        array = _from_nifti(array, meta)
-    else:
-        while array.ndim > 3 and 1 in array.shape[:-1]:
-            array = array.squeeze(max(axis for axis in range(array.ndim - 1) if array.shape[axis] == 1))
-        array = array.transpose(0, 1)
+    nifti = meta.get("kind") == "nifti" or name.lower().endswith((".nii", ".nii.gz"))
+    array = _from_nifti(array, meta) if nifti else _as_shown(array)
     if array.ndim != 3 or array.shape[-1] > 4:
         raise UserError(f"{name} has the shape {tuple(image.shape)}: expected a single slice, grey or RGB.")
     array = array[..., :-1] if array.shape[-1] in (2, 4) else array  # without transparency
     array = _with_channels(array.movedim(-1, 0), channels)
     return MetaTensor(array, meta={key: meta[key] for key in ("filename_or_obj", "padding") if key in meta})
+
+
+def _as_shown(array: Tensor) -> Tensor:
+    """``(x, y, ..., C)``, x to the right and y down, as ``(H, W, C)`` where it is a slice."""
+    while array.ndim > 3 and 1 in array.shape[:-1]:
+        array = array.squeeze(max(axis for axis in range(array.ndim - 1) if array.shape[axis] == 1))
+    return array.transpose(0, 1)
 
 
 def _from_nifti(array: Tensor, meta: Mapping[str, Any]) -> Tensor:
@@ -116,11 +119,9 @@ def grey(image: Tensor) -> Tensor:
 def _radiological(array: Tensor, affine: NDArray[Any]) -> Tensor:
     """A NIfTI slice ``(X, Y, Z, C)``, one of length 1, as ``(H, W, C)``: front or top up, the right on the left."""
     thin = next(axis for axis in (2, 1, 0) if array.shape[axis] == 1)
-    directions = affine[:3, :3] / np.maximum(np.linalg.norm(affine[:3, :3], axis=0), 1e-9)
     axes = [axis for axis in range(3) if axis != thin]
-    world = {axis: int(np.abs(directions[:, axis]).argmax()) for axis in axes}  # 0: right-left, 1: back-front, 2: up
-    if world[axes[0]] == world[axes[1]]:  # oblique beyond telling: as stored
-        world = dict(zip(axes, (0, 1), strict=True))
+    directions = affine[:3, :3] / np.maximum(np.linalg.norm(affine[:3, :3], axis=0), 1e-9)
+    world = _world_axes(directions, axes)
     vertical = max(axes, key=lambda axis: world[axis])  # superior before anterior before right
     horizontal = next(axis for axis in axes if axis != vertical)
     plane = array.squeeze(thin)
@@ -128,8 +129,11 @@ def _radiological(array: Tensor, affine: NDArray[Any]) -> Tensor:
         plane = plane.transpose(0, 1)
     # NIfTI's axes point to the right, to the front and up; pictures show front and up at the top, the right on the
     # left, and, seen from the side, the front on the left
-    if directions[world[vertical], vertical] > 0:
-        plane = plane.flip(0)
-    if directions[world[horizontal], horizontal] > 0:
-        plane = plane.flip(1)
-    return plane
+    turned = [k for k, axis in enumerate((vertical, horizontal)) if directions[world[axis], axis] > 0]
+    return plane.flip(turned) if turned else plane
+
+
+def _world_axes(directions: NDArray[Any], axes: Sequence[int]) -> dict[int, int]:
+    """Along what each of two axes of voxels runs: 0 right and left, 1 back and front, 2 up."""
+    world = {axis: int(np.abs(directions[:, axis]).argmax()) for axis in axes}
+    return world if len(set(world.values())) == 2 else dict(zip(axes, (0, 1), strict=True))  # too oblique: as stored

@@ -60,14 +60,18 @@ def check_predictions(probabilities: ArrayLike, labels: ArrayLike, classes: Sequ
         raise ValueError(f"Expected at least two classes with different names, got {list(classes)}.")
     if probabilities.ndim != 2 or probabilities.shape[1] != len(classes) or len(probabilities) == 0:
         raise ValueError(f"Expected probabilities of shape (N, {len(classes)}), N > 0, got {probabilities.shape}.")
-    if labels.shape != probabilities.shape[:1] or labels.dtype.kind not in "iu":
-        raise ValueError(f"Expected {len(probabilities)} integer labels, got {labels.dtype} {labels.shape}.")
-    if labels.min() < 0 or labels.max() >= len(classes):
-        raise ValueError(f"Expected labels from 0 to {len(classes) - 1}, got {labels.min()} to {labels.max()}.")
+    _check_labels(labels, len(probabilities), len(classes))
     check_finite(probabilities)
     if probabilities.min() < 0 or np.abs(probabilities.sum(axis=1) - 1).max() > 0.01:  # room for half precision
         raise ValueError("Expected probabilities from 0 to 1 whose rows sum to 1; were they passed through softmax?")
     return probabilities, labels.astype(np.int64)
+
+
+def _check_labels(labels: Array, images: int, classes: int) -> None:
+    if labels.shape != (images,) or labels.dtype.kind not in "iu":
+        raise ValueError(f"Expected {images} integer labels, got {labels.dtype} {labels.shape}.")
+    if labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(f"Expected labels from 0 to {classes - 1}, got {labels.min()} to {labels.max()}.")
 
 
 def ranked_counts(scores: Array, truth: Array, weights: Array) -> tuple[Array, Array]:

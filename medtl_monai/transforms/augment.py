@@ -12,9 +12,21 @@ from torch.nn.functional import avg_pool2d, interpolate, pad
 from ..utils import UserError
 from . import smooth
 from .batched import BatchCompose, BatchTransform, Intensity, Parameters, Spatial, each, uniform
-from .intensity import RandGaussianNoise, RandScaleIntensity, RandShiftIntensity, curve
+from .intensity import curve
 
-__all__ = ["AugmentBatch", "BiasField", "Blur", "Erase", "Gamma", "LowResolution", "Move", "Tone", "placements"]
+__all__ = [
+    "AugmentBatch",
+    "BiasField",
+    "Blur",
+    "Erase",
+    "Gamma",
+    "Levels",
+    "LowResolution",
+    "Move",
+    "Noise",
+    "Tone",
+    "placements",
+]
 
 
 class AugmentBatch(BatchCompose):
@@ -65,17 +77,25 @@ class AugmentBatch(BatchCompose):
     ) -> None:
         moves = {"flip": flip, "rotate": rotate, "zoom": zoom, "stretch": stretch, "shift": shift, "elastic": elastic}
         values = {
-            "blur": blur, "low_resolution": low_resolution, "bias_field": bias_field, "tone": tone, "gamma": gamma,
-            "contrast": contrast, "brightness": brightness, "noise": noise, "erase": erase,
+            "gamma": gamma, "contrast": contrast, "brightness": brightness, "noise": noise, "blur": blur,
+            "low_resolution": low_resolution, "bias_field": bias_field, "tone": tone, "erase": erase,
         }  # fmt: skip
         for name, value in {**moves, **values}.items():
-            if not 0 <= value <= (most := _MOST.get(name, math.inf)):
+            most = _MOST.get(name, math.inf)
+            if not 0 <= value <= most:
                 raise UserError(f"augmentation: {name} must lie between 0 and {most:g}, got {value}.")
-        used = {name for name, value in values.items() if value}
-        if used & {"contrast", "brightness"}:  # drawn together
-            used |= {"contrast", "brightness"}
-        chain: list[BatchTransform] = [Move(**moves)] if any(moves.values()) else []
-        super().__init__([*chain, *(_VALUES[name](value) for name, value in values.items() if name in used)])
+        chain: list[tuple[float, Callable[[], BatchTransform]]] = [
+            (max(moves.values()), lambda: Move(**moves)),
+            (blur, lambda: Blur(blur)),
+            (low_resolution, lambda: LowResolution(low_resolution)),
+            (bias_field, lambda: BiasField(bias_field)),
+            (tone, lambda: Tone(tone)),
+            (gamma, lambda: Gamma(gamma)),
+            (max(contrast, brightness), lambda: Levels(contrast, brightness)),
+            (noise, lambda: Noise(noise)),
+            (erase, lambda: Erase(erase)),
+        ]
+        super().__init__([make() for size, make in chain if size])
 
     def sample(self, shape: Sequence[int]) -> list[Parameters]:
         """As :meth:`BatchCompose.sample`, for 2D images."""
@@ -182,7 +202,7 @@ class BiasField(Intensity):
 
     def change(self, image: Tensor, parameters: Parameters) -> Tensor:
         knots = parameters["knots"][:, None].to(image)
-        return image * interpolate(knots, image.shape[2:], mode="bicubic", align_corners=True).exp()
+        return image.mul_(interpolate(knots, image.shape[2:], mode="bicubic", align_corners=True).exp_())
 
 
 class Tone(Intensity):
@@ -212,7 +232,35 @@ class Gamma(Intensity):
         return {"gamma": _around_zero(self.size, shape[0]).exp()}
 
     def change(self, image: Tensor, parameters: Parameters) -> Tensor:
-        return image.clamp_min(0) ** each(parameters["gamma"], image)
+        return image.clamp_min_(0).pow_(each(parameters["gamma"], image))
+
+
+class Levels(Intensity):
+    """Times 1 plus at most ``contrast``, plus at most ``brightness``."""
+
+    def __init__(self, contrast: float, brightness: float) -> None:
+        super().__init__(1.0)
+        self.contrast, self.brightness = contrast, brightness
+
+    def draw(self, shape: Sequence[int]) -> Parameters:
+        return {"scale": 1 + _around_zero(self.contrast, shape[0]), "offset": _around_zero(self.brightness, shape[0])}
+
+    def change(self, image: Tensor, parameters: Parameters) -> Tensor:
+        return image.mul_(each(parameters["scale"], image)).add_(each(parameters["offset"], image))
+
+
+class Noise(Intensity):
+    """Plus Gaussian noise of a standard deviation of up to ``size``."""
+
+    def __init__(self, size: float) -> None:
+        super().__init__(1.0)
+        self.size = size
+
+    def draw(self, shape: Sequence[int]) -> Parameters:
+        return {"std": self.size * torch.rand(shape[0]), "noise": torch.randn(*shape)}
+
+    def change(self, image: Tensor, parameters: Parameters) -> Tensor:
+        return image.add_(parameters["noise"].to(image) * each(parameters["std"], image))
 
 
 class Erase(Intensity):
@@ -242,17 +290,6 @@ _MOST = {
     **dict.fromkeys(("flip", "shift", "contrast", "brightness", "blur", "low_resolution", "tone", "erase"), 1.0),
     "rotate": 180.0, "elastic": 0.1,
 }  # fmt: skip
-_VALUES: dict[str, Callable[[float], Intensity]] = {
-    "blur": Blur,
-    "low_resolution": LowResolution,
-    "bias_field": BiasField,
-    "tone": Tone,
-    "gamma": Gamma,
-    "contrast": lambda most: RandScaleIntensity(most, prob=1.0),
-    "brightness": lambda most: RandShiftIntensity(most, prob=1.0),
-    "noise": lambda most: RandGaussianNoise(prob=1.0, std=most),
-    "erase": Erase,
-}
 
 
 def _around_zero(most: float, *shape: int) -> Tensor:

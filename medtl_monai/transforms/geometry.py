@@ -17,7 +17,7 @@ from .volumes import look_up
 
 __all__ = ["chunks", "per_axis", "resample", "rotation", "scaling", "shearing", "translation"]
 
-CHUNK = 2**16
+CHUNK = 2**18
 """Elements that are worked on at once on a CPU: what its cache holds."""
 
 

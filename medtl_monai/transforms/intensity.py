@@ -38,11 +38,13 @@ class RandGaussianNoise(Intensity):
 
     def draw(self, shape: Sequence[int]) -> Parameters:
         std = self.std * (torch.rand(shape[0]) if self.sample_std else torch.ones(shape[0]))
-        return {"std": std, "noise": torch.randn(*shape)}
+        return {"std": std, "seed": torch.randint(2**62, (shape[0],))}
 
     def change(self, image: Tensor, parameters: Parameters) -> Tensor:
-        noise = parameters["noise"].to(image) * each(parameters["std"], image)
-        return image.add_(noise.add_(self.mean) if self.mean else noise)
+        noise, generator = torch.empty(image.shape), torch.Generator()
+        for one, seed in zip(noise, parameters["seed"].tolist(), strict=True):
+            one.normal_(generator=generator.manual_seed(seed))
+        return image.addcmul_(noise.to(image), each(parameters["std"], image)).add_(self.mean)
 
 
 class RandGaussianSmooth(Intensity):

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from ..utils import UserError, one_thread
-from .augment import AugmentBatch, BiasField, Blur, Erase, Gamma, LowResolution, Move, Tone
+from .augment import AugmentBatch, BiasField, Blur, Erase, Gamma, Levels, LowResolution, Move, Noise, Tone
 from .batched import Parameters
-from .intensity import RandGaussianNoise, RandScaleIntensity, RandShiftIntensity
 
 __all__ = ["ImageByImage", "choose"]
 
@@ -85,6 +84,11 @@ def _field(transform: Any, _: Mapping[str, Tensor], one: Tensor) -> Tensor:
     return cast("Tensor", field(one))
 
 
+def _levels(_: Any, of: Mapping[str, Tensor], one: Tensor) -> Tensor:
+    scaled = monai.ScaleIntensity(None, None, float(of["scale"]) - 1)(one)
+    return cast("Tensor", monai.ShiftIntensity(float(of["offset"]))(scaled))
+
+
 def _noise(_: Any, of: Mapping[str, Tensor], one: Tensor) -> Tensor:
     noise = monai.RandGaussianNoise(1.0)
     noise.noise = of["std"] * of["noise"]  # type: ignore[assignment]
@@ -115,9 +119,8 @@ _NEAREST: dict[type, Callable[[Any, Mapping[str, Tensor], Tensor], Any]] = {
     BiasField: _field,
     Tone: _curve,
     Gamma: lambda _, of, one: monai.AdjustContrast(float(of["gamma"]))(one),
-    RandScaleIntensity: lambda _, of, one: monai.ScaleIntensity(None, None, float(of["factor"]))(one),
-    RandShiftIntensity: lambda _, of, one: monai.ShiftIntensity(float(of["offset"]))(one),
-    RandGaussianNoise: _noise,
+    Levels: _levels,
+    Noise: _noise,
     Erase: _hole,
 }
 

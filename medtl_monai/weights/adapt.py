@@ -62,6 +62,9 @@ def inflate(weight: Tensor, spatial_dims: int, mode: Inflation = "centre", *, le
             the middle.
         length: of the new axes; default: as long as the kernel's first.
 
+    Raises:
+        ValueError: another ``mode``.
+
     Example:
         >>> inflate(torch.full((1, 1, 3, 3), 6.0), 3, "mean")[0, 0, :, 0, 0].tolist()
         [2.0, 2.0, 2.0]

@@ -90,6 +90,8 @@ def read_rules(key_map: KeyMap) -> Sequence[Rule]:
             return KEY_MAPS[key_map]
         key_map = _read_file(Path(key_map)) if key_map.endswith(".json") else _read_text(key_map)
     rules = list(key_map.items()) if isinstance(key_map, Mapping) else key_map
+    if isinstance(rules, str) or not isinstance(rules, Sequence):
+        raise UserError(f"key_map must be text, a dictionary or a list of rules, got {rules!r}.")
     for rule in rules:
         _check(rule)
     return rules

@@ -82,9 +82,17 @@ def test_a_seed_fixes_the_result_and_images_differ():
     assert not torch.allclose(a[0], a[1])
 
 
-@pytest.mark.parametrize("setting", [{"rotate": -1}, {"flip": 2}, {"contrast": float("nan")}])
-def test_settings_out_of_range_are_refused(setting):
-    with pytest.raises(UserError, match="must lie between 0 and"):
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"rotate": -1}, "rotate must lie between 0 and 180, got -1"),
+        ({"flip": 2}, "flip must lie between 0 and 1, got 2"),
+        ({"contrast": float("nan")}, "contrast must lie between 0 and 1, got nan"),
+        ({"zoom": -0.1}, "zoom must lie between 0 and inf, got -0.1"),
+    ],
+)
+def test_settings_out_of_range_are_refused(setting, message):
+    with pytest.raises(UserError, match=message):
         AugmentBatch(**setting)
 
 
@@ -162,10 +170,12 @@ def test_effects_do_to_each_image_what_its_parameter_says():
     torch.manual_seed(0)
     image, boxes = torch.rand(2, 1, 24, 20), torch.tensor([[0.25, 0.5, 0.5, 1.0], [0.5] * 4])
     first = {
-        "blur": Blur(1.0).change(image, {"amount": torch.tensor([1.0, 0.0])}),
-        "bias": BiasField(0.1).change(image, {"knots": torch.stack([torch.full((3, 3), 0.5), torch.zeros(3, 3)])}),
-        "tone": Tone(1.0).change(image, {"steps": torch.tensor([[1.0, 2.0, 5.0], [1.0, 1.0, 1.0]])}),
-        "erase": Erase(1.0).change(image, {"boxes": boxes, "fill": torch.tensor([7.0, 7.0])}),
+        "blur": Blur(1.0).change(image.clone(), {"amount": torch.tensor([1.0, 0.0])}),
+        "bias": BiasField(0.1).change(
+            image.clone(), {"knots": torch.stack([torch.full((3, 3), 0.5), torch.zeros(3, 3)])}
+        ),
+        "tone": Tone(1.0).change(image.clone(), {"steps": torch.tensor([[1.0, 2.0, 5.0], [1.0, 1.0, 1.0]])}),
+        "erase": Erase(1.0).change(image.clone(), {"boxes": boxes, "fill": torch.tensor([7.0, 7.0])}),
     }
     for name, result in first.items():
         assert not torch.allclose(result[0], image[0]), name

@@ -44,17 +44,21 @@ def read(root: Path, *, task: str = "classification", boxes: bool = False) -> Ca
     for path in _files(root):
         try:
             with h5py.File(path) as file:
-                patient = "".join(chr(code) for code in file["cjdata/PID"][()].ravel())
-                label = int(file["cjdata/label"][()].item()) - 1
-                box = {"box": _around(file["cjdata/tumorMask"][()])} if boxes and task == "classification" else {}
+                items.append(_item(path, file, boxes and task == "classification"))
         except (OSError, KeyError) as error:
             raise UserError(f"{path.name} is no file of the set ({error}): expected MATLAB 7.3 with cjdata.") from error
-        items.append({"image": f"{path}#cjdata/image", "label": label, "patient": patient, **box})
     if task == "classification":
         return found(root, "figshare_brain", items, CLASSES)
     masks = [item["image"].replace("#cjdata/image", "#cjdata/tumorMask") for item in items]
     items = [{**item, "label": mask, "group": CLASSES[item["label"]]} for item, mask in zip(items, masks, strict=True)]
     return found(root, "figshare_brain", items, ["tumour"], task)
+
+
+def _item(path: Path, file: Any, boxes: bool) -> dict[str, Any]:
+    patient = "".join(chr(code) for code in file["cjdata/PID"][()].ravel())
+    box = {"box": _around(file["cjdata/tumorMask"][()])} if boxes else {}
+    label = int(file["cjdata/label"][()].item()) - 1
+    return {"image": f"{path}#cjdata/image", "label": label, "patient": patient, **box}
 
 
 def _around(mask: np.ndarray) -> list[list[int]]:

@@ -52,19 +52,23 @@ def read(root: Path, *, contours: str = "inner") -> Cases:
         patient, group = _patient(folder.name)
         drawn = _contours(folder)
         slices = _slices(images[patient], set(drawn)) if drawn else {}
-        missing = [path for number, path in drawn.items() if slices and number not in slices]
-        if missing:
-            raise UserError(
-                f"{len(missing)} of {len(drawn)} contours of {patient} have no slice, such as {missing[0].name}: "
-                f"expected the DICOM file of that number in {next(iter(slices.values())).parent}; copy it there, or "
-                "remove the contour."
-            )
+        _refuse_missing(patient, drawn, slices)
         for number, path in drawn.items():
             outer = path.with_name(path.name.removesuffix(INNER) + OUTER)
             label = path if contours == "inner" else outer
             if label.is_file():
                 items.append({"image": slices.get(number), "label": label, "patient": patient, "group": group})
     return found(root, "sunnybrook_contours", items, _CLASSES[contours], "segmentation")
+
+
+def _refuse_missing(patient: str, drawn: dict[int, Path], slices: dict[int, Path]) -> None:
+    missing = [path for number, path in drawn.items() if slices and number not in slices]
+    if missing:
+        raise UserError(
+            f"{len(missing)} of {len(drawn)} contours of {patient} have no slice, such as {missing[0].name}: "
+            f"expected the DICOM file of that number in {next(iter(slices.values())).parent}; copy it there, or "
+            "remove the contour."
+        )
 
 
 def _folders(root: Path) -> list[Path]:
@@ -91,28 +95,29 @@ def _image_folders(root: Path) -> dict[str, list[Path]]:
     for path in _folders(root):
         folders[_patient(path.name)[0]].append(path)
     renamed = sorted(path for pattern in ("SCD0*", "*/SCD0*", "*/*/SCD0*") for path in root.glob(pattern))
-    table = next((path for pattern in (_TABLE, f"*/{_TABLE}") for path in root.glob(pattern)), None)
-    if renamed and table is None:
-        raise UserError(
-            f"{root} has images in folders such as {renamed[0].name}, but no {_TABLE}, which tells whose they are: "
-            "copy it there from the set's page."
-        )
-    originals = {row["PatientID"]: row["OriginalID"] for row in read_table(table, _COLUMNS)} if table else {}
+    originals = _originals(root, renamed)
     for path in renamed:
         if _PATIENT.fullmatch(originals.get(path.name, "")):
             folders[_patient(originals[path.name])[0]].append(path)
     return folders
 
 
+def _originals(root: Path, renamed: list[Path]) -> dict[str, str]:
+    """What the folders of a later edition were called in the first one."""
+    table = next((path for pattern in (_TABLE, f"*/{_TABLE}") for path in root.glob(pattern)), None)
+    if renamed and table is None:
+        raise UserError(
+            f"{root} has images in folders such as {renamed[0].name}, but no {_TABLE}, which tells whose they are: "
+            "copy it there from the set's page."
+        )
+    return {row["PatientID"]: row["OriginalID"] for row in read_table(table, _COLUMNS)} if table else {}
+
+
 def _slices(folders: list[Path], numbers: set[int]) -> dict[int, Path]:
     """The slices of the series to which contours of these numbers belong, by number; none if there is no image."""
-    series: dict[tuple[Path, str], dict[int, Path]] = defaultdict(dict)
-    for path in sorted(path for folder in folders for path in glob(folder, "IM-*.dcm", deep=True)):
-        if name := _SLICE.fullmatch(path.name):
-            series[path.parent, name[1]][int(name[2])] = path
-    several = list(series.values())
-    fitting = [slices for slices in several if _short_axis(next(iter(slices.values())))] if len(several) > 1 else []
-    fitting = fitting or several
+    fitting = _series(folders)
+    if len(fitting) > 1:
+        fitting = [slices for slices in fitting if _short_axis(next(iter(slices.values())))] or fitting
     most = max((len(numbers & slices.keys()) for slices in fitting), default=0)
     best = [slices for slices in fitting if len(numbers & slices.keys()) == most]
     if most and len(best) > 1:
@@ -122,6 +127,15 @@ def _slices(folders: list[Path], numbers: set[int]) -> dict[int, Path]:
             "slices; leave the other out."
         )
     return best[0] if best else {}
+
+
+def _series(folders: list[Path]) -> list[dict[int, Path]]:
+    """The slices of each series in these folders, by number."""
+    series: dict[tuple[Path, str], dict[int, Path]] = defaultdict(dict)
+    for path in sorted(path for folder in folders for path in glob(folder, "IM-*.dcm", deep=True)):
+        if name := _SLICE.fullmatch(path.name):
+            series[path.parent, name[1]][int(name[2])] = path
+    return list(series.values())
 
 
 def _short_axis(path: Path) -> bool:

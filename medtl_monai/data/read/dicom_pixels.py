@@ -62,9 +62,8 @@ def shown_frame(path: str, index: int | None, rescale: bool, window: bool) -> tu
 def padding_of(pixels: Array, frame: Dataset) -> Array | None:
     """Which stored values stand for no measurement, ``None`` for none (DICOM PS3.3, C.7.5.1.1.2)."""
     names = [name for name in _PADDING if frame.get(name) is not None]
-    if _PADDING[0] not in names or pixels.ndim != 2 or pixels.dtype.kind == "f":
-        return None
-    if frame.get("PhotometricInterpretation") == "PALETTE COLOR":
+    grey = pixels.ndim == 2 and pixels.dtype.kind in "iu" and frame.get("PhotometricInterpretation") != "PALETTE COLOR"
+    if _PADDING[0] not in names or not grey:
         return None
     stored = int(frame.get("BitsStored") or 8 * pixels.itemsize)
     ends = [_as_stored(frame[name].value, stored, pixels.dtype.kind == "i") for name in names]

@@ -102,21 +102,20 @@ def _fill(slices: list[_Slice], frames: dict[str, int], rescale: bool) -> tuple[
     """The slices in their order as one array, each file read once, and which voxels are padding."""
     places = {(item.path, item.index): number for number, item in enumerate(slices)}
     volume: Array = np.empty(0)
-    padding: Array | None = None
+    padded: dict[int, Array] = {}
     for path in dict.fromkeys(item.path for item in slices):
         for index, pixels in enumerate(each_frame(path, frames[path])):
-            if (path, index) not in places:
+            number = places.get((path, index))
+            if number is None:
                 continue
-            number = places[path, index]
             shown = as_shown(pixels, slices[number].tags, rescale, window=False)
             if not volume.size:
                 volume = np.empty((len(slices), *shown.shape), dtype=np.float32 if rescale else shown.dtype)
             volume[number] = shown
-            padded = padding_of(pixels, slices[number].tags) if rescale else None
-            if padded is not None:
-                padding = np.zeros(volume.shape, bool) if padding is None else padding
-                padding[number] = padded
-    return volume, padding
+            if rescale and (found := padding_of(pixels, slices[number].tags)) is not None:
+                padded[number] = found
+    none = np.zeros(volume.shape[1:], bool)
+    return volume, np.stack([padded.get(number, none) for number in range(len(slices))]) if padded else None
 
 
 class _Slice:
@@ -168,8 +167,10 @@ def _in_space(slices: list[_Slice], name: str) -> tuple[list[_Slice], float | No
     if len(kept) < len(ordered):
         _log.warning(f"{name}: {len(ordered) - len(kept)} slices lie where another lies and are left out.")
     gaps = np.diff([item.place for item in kept])
-    step = float(np.median(gaps)) if len(gaps) else None
-    wide = gaps[gaps > _GAP * step] if step is not None else gaps
+    if not len(gaps):
+        return kept, None
+    step = float(np.median(gaps))
+    wide = gaps[gaps > _GAP * step]
     if len(wide):
         missing = int(np.round(wide / step).sum()) - len(wide)
         _log.warning(

@@ -50,10 +50,7 @@ def _by_content(path: str) -> str | None:
     if not head:
         raise UserError(f"{path} is empty: repair or remove it.")
     if head[:2] == GZIP:
-        try:
-            head = zlib.decompressobj(wbits=31).decompress(head, _HEAD)
-        except zlib.error as error:
-            raise UnreadableError(path, f"its compression is damaged: {error}") from error
+        head = _inflated(head, path)
     if head[128:132] == b"DICM":
         return "dicom"
     if _is_nifti(head):
@@ -61,6 +58,13 @@ def _by_content(path: str) -> str | None:
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "picture"
     return next((kind for sign, kind in _SIGNS.items() if head.startswith(sign)), None)
+
+
+def _inflated(head: bytes, path: str) -> bytes:
+    try:
+        return zlib.decompressobj(wbits=31).decompress(head, _HEAD)
+    except zlib.error as error:
+        raise UnreadableError(path, f"its compression is damaged: {error}") from error
 
 
 def _is_nifti(head: bytes) -> bool:

@@ -16,12 +16,13 @@ class UnreadableError(UserError):
     """A file that cannot be read.
 
     Attributes:
-        reason: why, without the name of the file.
+        name: of the file.
+        reason: why, without the name.
     """
 
     def __init__(self, name: str | Path, reason: str) -> None:
         super().__init__(f"{name} cannot be read ({reason}): repair or remove it.")
-        self.reason = reason
+        self.name, self.reason = str(name), reason
 
 
 def check_size(name: str | Path, *shape: int) -> None:

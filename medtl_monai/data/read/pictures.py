@@ -54,6 +54,9 @@ def read_picture(path: str | Path, values: bool = False) -> tuple[Array, dict[st
     try:
         with Image.open(path) as picture:
             check_size(path, *picture.size)
+            if picture.format == "PNG":  # whose pixels are taken before their checksum is looked at
+                picture.verify()
+        with Image.open(path) as picture:
             lossy = picture.format in _LOSSY
             if _deep_channels(picture) and picture.format == "TIFF":
                 pages = _deep_pages(str(path))
@@ -115,7 +118,8 @@ def _deep_channels(picture: Image) -> int:
     if picture.format == "TIFF":
         bits = picture.tag_v2.get(_BITS, (1,))  # type: ignore[attr-defined]
         return len(bits) if max(bits) > 8 else 0
-    kind, _, depth = str(picture.tile[0][3] if picture.tile else "").partition(";")
+    tile: Any = getattr(picture, "tile", ())
+    kind, _, depth = str(tile[0][3] if tile else "").partition(";")
     return len(kind) if depth.startswith("16") else 0
 
 
@@ -166,6 +170,7 @@ def _deep_pages(path: str) -> list[Array]:
 
     pages = []
     with tifffile.TiffFile(path) as file:
+        page: Any
         for page in file.pages:
             if page.subfiletype & _PREVIEW and len(file.pages) > 1:
                 continue

@@ -57,9 +57,12 @@ class L2SP(Strategy):
 
     def loss(self, step: Step) -> Tensor | None:
         """The two terms over what is trained at present."""
-        trained = {name: p for name, p in step.network.named_parameters() if p.requires_grad}
-        head = [p for name, p in trained.items() if is_under(name, [self._head])]
-        kept = {name: p for name, p in trained.items() if not is_under(name, [self._head])}
+        head, kept = [], {}
+        for name, p in step.network.named_parameters():
+            if p.requires_grad and is_under(name, [self._head]):
+                head.append(p)
+            elif p.requires_grad:
+                kept[name] = p
         terms = []
         if kept:
             anchors = [self.get_buffer(anchor_name(name)) for name in kept]
