@@ -672,3 +672,10 @@ def test_damaged_files_of_public_sets_are_refused_in_a_sentence(tmp_path, name, 
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=message):
         load_cases(tmp_path)
+
+
+def test_what_is_no_number_is_named(tmp_path):
+    (tmp_path / "patient001").mkdir()
+    (tmp_path / "patient001" / "Info.cfg").write_text("ED: one\nES: 2\n")
+    with pytest.raises(UserError, match="patient001/Info.cfg has 'one' for ED: expected a number"):
+        load_cases(tmp_path)

@@ -9,7 +9,7 @@ from typing import Any
 from ...utils import UserError
 from ..cases import PARTS, Cases
 from ..find import below, glob
-from .common import found
+from .common import found, number
 
 __all__ = ["ABOUT", "CLASSES", "frames", "matches", "read"]
 
@@ -66,7 +66,8 @@ def frames(folder: Path) -> dict[str, str]:
     info = _info(folder)
     if not {"ED", "ES"} <= info.keys():
         raise UserError(f"{folder.name}/Info.cfg has no ED or no ES: expected the numbers of their frames.")
-    return {f"{folder.name}_frame{int(info[phase]):02d}": phase for phase in ("ED", "ES")}
+    where = f"{folder.name}/Info.cfg"
+    return {f"{folder.name}_frame{number(info[phase], phase, where):02.0f}": phase for phase in ("ED", "ES")}
 
 
 def _info(folder: Path) -> dict[str, str]:

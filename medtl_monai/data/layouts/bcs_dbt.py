@@ -10,7 +10,7 @@ from typing import Any
 from ...utils import UserError
 from ..cases import PARTS, Cases
 from ..find import glob
-from .common import found, newest, read_table
+from .common import found, newest, number, read_table
 
 __all__ = ["ABOUT", "CLASSES", "matches", "read", "read_views"]
 
@@ -64,7 +64,7 @@ def read_views(root: Path, doubts: list[str] | None = None) -> list[dict[str, An
     boxes: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
     for table, _ in _tables(root, "boxes", doubts):
         for row in read_table(table, [*_KEY, *_BOX, "Class"]):
-            box: dict[str, Any] = {name.lower(): int(row[name]) for name in _BOX}
+            box: dict[str, Any] = {name.lower(): int(number(row[name], name, table.name)) for name in _BOX}
             boxes[_key(row)].append(box | {"class": row["Class"].lower()})
     items = []
     for table, part in _tables(root, "labels", doubts):

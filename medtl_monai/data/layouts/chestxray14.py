@@ -8,7 +8,7 @@ from typing import Any
 from ...utils import UserError
 from ..cases import PARTS, Cases
 from ..find import glob, stem_of
-from .common import by_name, found, has_columns, newest, read_table
+from .common import by_name, found, has_columns, newest, number, read_table
 
 __all__ = ["ABOUT", "FINDINGS", "matches", "read"]
 
@@ -68,7 +68,7 @@ def _of_parts(root: Path) -> _Items:
     items: _Items = []
     for table, part in _part_tables(root).items():
         for row in read_table(table, ["Image", "PatientId", *FINDINGS]):
-            label = [float(row[finding]) for finding in FINDINGS]
+            label = [number(row[finding], finding, table.name) for finding in FINDINGS]
             items.append({"image": row["Image"], "label": label, "patient": row["PatientId"], "split": part})
     return items
 

@@ -14,7 +14,7 @@ from ..cases import Cases
 from ..find import find, stem_of
 from ..tables import has_columns
 
-__all__ = ["by_name", "found", "has_columns", "newest", "read_table"]
+__all__ = ["by_name", "found", "has_columns", "newest", "number", "read_table"]
 
 _VERSION = re.compile(r"[-_ ]v(\d+)(?=[-_. ]|$)", re.IGNORECASE)
 _COPY = re.compile(r" ?\(\d+\)$")  # what a browser adds to a second download
@@ -34,6 +34,18 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
             "the set's authors publish it, or another layout."
         )
     return table.rows
+
+
+def number(text: str, column: str, where: str) -> float:
+    """The number that a cell says.
+
+    Raises:
+        UserError: it says none.
+    """
+    try:
+        return float(text)
+    except ValueError:
+        raise UserError(f"{where} has {text!r} for {column}: expected a number.") from None
 
 
 def newest(paths: Iterable[Path], doubts: list[str]) -> list[Path]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..cases import PARTS, Cases
 from ..find import glob
-from .common import found, newest, read_table
+from .common import found, newest, number, read_table
 
 __all__ = ["ABOUT", "CLASSES", "matches", "read"]
 
@@ -44,7 +44,7 @@ def read(root: Path) -> Cases:
                     "label": masks.get(f"{code}_sa_gt.nii.gz"),
                     "patient": code,
                     "phase": phase,
-                    "frame": int(float(row[phase])),
+                    "frame": int(number(row[phase], phase, f"the row of {code}")),
                     "domain": f"{row['VendorName']}, centre {row['Centre']}",
                     "group": row.get("Pathology"),
                     "split": PARTS.get(top),
