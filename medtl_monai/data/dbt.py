@@ -70,9 +70,9 @@ def load_breasts(
     if classes is not None and list(classes) != list(groups):
         raise UserError(f"the model tells {', '.join(classes)} apart, and groups names {', '.join(groups)}: adapt it.")
     cases = load_cases(dataset_dir, task="classification", keep=CORNER if boxes else (), **table)
-    places = [_group(name, groups) for name in cases.classes]
-    items = [{**item, "label": places[item["label"]]} for item in cases.items]
-    if cases.layout == "bcs_dbt":
+    of_duke = cases.layout == "bcs_dbt"
+    items = _grouped(cases, groups)
+    if of_duke:
         items = select_slices(items, data_strategy=data_strategy, normal_share=normal_share, seed=seed)
     if compare_sides:
         items = _paired(items, cases.items)
@@ -80,9 +80,18 @@ def load_breasts(
     if not items:
         raise UserError(f"no label of {', '.join(cases.classes)} is in groups ({groups}): adapt groups.")
     if boxes:
-        items = _with_boxes(items, "box_side" if cases.layout == "bcs_dbt" else None)
-    items = [{key: item[key] for key in _KEYS if key in item} for item in items]
-    return replace(cases, items=items, classes=list(groups))
+        items = _with_boxes(items, "box_side" if of_duke else None)
+    return replace(cases, items=[_only(item, _KEYS) for item in items], classes=list(groups))
+
+
+def _grouped(cases: Cases, groups: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
+    """The items with the class of their label, ``None`` for none."""
+    places = [_group(name, groups) for name in cases.classes]
+    return [{**item, "label": places[item["label"]]} for item in cases.items]
+
+
+def _only(item: Item, keys: Sequence[str]) -> dict[str, Any]:
+    return {key: item[key] for key in keys if key in item}
 
 
 def _paired(items: Sequence[Item], views: Sequence[Item]) -> list[dict[str, Any]]:
@@ -164,7 +173,9 @@ def _many_slices(
     healthy = all(view["label"] == 0 for view in own)
     if not healthy and not ill:
         return []
-    used = [view for view in own if view["label"] is not None] if every else ill or own
+    used = ill or own
+    if every:
+        used = [view for view in own if view["label"] is not None]
     share = normal_share if healthy and not every else 1.0
     return [(view, number) for view in used for number in _some_slices(view, share, rng)]
 
@@ -185,8 +196,10 @@ def breast_slices(path: str | Path, *, compare_sides: bool = False) -> list[dict
         view, frames = _view({**item, **told.get(item["image"], {})}, compare_sides)
         items += [view] if frames is None else [view | {"image": f"{view['image']}#{k}"} for k in range(frames)]
         views.append(view)
-    if not compare_sides:
-        return items
+    return _with_others(items, views) if compare_sides else items
+
+
+def _with_others(items: Sequence[Item], views: Sequence[Item]) -> list[dict[str, Any]]:
     items = pair_sides(items, views)
     alone = sum("other" not in item for item in items)
     if alone == len(items):
@@ -199,7 +212,7 @@ def breast_slices(path: str | Path, *, compare_sides: bool = False) -> list[dict
             f"{alone} of {len(items)} images have no other side to be compared with: compared with themselves, they "
             "stay undecided"
         )
-    return [{key: item[key] for key in ("image", "other") if key in item} for item in items]
+    return [_only(item, ("image", "other")) for item in items]
 
 
 def _view(item: dict[str, Any], compare_sides: bool) -> tuple[dict[str, Any], int | None]:

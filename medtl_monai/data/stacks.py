@@ -113,9 +113,9 @@ def _tensor(
 ) -> MetaTensor:
     """``(1, X, Y, Z)`` whose last axis is the one of slices."""
     order = [k for k in range(3) if k != axis] + [axis]
-    steps = None if place.spacing is None else [place.spacing[k] for k in order]
-    if steps is None and spacing is not None:  # said by the user, of the axes as they are now
-        steps = list(map(float, spacing))
+    steps = list(map(float, spacing or ()))  # said by the user, of the axes as they are now
+    if place.spacing is not None:
+        steps = [place.spacing[k] for k in order]
     affine = _SHOWN @ np.diag([*(steps or (1, 1, 1)), 1])
     if place.affine is not None:
         affine = place.affine[:, [*order, 3]]

@@ -79,9 +79,7 @@ def as_upright(image: Tensor, channels: int) -> Tensor:
     """
     meta = image.meta if isinstance(image, MetaTensor) else {}
     name = str(meta.get("filename_or_obj", "an image"))
-    array = (image.as_tensor() if isinstance(image, MetaTensor) else torch.as_tensor(image)).float()
-    last = meta.get("original_channel_dim", -1 if array.shape[-1] in (3, 4) else None)  # MONAI: -1 or NaN
-    array = array if last == -1 else array[..., None]  # (x, y, ..., channel)
+    array = _with_channels_last(image, meta)
     nifti = meta.get("kind") == "nifti" or name.lower().endswith((".nii", ".nii.gz"))
     array = _from_nifti(array, meta) if nifti else _as_shown(array)
     if array.ndim != 3 or array.shape[-1] > 4:
@@ -89,6 +87,13 @@ def as_upright(image: Tensor, channels: int) -> Tensor:
     array = array[..., :-1] if array.shape[-1] in (2, 4) else array  # without transparency
     array = _with_channels(array.movedim(-1, 0), channels)
     return MetaTensor(array, meta={key: meta[key] for key in ("filename_or_obj", "padding") if key in meta})
+
+
+def _with_channels_last(image: Tensor, meta: Mapping[str, Any]) -> Tensor:
+    """``(x, y, ..., C)``, float32."""
+    array = (image.as_tensor() if isinstance(image, MetaTensor) else torch.as_tensor(image)).float()
+    last = meta.get("original_channel_dim", -1 if array.shape[-1] in (3, 4) else None)  # MONAI: -1 or NaN
+    return array if last == -1 else array[..., None]
 
 
 def _as_shown(array: Tensor) -> Tensor:

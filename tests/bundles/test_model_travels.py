@@ -39,7 +39,7 @@ CLOSE = 2e-6  # what the order of a batch changes in the last bits of 32
 DATA = (  # which images there are, and which part each is in
     *("dataset_dir", "layout", "layout_options", "table", "image_column", "label_column", "patient_column"),
     *("target_dir", "box_columns", "box_mode", "val_fraction", "fold", "allow_shared_patients"),
-    *("data_strategy", "normal_share", "groups"),
+    *("data_strategy", "normal_share", "groups", "spacing"),
 )
 TRAINING = (  # how the network learns
     *("weights", "strategy", "epochs", "batch_size", "lr", "weight_decay", "transforms", "augmentation", "mix", "seed"),
@@ -57,13 +57,14 @@ MACHINERY = (  # objects that are made of the other keys
 MODEL = (  # what the network sees, what it is, and how its answer is read: these travel, and each has a case
     *("backbone", "variant", "image_size", "channels", "percentiles", "mean", "std", "inferer", "calibrate"),
     *("compare_sides", "crop_size", "lesion_map", "slice_share"),
-    *("crop", "structures", "largest_component", "always_present"),
+    *("crop", "structures", "slice_axis", "largest_component", "always_present"),
 )
 KINDS = {"data": DATA, "training": TRAINING, "machine": MACHINE, "machinery": MACHINERY, "model": MODEL}
 
 NO_CASE = {
     "dimensions": "the bundles are of images of two dimensions, and no key changes that",
     "calibration": "it is in the weights of the head, too; here it only says so",
+    "spacing": "it is of files that do not tell it, and changes volumes and distances, no answer",
     "origin": "it says where a model is from, and changes no answer",
 }
 """Fields of the model that no mutation can show, and why."""
@@ -125,6 +126,7 @@ HEARTS = {
     "network and norm": ({**FRESH, "backbone": "unet_resnet18", "variant": {"norm": "group"}}, ("backbone", "variant")),
     "network of MONAI": ({**FRESH, "backbone": UNET}, ("backbone",)),
     "colour": (COLOUR, ("channels", "mean", "std")),
+    "slices along another axis": ({"slice_axis": 0}, ("slice_axis",)),
     "every slice, one part": (
         {"always_present": True, "largest_component": True},
         ("always_present", "largest_component"),
@@ -391,7 +393,8 @@ def test_images_are_prepared_and_answers_read_through_the_model_alone(bundle, na
     assert "model" in reached
     assert [key for key in reached - {"model", "inferer"} if known.get(key) == "model"] == []
     if name != "train":
-        own = {"inferer", "slice_share", "largest_component", "always_present"}  # changes of how a model is read
+        # changes of how a model is read
+        own = {"inferer", "slice_share", "slice_axis", "largest_component", "always_present"}
         assert {key for key in config if known.get(key) == "model"} - {"model"} <= own | {"structures"}
 
 

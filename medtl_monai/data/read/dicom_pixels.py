@@ -65,7 +65,7 @@ def padding_of(pixels: Array, frame: Dataset) -> Array | None:
     grey = pixels.ndim == 2 and pixels.dtype.kind in "iu" and frame.get("PhotometricInterpretation") != "PALETTE COLOR"
     if _PADDING[0] not in names or not grey:
         return None
-    stored = int(frame.get("BitsStored") or 8 * pixels.itemsize)
+    stored = int(frame.BitsStored)
     ends = [_as_stored(frame[name].value, stored, pixels.dtype.kind == "i") for name in names]
     found = (pixels >= min(ends)) & (pixels <= max(ends))
     return found if found.any() and not found.all() else None

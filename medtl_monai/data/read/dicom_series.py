@@ -108,15 +108,15 @@ def _fill(slices: list[_Slice], frames: dict[str, int], rescale: bool) -> tuple[
     volume: Array = np.empty(0)
     padded: dict[int, Array] = {}
     for path in dict.fromkeys(item.path for item in slices):
-        for index, pixels in enumerate(each_frame(path, frames[path])):
-            number = places.get((path, index))
+        for number, pixels in ((places.get((path, k)), one) for k, one in enumerate(each_frame(path, frames[path]))):
             if number is None:
                 continue
             shown = as_shown(pixels, slices[number].tags, rescale, window=False)
             if not volume.size:
                 volume = np.empty((len(slices), *shown.shape), dtype=np.float32 if rescale else shown.dtype)
             volume[number] = shown
-            if rescale and (found := padding_of(pixels, slices[number].tags)) is not None:
+            found = padding_of(pixels, slices[number].tags) if rescale else None
+            if found is not None:
                 padded[number] = found
     none = np.zeros(volume.shape[1:], bool)
     return volume, np.stack([padded.get(number, none) for number in range(len(slices))]) if padded else None
