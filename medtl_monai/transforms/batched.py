@@ -176,7 +176,7 @@ class BatchCompose(nn.Module):
     def transform(
         self, drawn: Sequence[Parameters], image: Tensor, label: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """Images ``(B, C, *spatial)``, and labels if there are any, under the parameters of :meth:`sample`; see :meth:`forward`."""
+        """Images ``(B, C, *spatial)``, and labels, under the parameters of :meth:`sample`; see :meth:`forward`."""
         given, label = _plain(image, label)
         image = _real(given) if any(isinstance(one, Intensity) for one in self.transforms) else given
         with torch.autocast(image.device.type, enabled=False):  # positions in 16 bits are off by pixels

@@ -36,7 +36,7 @@ class Renaming:
         return renamed_key(key.removeprefix(self.prefix), self.rules) if key.startswith(self.prefix) else key
 
     def applied(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """``state``, tensors of any shape, by its new names; where two get the same one, that with the prefix has it."""
+        """``state``, tensors of any shape, by its new names; of two with one name that with the prefix has it."""
         renamed = {self(key): value for key, value in state.items() if not key.startswith(self.prefix)}
         inside = {key: value for key, value in state.items() if key.startswith(self.prefix)}
         for key, value in reversed(inside.items()):  # of two the first stays

@@ -14,7 +14,7 @@ __all__ = ["save_weights"]
 
 
 def save_weights(state: Mapping[str, Tensor], path: str | Path, *, half: bool = False) -> None:
-    """Write tensors of any shape: ``.safetensors`` (needs the extra of that name) or torch's format for any other ending.
+    """Write tensors of any shape: ``.safetensors`` (needs the extra of that name), or torch's format for other endings.
 
     Args:
         state: tensors by name.

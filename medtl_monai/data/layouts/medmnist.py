@@ -25,7 +25,11 @@ def matches(root: Path) -> bool:
 
 
 def read(root: Path) -> Cases:
-    """Images by their names in the file, ``file.npz#train_images/12``; the official split; no patients."""
+    """Images by their names in the file, ``file.npz#train_images/12``; the official split; no patients.
+
+    Raises:
+        UserError: there are several sets, or findings instead of classes.
+    """
     path, *others = glob(root, "*mnist*.npz")
     if others:
         raise UserError(f"{path.name} and {others[0].name} are two sets: keep one of them in {root}.")
