@@ -56,9 +56,6 @@ def _labels(path: Path) -> dict[str, np.ndarray]:
 
     Raises:
         UserError: it is no file of the set.
-
-    Raises:
-        UserError: the file holds no such images, or there is no such part.
     """
     try:
         with np.load(path) as arrays:
