@@ -31,8 +31,8 @@ from .record import close_record, configuration, open_output
 from .report import Predicted, Report, data_format, install_model, predict
 from .resume import Resume
 from .scores import accuracy, log_loss, mean_auc
-from .segmentation import SegmentationReport, segment
-from .stacks import middle_share, read_stacks, structure_values, unmasked
+from .segmentation import middle_share, read_stacks, structure_values, unmasked
+from .segmented import SegmentationReport, segment
 from .synthetic import images_of, write_synthetic
 from .target import SourceImages, TargetImages, target_images
 from .unreadable import EveryFile, LeftOut

@@ -18,7 +18,7 @@ from ..data.layouts import recognised
 from ..model import Model
 from ..utils import UserError
 from .cases import Parts, read_parts
-from .stacks import read_stacks, structure_values
+from .segmentation import read_stacks, structure_values
 
 __all__ = ["bundle_for", "check_folder", "first_batch", "render_folder", "why_refused"]
 

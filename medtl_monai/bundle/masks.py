@@ -18,7 +18,7 @@ from ..metrics.segmentation import ejection_fractions, volumes_ml
 from ..model import Model
 from ..predictions import relative
 from ..utils import MonaiEngine, atomic_path, with_bar, write_table
-from .stacks import stem, ventricles
+from .segmentation import stem, ventricles
 from .unreadable import readable
 
 __all__ = ["SaveMasks"]

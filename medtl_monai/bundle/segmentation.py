@@ -1,219 +1,240 @@
-"""Cases segmented and scored: the end of a segmentation's run."""
+"""Cases with masks: their structures' values, the split, and where the structures lie."""
 
 from __future__ import annotations
 
 import logging
-import zlib
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
 from monai.data import MetaTensor
-from monai.transforms import Compose
-from numpy.typing import NDArray
-from torch import nn
 
-from .. import figures
 from ..data import (
+    Cases,
+    perceptual_hash,
+    split_patients,
     stack_of,
-    tells_spacing,
+    suspicious_spacing,
+    unlabelled,
 )
-from ..metrics.segmentation import SEGMENTATION_METRICS, ejection_fractions, measure, summarize, volumes_ml
-from ..model import Model
-from ..predictions import relative
-from ..utils import with_bar, write_table
-from .domains import tell_domains
-from .report import Report
-from .stacks import ventricles
+from ..data.find import absolute
+from ..data.layouts.acdc import frames
+from ..data.layouts.common import has_columns, read_table
+from ..data.masks import MaskValues
+from ..data.readable import raise_unreadable
+from ..data.stacks import check_shapes
+from ..utils import UserError, with_bar
+from .cases import Parts, audited, refuse_channels
 
-__all__ = ["SegmentationReport", "Segmented", "segment"]
+__all__ = ["middle_share", "read_stacks", "stem", "structure_values", "unmasked", "ventricles"]
 
 _log = logging.getLogger("medtl_monai")
 
-_RESAMPLES = 1000
-_DICE, _HD95 = (SEGMENTATION_METRICS.index(name) for name in ("dice", "hd95"))
+_BEAT = ("patient", "phase")
+_NO_SPACING = (
+    "nothing tells the size of their voxels, so that distances are in pixels and there are no volumes; give it in mm "
+    'along x, y and z, as in --spacing "[1.4,1.4,8]"'
+)
 
 
-def segment(
-    network: nn.Module, item: Mapping[str, Any], model: Model, preparation: Compose, *, device: torch.device | str
-) -> dict[str, Any]:
-    """One prepared case with its label map ``pred`` and the maps ``probability``, in the image's own space."""
-    batch, _ = model.prepare_batch()({"image": item["image"][None]}, device)
-    tell_domains(network, item.get("domain"))
-    with torch.no_grad():
-        logits = model.inferer()(batch, network)[0].float().cpu()
-    source = item["image"]
-    pred = MetaTensor(logits, meta=source.meta, applied_operations=source.applied_operations)
-    return model.postprocessing(preparation)({**item, "pred": pred})
-
-
-class _Masks(NamedTuple):
-    """True and predicted label maps ``(1, X, Y, Z)`` of a case: compressed, as only a few of all cases are shown."""
-
-    shape: tuple[int, ...]
-    label: bytes
-    pred: bytes
-
-    @classmethod
-    def of(cls, case: Mapping[str, Any]) -> _Masks:
-        label, pred = (case[key].as_tensor().to(torch.int16).numpy() for key in ("label", "pred"))
-        return cls(label.shape, *(zlib.compress(mask.tobytes(), 1) for mask in (label, pred)))
-
-    def slice(self, z: int) -> list[NDArray[Any]]:
-        """Both, of one slice, as pictures show it."""
-        masks = (np.frombuffer(zlib.decompress(mask), np.int16).reshape(self.shape) for mask in self[1:])
-        return [mask[0, ..., z].T for mask in masks]
-
-
-@dataclass(frozen=True)
-class Segmented:
-    """The cases of one part, as they were measured.
-
-    Attributes:
-        items: N datalist items.
-        cases: ``(N, K, M)``, the metrics of each case as a whole.
-        slices: ``(S, K, M)``, of each slice.
-        where: S pairs, the case and the slice in it.
-        volumes: ``(N, 2, K)``, true and predicted, in ml; NaN without a spacing.
-        unit: of distances, ``mm`` or ``pixels``.
-        masks: of each case.
-    """
-
-    items: list[dict[str, Any]]
-    cases: NDArray[Any]
-    slices: NDArray[Any]
-    where: list[tuple[int, int]]
-    volumes: NDArray[Any]
-    unit: str
-    masks: list[_Masks]
-
-    @property
-    def patients(self) -> list[str]:
-        """The patient of each case."""
-        return [str(item["patient"]) for item in self.items]
-
-
-class SegmentationReport(Report):
-    """Everything that a finished training, or an evaluation, of a segmentation writes into ``output_dir``.
+def structure_values(
+    cases: Cases,
+    structures: Mapping[str, int] | Sequence[str] | None = None,
+    *,
+    model: Mapping[str, int] | Sequence[str] | None = None,
+) -> dict[str, int]:
+    """Each structure's value in the masks.
 
     Args:
-        args: of :class:`Report`; its loaders' data sets give single cases with ``image`` and ``label``.
-        kwargs: likewise.
+        cases: with masks.
+        structures: names, where the data tells their values, or names with values; ``None``: all that the data has.
+        model: the structures of a trained model, which are wanted in this order; with the values that they had in its
+            training, a name that the data does not know keeps its value, unless ``structures`` says all.
+
+    Raises:
+        UserError: a name whose value is not known, or values that are not different whole numbers above 0.
     """
+    told = dict(zip(cases.classes, cases.label_values, strict=True))
+    values: dict[str, int] = dict(structures) if isinstance(structures, Mapping) else told
+    names = model or (values if structures is None or isinstance(structures, Mapping) else structures)
+    if structures is None and isinstance(model, Mapping):
+        values = {**values, **_kept(model, values)}
+    unknown = [name for name in names if name not in values]
+    if unknown:
+        raise UserError(
+            f"the masks' value of {', '.join(map(str, unknown))} is not known: known are {', '.join(values)}; give "
+            f"structures with their values, such as {{'{unknown[0]}': 1}}."
+        )
+    return _different({name: values[name] for name in names})
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.structures = self.classes[1:]
 
-    def score(self, network: nn.Module) -> dict[str, Any]:
-        """The metrics of every part; its tables and figures are written on the way."""
-        found = {name: self._segment(network, loader.dataset, name) for name, loader in self.loaders.items()}
-        self._write_cases(found)
-        for name, part in found.items():
-            if name != "train":
-                self._figures(name, part)
-        return {name: self._metrics(part) for name, part in found.items()}
+def _different(values: dict[str, int]) -> dict[str, int]:
+    whole = all(isinstance(value, int) and value > 0 for value in values.values())
+    if not values or len(set(values.values())) < len(values) or not whole:
+        raise UserError(f"structures must have different values, whole numbers above 0, got {values}.")
+    return values
 
-    def _segment(self, network: nn.Module, dataset: Any, name: str) -> Segmented:
-        items = [dict(item) for item in dataset.data]
-        known = self.model.spacing is not None or all(tells_spacing(item["image"]) for item in items)
-        cases, slices, where, volumes, masks = [], [], [], [], []
-        for index in with_bar(range(len(items)), f"segmenting {name}"):
-            case = segment(network, dataset[index], self.model, dataset.transform, device=self.device)
-            masks.append(_Masks.of(case))
-            each, whole, of_case = self._measure(case, case["image"].meta["spacing"] if known else None)
-            cases.append(whole)
-            slices.append(each)
-            where += [(index, z) for z in range(len(each))]
-            volumes.append(of_case)
-        unit = "mm" if known else "pixels"
-        return Segmented(items, np.concatenate(cases), np.concatenate(slices), where, np.array(volumes), unit, masks)
 
-    def _measure(self, case: Mapping[str, Any], spacing: Sequence[float] | None) -> tuple[Any, Any, list[Any]]:
-        """The metrics of each slice and of the case as a whole, and true and predicted volumes."""
-        pred, label, probability = (case[key].as_tensor() for key in ("pred", "label", "probability"))
-        flat: dict[str, Any] = {"spacing": spacing[:2], "thickness": spacing[2]} if spacing else {}
-        each = measure(pred[0].movedim(-1, 0), label[0].movedim(-1, 0), probability.movedim(-1, 0), **flat)
-        whole = each if len(each) == 1 else measure(pred, label, probability[None], spacing=spacing)
-        n = len(self.structures)
-        return each, whole, [volumes_ml(mask, n, spacing) if spacing else [np.nan] * n for mask in (label, pred)]
+def _kept(model: Mapping[str, int], known: Mapping[str, int]) -> dict[str, int]:
+    """The values that a trained model gave to names that the data does not know."""
+    kept = {name: value for name, value in model.items() if name not in known}
+    for name, value in kept.items():
+        _log.info(f"{name}: the value {value} in the masks, as in the training; the data has no such name")
+    return kept
 
-    def _metrics(self, part: Segmented) -> dict[str, Any]:
-        of_slice = [part.patients[case] for case, _ in part.where]
-        settings: dict[str, Any] = {"seed": self.seed, "n_bootstrap": _RESAMPLES}
-        return {
-            "images": len(part.items),
-            "slices": len(part.slices),
-            "patients": len(set(part.patients)),
-            "seed": self.seed,
-            "resamples": _RESAMPLES,
-            "unit_of_distances": part.unit,
-            **summarize(part.cases, part.patients, self.structures, by_patient=True, **settings),
-            "per_slice": summarize(part.slices, of_slice, self.structures, **settings),
-            "ejection_fraction": self._ejection(part),
-        }
 
-    def _ejection(self, part: Segmented) -> dict[str, Any]:
-        """True and predicted, of each ventricle, by patient."""
-        result: dict[str, Any] = {}
-        times = [(str(item["patient"]), item.get("phase", "")) for item in part.items]
-        for k, name in ventricles(self.structures):
-            pair = [ejection_fractions(dict(zip(times, part.volumes[:, i, k], strict=True))) for i in (0, 1)]
-            both = sorted(set(pair[0]) & set(pair[1]))
-            if not both:
-                result[name] = {"value": None, "reason": "no patient has ED and ES frames of known spacing"}
+def read_stacks(
+    cases: Cases,
+    structures: Mapping[str, int],
+    *,
+    chosen: Mapping[str, int] | Sequence[str] | None = None,
+    slice_axis: int | None = None,
+    spacing: Sequence[float] | None = None,
+    val_fraction: float = 0.2,
+    fold: int | None = None,
+    seed: int = 0,
+    part: str | None = None,
+    allow_shared_patients: bool = False,
+) -> Parts:
+    """Read every image and mask once, give each patient a part, and look for what the parts share.
+
+    Args:
+        cases: whose items' ``label`` is the path of a mask.
+        structures: value in the masks by name.
+        chosen: what the user said of the structures: with values, all other values are background.
+        slice_axis: see :func:`medtl_monai.data.read_stack`.
+        spacing: see there.
+        val_fraction: share of the cases for validation, about; patients are never divided.
+        fold: which of ``round(1 / val_fraction)`` folds validates, instead of a random choice.
+        seed: of the choice.
+        part: put all cases in this part instead of splitting (to score a whole set).
+        allow_shared_patients: go on although a patient stands in two parts (by the data's own split).
+
+    Raises:
+        UserError: files that cannot be read or do not fit each other, values in the masks without a name, a structure
+            that is in no mask, too few patients, patients shared by parts.
+    """
+    refuse_channels(cases)
+    looked = _Look(cases, slice_axis, spacing)
+    looked.check(structures, rest=isinstance(chosen, Mapping))
+    plain = [{**item, "label": 0} for item in cases.items]  # no classes to balance
+    settings: dict[str, Any] = {"val_fraction": val_fraction, "fold": fold, "seed": seed, "classes": ["of masks"]}
+    names = [part] * len(plain) if part else split_patients(plain, **settings)
+    leakage = audited(plain, names, looked.hashes, allow_shared_patients)
+    for name in dict.fromkeys(names):
+        chosen_items = [item for item, where in zip(plain, names, strict=True) if where == name]
+        _log.info(f"{name}: {len(chosen_items)} cases of {len({item['patient'] for item in chosen_items})} patients")
+    return Parts(["background", *structures], cases.items, names, leakage)
+
+
+class _Look:
+    """All images and masks, read once: perceptual hashes, the masks' values, and what is worth a warning."""
+
+    def __init__(self, cases: Cases, slice_axis: int | None, spacing: Sequence[float] | None) -> None:
+        self.cases, self.values = cases, MaskValues()
+        self.hashes: dict[str, int] = {}
+        self._doubts: Counter[str] = Counter()
+        said: dict[str, Any] = {"slice_axis": slice_axis, "spacing": spacing}
+        failed: dict[str, Exception] = {}
+        for item in with_bar(cases.items, "reading images and masks"):
+            try:
+                image, mask = (stack_of(item, key, **said) for key in ("image", "label"))
+            except Exception as error:  # every reader has its own kinds
+                failed[str(item["image"])] = error
                 continue
-            errors = [pair[1][p] - pair[0][p] for p in both]
-            result[name] = {
-                "value": float(np.mean(np.abs(errors))),
-                "bias": float(np.mean(errors)),
-                "patients": {p: {"true": pair[0][p], "predicted": pair[1][p]} for p in both},
-            }
-        return result
+            check_shapes(item, image, mask)
+            self._doubt(image)
+            self.hashes[str(item["image"])] = perceptual_hash(image[0, ..., image.shape[-1] // 2].numpy())
+            self.values.add(mask.numpy(), str(item["label"]), lossy=mask.meta.get("lossy", False))
+        raise_unreadable(failed, len(cases.items), "images or masks")
 
-    def _write_cases(self, found: Mapping[str, Segmented]) -> None:
-        per = ("dice", "hd95", "volume_ml", "true_volume_ml")
-        header = ["image", "patient", "part", "label", "phase", *(f"{n} {x}" for n in self.structures for x in per)]
-        rows = [self._row(name, part, index) for name, part in found.items() for index in range(len(part.items))]
-        write_table(self.folder / "predictions.csv", [header, *rows])
+    def _doubt(self, image: MetaTensor) -> None:
+        if "spacing" not in image.meta:
+            self._doubts[_NO_SPACING] += 1
+        elif reason := suspicious_spacing(image):
+            self._doubts[f"{reason}; volumes and distances in mm may be wrong"] += 1
+        axis = image.meta["slice_axis"]
+        if axis != 2:
+            self._doubts[f"slices run along axis {axis} of the file, the thickest; --slice_axis names another"] += 1
 
-    def _row(self, name: str, part: Segmented, index: int) -> list[str]:
-        item, values, (true, pred) = part.items[index], part.cases[index], part.volumes[index]
-        image, label = (relative(item[key], self.root) for key in ("image", "label"))
-        row = [image, item["patient"], name, label, item.get("phase", "")]
-        for k in range(len(self.structures)):
-            numbers = [values[k, _DICE], values[k, _HD95], pred[k], true[k]]
-            row += ["" if np.isnan(x) else f"{x:.6g}" for x in numbers]
-        return row
+    def check(self, structures: Mapping[str, int], rest: bool) -> None:
+        """Warn of what is doubtful; stop at values without a name, and at a structure that no mask shows."""
+        for reason, count in self._doubts.items():
+            _log.warning(f"{count} of {len(self.cases.items)} images: {reason}")
+        known = dict(zip(self.cases.classes, self.cases.label_values, strict=True))
+        others = {name: value for name, value in known.items() if value not in structures.values()}
+        problem = self.values.problem({**others, **structures}, rest=rest)
+        if problem:
+            raise UserError(problem)
+        for name, value in structures.items():
+            if value not in self.values.voxels:
+                held = ", ".join(map(str, sorted(self.values.voxels))) or "none"
+                raise UserError(
+                    f"no mask holds the value {value} of the {name}: the masks hold {held}; give the right values with "
+                    "structures."
+                )
 
-    def _figures(self, name: str, part: Segmented) -> None:
-        folder = self.folder / "figures"
-        title = f"{name}: {len(part.items)} cases, {len(set(part.patients))} patients"
-        figures.dice_strips(part.slices[..., _DICE], self.structures, folder / f"{name}_dice.png", title=title)
-        if part.unit == "mm":
-            figures.bland_altman(part.volumes, self.structures, folder / f"{name}_volumes.png", title=title)
-        defined = ~np.isnan(part.slices[..., _DICE])
-        with_any = np.flatnonzero(defined.any(1))
-        score = np.nanmean(part.slices[with_any, :, _DICE], axis=1)
-        order = with_any[score.argsort(kind="stable")]
-        middle = len(order) // 2
-        chosen = {"worst": order[:8], "typical": order[max(0, middle - 4) : middle + 4]}
-        for kind, slices in chosen.items() if len(order) else ():
-            self._draw_slices(part, slices, folder / f"{name}_{kind}_cases.png", f"{kind} of {title}")
 
-    def _draw_slices(self, part: Segmented, slices: Sequence[int], path: Path, title: str) -> None:
-        images, masks, captions = [], [], []
-        stacks: dict[int, Any] = {}
-        for index, z in (part.where[i] for i in slices):
-            item = part.items[index]
-            if index not in stacks:
-                stacks[index] = stack_of(item, "image", slice_axis=self.model.slice_axis)
-            images.append(stacks[index][0, ..., z].numpy().T)
-            masks.append(part.masks[index].slice(z))
-            dice = part.slices[part.where.index((index, z)), :, _DICE]
-            scores = ", ".join("-" if np.isnan(x) else f"{x:.2f}" for x in dice)
-            captions.append(f"{Path(item['image']).name}, slice {z}\nDice {scores}")
-        figures.contour_grid(images, masks, captions, self.structures, path, title=title)
+def middle_share(
+    items: Sequence[Mapping[str, Any]],
+    structures: Mapping[str, int],
+    margin: float = 1.2,
+    slice_axis: int | None = None,
+) -> float:
+    """The side of the middle square that holds every structure of these masks, as a share of the slice's shorter side.
+
+    Args:
+        items: of a datalist, with ``label``.
+        structures: value in the masks by name.
+        margin: times the square that just holds them; the result is rounded up to a multiple of 0.05, and at most 1.
+        slice_axis: see :func:`medtl_monai.data.read_stack`.
+    """
+    farthest = 0.0
+    for item in with_bar(items, "looking where the structures lie"):
+        mask: Any = stack_of(item, "label", slice_axis=slice_axis)[0]
+        size = torch.tensor(mask.shape[:2])
+        inside = torch.isin(mask.as_tensor(), torch.tensor(list(structures.values()))).any(-1).nonzero()
+        if len(inside):
+            farthest = max(farthest, float(2 * (inside + 0.5 - size / 2).abs().max() / size.min()))
+    share = min(1.0, math.ceil(round(20 * margin * farthest, 6)) / 20)
+    _log.info(f"crop: the middle {share:g} of each slice; the training masks' structures lie within {farthest:.2f}")
+    return share
+
+
+def unmasked(path: str | Path) -> list[dict[str, str]]:
+    """Images for inference: one file, or all below a folder that are neither masks (``_gt``) nor whole beats (``_4d``).
+
+    ``patient`` and ``phase`` (``ED`` or ``ES``) are there where a table ``index.csv`` in the folder has columns of
+    these names beside ``image``, or ACDC's ``Info.cfg`` lies beside the image.
+
+    Raises:
+        UserError: there is none.
+    """
+    left_out = ("_gt", "_4d")
+    items = [item for item in unlabelled(path) if not Path(item["image"]).name.split(".")[0].endswith(left_out)]
+    told = _beats(Path(path), {Path(item["image"]).parent for item in items})
+    return [{**item, **dict(zip(_BEAT, told.get(item["image"], ()), strict=False))} for item in items]
+
+
+def _beats(folder: Path, inner: set[Path]) -> dict[str, tuple[str, str]]:
+    """Patient and phase of each image, by its path."""
+    table, columns = folder / "index.csv", ("image", *_BEAT)
+    rows = read_table(table, columns) if has_columns(table, columns) else []
+    told = {absolute(folder / row["image"]): (row["patient"], row["phase"]) for row in rows}
+    for place in inner:
+        phases = frames(place) if (place / "Info.cfg").is_file() else {}
+        told |= {str(file): (place.name, phases[name]) for file in place.iterdir() if (name := stem(file)) in phases}
+    return told
+
+
+def stem(file: Path) -> str:
+    """Without the ending."""
+    return file.name.removesuffix(".gz").rsplit(".", 1)[0]
+
+
+def ventricles(structures: Sequence[str]) -> list[tuple[int, str]]:
+    """The structures that hold blood, with their places: all but the myocardium."""
+    return [(k, name) for k, name in enumerate(structures) if "myocard" not in name.lower()]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..data import SliceDataset, check_readable, unlabelled
 from ..features import extract_features
 from ..model import Model
-from .stacks import unmasked
+from .segmentation import unmasked
 
 __all__ = ["SourceImages", "TargetImages", "target_images"]
 
