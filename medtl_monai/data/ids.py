@@ -32,10 +32,14 @@ def unified(rows: Sequence[Mapping[str, Any]], keys: Iterable[str]) -> tuple[lis
         names = dict.fromkeys(row[key] for row in rows if row.get(key))
         alike = _groups(names)
         if alike and _sure(names):
-            one = {name: min(group, key=lambda name: (len(name), name)) for group in alike for name in group}
-            result = [{**row, key: one.get(row[key], row[key])} if key in row else row for row in result]
+            result = _renamed(result, key, alike)
         said += [_sentence(key, alike, _sure(names))] if alike else []
     return result, said
+
+
+def _renamed(rows: Sequence[dict[str, Any]], key: str, alike: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
+    one = {name: min(group, key=lambda name: (len(name), name)) for group in alike for name in group}
+    return [{**row, key: one.get(row[key], row[key])} if key in row else row for row in rows]
 
 
 def as_written(name: str, names: Iterable[str]) -> str:

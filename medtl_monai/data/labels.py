@@ -40,10 +40,7 @@ def labelled(rows: Sequence[Row], root: Path, layout: str, classes: Sequence[str
         return _of_masks(rows, root, layout, classes, names)
     if any("|" in row["label"] or row["label"] == NO_FINDING for row in rows):
         return _of_findings(rows, root, layout, *_joined(rows, classes))
-    if classes is not None:
-        rows = [{**row, "label": as_written(row["label"], classes)} for row in rows]
-    found = _class_names(rows, classes)
-    return Cases([{**row, "label": found.index(row["label"])} for row in rows], found, root, layout)
+    return _of_classes(rows, root, layout, classes)
 
 
 def _are_masks(rows: Sequence[Row], root: Path) -> bool:
@@ -57,6 +54,13 @@ def _of_masks(rows: Sequence[Row], root: Path, layout: str, classes: Sequence[st
     check_exist(items, root, "segmentation")
     structures = list(classes or ["foreground"])
     return Cases(items, structures, root, layout, "segmentation", list(range(1, len(structures) + 1)))
+
+
+def _of_classes(rows: Sequence[Row], root: Path, layout: str, classes: Sequence[str] | None) -> Cases:
+    if classes is not None:
+        rows = [{**row, "label": as_written(row["label"], classes)} for row in rows]
+    found = _class_names(rows, classes)
+    return Cases([{**row, "label": found.index(row["label"])} for row in rows], found, root, layout)
 
 
 def _of_findings(
