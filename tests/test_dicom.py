@@ -30,6 +30,7 @@ from medtl_monai.data import (
     split_frame,
 )
 from medtl_monai.data.phantoms.dbt import write_tomosynthesis
+from medtl_monai.data.read.any import read_image
 from medtl_monai.utils import UserError
 
 PYDICOM = Path(pydicom.__file__).parent / "data" / "test_files"  # installed with pydicom; nothing is fetched
@@ -449,3 +450,18 @@ def test_more_frames_than_a_file_can_hold_are_refused_at_once(tmp_path, frames):
     path = make(tmp_path / "a.dcm", np.zeros((2, 8, 8), np.uint8), NumberOfFrames=frames)
     with pytest.raises(UserError, match=rf"a.dcm says that it has {frames} frames, more than its size allows"):
         read_series(path)
+
+
+@pytest.mark.parametrize("length", [0, 7])
+def test_jpeg_2000_with_a_box_without_length_is_refused_and_not_read_for_ever(tmp_path, length):
+    path = make_dicom(tmp_path / "a.dcm", np.zeros((4, 4), np.uint16))
+    file = pydicom.dcmread(path)
+    boxes = b"\0\0\0\x0cjP  \r\n\x87\n" + length.to_bytes(4, "big") + b"ftyp" + bytes(8)
+    file.PixelData = pydicom.encaps.encapsulate([boxes])
+    file["PixelData"].is_undefined_length = True
+    file.file_meta.TransferSyntaxUID = pydicom.uid.JPEG2000Lossless
+    file.save_as(path)
+    with pytest.raises(
+        UserError, match=rf"a\.dcm cannot be read \(a box of its JPEG 2000 pixels is {length} bytes long\)"
+    ):
+        read_image(path)

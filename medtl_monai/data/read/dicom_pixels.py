@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from ...utils import UserError
 from .dicom_header import FRAME_GROUPS, flat_tags, frames_of, reason_of, split_frame, tags_of
+from .limits import UnreadableError
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -24,6 +26,7 @@ Array = NDArray[Any]
 _GREY = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
 _VALUES = (0x00289145, 0x00289132)  # the macros Pixel Value Transformation and Frame VOI LUT
 _PADDING = ("PixelPaddingValue", "PixelPaddingRangeLimit")
+_JP2 = b"\0\0\0\x0cjP  "  # the head of the first box
 _PIECE = 1 << 17  # pixels that are checked while they are in the processor's cache
 
 
@@ -94,6 +97,7 @@ def decode(path: str, index: int | None, *, every: bool = False) -> tuple[Array,
         if (pixels := plain.frame(index or 0)) is not None:
             return pixels, plain.tags
     frame = None if every else index or 0
+    _check_boxes(path)
     try:
         array, tags = _quickly(path, frame)
     except Exception:  # no such frame, deflated, without a preamble: look at all of it
@@ -104,6 +108,20 @@ def decode(path: str, index: int | None, *, every: bool = False) -> tuple[Array,
     if not every:
         _check_index(path, index, frames_of(tags))
     return array.astype(array.dtype.newbyteorder("="), copy=False), tags
+
+
+def _check_boxes(path: str) -> None:
+    """Refuse JPEG 2000 with a box that says that it is shorter than its own head: pydicom would read it for ever."""
+    with open(path, "rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+        start = data.find(_JP2)
+        while start >= 0:
+            at = start + len(_JP2) + 4
+            while at + 8 <= len(data) and data[at + 4 : at + 8] != b"jp2c":
+                length = int.from_bytes(data[at : at + 4], "big")
+                if length < 8:
+                    raise UnreadableError(path, f"a box of its JPEG 2000 pixels is {length} bytes long")
+                at += length
+            start = data.find(_JP2, at)
 
 
 def _quickly(path: str, frame: int | None) -> tuple[Array, Dataset]:
