@@ -454,7 +454,7 @@ def test_more_frames_than_a_file_can_hold_are_refused_at_once(tmp_path, frames):
 
 @pytest.mark.parametrize("length", [0, 7])
 def test_jpeg_2000_with_a_box_without_length_is_refused_and_not_read_for_ever(tmp_path, length):
-    path = make_dicom(tmp_path / "a.dcm", np.zeros((4, 4), np.uint16))
+    path = make(tmp_path / "a.dcm", np.zeros((4, 4), np.uint16))
     file = pydicom.dcmread(path)
     boxes = b"\0\0\0\x0cjP  \r\n\x87\n" + length.to_bytes(4, "big") + b"ftyp" + bytes(8)
     file.PixelData = pydicom.encaps.encapsulate([boxes])
