@@ -236,7 +236,7 @@ class Report:
         batch = batch if self.model.takes_pairs else batch[:, : self.model.channels]
         tell_domains(network, domains)
         blocks = [block.prefixes[-1] for block in anatomy(network).blocks[:-1]]
-        layer = figures.last_map(network, blocks, batch[:1])
+        layer = figures.last_map(network, blocks, batch)
         return None if layer is None else list(figures.grad_cam(network, layer, batch, classes.tolist()))
 
 
