@@ -1,10 +1,10 @@
-"""Inference that goes on where a file cannot be read, and names it at the end."""
+"""Inference and evaluation that go on where a file cannot be read, and name it at the end."""
 
 from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,10 @@ from ignite.engine import Engine, Events
 from monai.data import Dataset
 from PIL import Image
 
-from ..data.readable import why_not
-from ..utils import MonaiEngine, UserError
+from ..data.read.limits import UnreadableError
+from ..data.readable import raise_unreadable, why_not
+from ..predictions import relative
+from ..utils import MonaiEngine, UserError, write_table
 
 __all__ = ["EveryFile", "LeftOut", "readable"]
 
@@ -30,12 +32,6 @@ class EveryFile(Dataset):
         transform: from an item to what the network sees.
     """
 
-    def __init__(self, data: Sequence[Mapping[str, Any]], transform: Callable[..., Any]) -> None:
-        super().__init__(data, transform)
-        self._folder = tempfile.TemporaryDirectory()
-        self._black = Path(self._folder.name) / "black.png"
-        Image.new("L", (64, 64)).save(self._black)
-
     def _transform(self, index: int) -> Any:
         item = self.data[index]
         try:
@@ -45,17 +41,36 @@ class EveryFile(Dataset):
             if cause is None:
                 raise
             name = str(item["image"])
-            black = {key: str(self._black) if key in ("image", "other") else value for key, value in item.items()}
-            result = {**self.transform(black), _REASON: why_not(cause, name)}
+            result = {**self._black(item), _REASON: why_not(cause, name)}
             for key in [key for key in result if key.startswith("image")]:
                 result[key].meta["filename_or_obj"] = name
             return result
 
+    def _black(self, item: Mapping[str, Any]) -> dict[str, Any]:
+        """The item with a black picture in the place of its own."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "black.png"
+            Image.new("L", (64, 64)).save(path)
+            return self.transform({**item, **{key: str(path) for key in ("image", "other") if key in item}})
+
+
+class SomeLeftOutError(UserError):
+    """The work is done, but for some of the images."""
+
+    status = 3
+
 
 class LeftOut:
-    """The files of an inference that could not be read: handler of its evaluator."""
+    """The images of an inference or evaluation that could not be read: handler of an inference's evaluator.
 
-    def __init__(self) -> None:
+    Args:
+        folder: of the run, which gets ``failed.csv``.
+        root: folder of the images, in which they are named.
+        strict: stop at the first.
+    """
+
+    def __init__(self, folder: str | Path = "", root: str | Path = "", strict: bool = False) -> None:
+        self.folder, self.root, self.strict = Path(folder), root, strict
         self._failed: dict[str, str] = {}
         self._count = 0
 
@@ -64,31 +79,56 @@ class LeftOut:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
         engine.add_event_handler(Events.COMPLETED, self._stop_without_any)
 
+    def rest(self, items: Sequence[dict[str, Any]], failed: Mapping[str, Exception], what: str) -> list[dict[str, Any]]:
+        """The items without those whose image is in ``failed``, which are kept in mind.
+
+        Args:
+            items: with ``image``, and with ``other`` where two are compared.
+            failed: error by image.
+            what: what the items are, for a message.
+
+        Raises:
+            UserError: naming those in ``failed``, where the first one is to stop the run, or nothing is left.
+        """
+        left = [item for item in items if not any(str(item.get(key)) in failed for key in ("image", "other"))]
+        if self.strict or not left:
+            raise_unreadable(failed, len(items), what)
+        self._failed |= {path: why_not(error, path) for path, error in failed.items()}
+        self._count += len(items)
+        return left
+
     def _collect(self, engine: MonaiEngine) -> None:
         for case in engine.state.batch:
             self._count += 1
             if case.get(_REASON):
-                self._failed[str(case["image"].meta["filename_or_obj"])] = case[_REASON]
+                name = str(case["image"].meta["filename_or_obj"])
+                if self.strict:
+                    raise UnreadableError(name, case[_REASON])
+                self._failed[name] = case[_REASON]
 
     def _stop_without_any(self, engine: Engine) -> None:
         if self._failed and len(self._failed) == self._count:
             self.tell()
 
     def tell(self) -> None:
-        """End the run with a message where there are any.
+        """Name them in the log and in ``failed.csv``, and end the run with a message, where there are any.
 
         Raises:
-            UserError: naming them.
+            UserError: naming some; its ``status`` is 3, or 1 where nothing could be read.
         """
+        table = self.folder / "failed.csv"
         if not self._failed:
+            table.unlink(missing_ok=True)  # of an earlier start of this run
             return
         for name, why in self._failed.items():
             _log.warning(f"left out: {name} ({why})")
+        write_table(table, [["image", "reason"], *([relative(k, self.root), why] for k, why in self._failed.items())])
         shown = ", ".join(f"{name} ({why})" for name, why in list(self._failed.items())[:3])
         more = f" and {len(self._failed) - 3} more" if len(self._failed) > 3 else ""
-        raise UserError(
+        some = len(self._failed) < self._count
+        raise (SomeLeftOutError if some else UserError)(
             f"{len(self._failed)} of {self._count} images cannot be read and are left out: {shown}{more}: repair or "
-            "remove them."
+            f"remove them; {table} lists them."
         )
 
 

@@ -160,10 +160,10 @@ def breast_slices(path: str | Path, *, compare_sides: bool = False) -> list[dict
         image = item["image"]
         view: dict[str, Any] = {**item, **told.get(image, {})}
         if is_dicom(image) and split_frame(image)[1] is None:
-            head = header(image)
-            if compare_sides:
-                view |= {key: getattr(head, key) for key in ("patient", "study", "view", "laterality")}
-            items += [view] if head.frames == 1 else [view | {"image": f"{image}#{k}"} for k in range(head.frames)]
+            frames = _frames(image)
+            if compare_sides and frames:
+                view |= {key: getattr(header(image), key) for key in ("patient", "study", "view", "laterality")}
+            items += [view] if frames < 2 else [view | {"image": f"{image}#{k}"} for k in range(frames)]
         else:
             items.append(view)
         views.append(view)
@@ -210,8 +210,16 @@ def repeat_minority(items: Sequence[AnyItem]) -> list[AnyItem]:
 
 
 def _some_slices(view: Item, share: float, rng: np.random.Generator) -> list[int]:
-    frames = header(view["image"]).frames
+    frames = _frames(view["image"]) or 1
     return sorted(rng.choice(frames, max(1, round(share * frames)), replace=False).tolist())
+
+
+def _frames(image: str) -> int:
+    """How many a file has; 0 of one without a header, which is named where all images are read."""
+    try:
+        return header(image).frames
+    except UserError:
+        return 0
 
 
 def _with_boxes(items: Sequence[Item], side: str | None) -> list[dict[str, Any]]:
