@@ -22,6 +22,7 @@ __all__ = [
     "first_process",
     "is_under",
     "last_layer",
+    "make_folder",
     "one_thread",
     "read_cell",
     "sum_over_processes",
@@ -43,13 +44,18 @@ class UserError(ValueError):
     """A mistake that the user can put right.
 
     The message is one sentence or two: what was expected, what was found, what to do. The bundles print it without a
-    stack trace and exit with status 1.
+    stack trace and exit with its ``status``.
 
     Args:
         message: for people.
         lacks: what of a folder of images is missing, ``labels`` or ``patients``, where there is something to say of
             the images nevertheless.
+
+    Attributes:
+        status: 1; 3 where the work was done but for some of the images.
     """
+
+    status = 1
 
     def __init__(self, message: str = "", *, lacks: str | None = None) -> None:
         super().__init__(message)
@@ -165,6 +171,25 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def make_folder(path: str | os.PathLike[str], key: str) -> Path:
+    """A folder that can be written into, made where it is not there.
+
+    Args:
+        path: its name.
+        key: what the user gave the name as.
+
+    Raises:
+        UserError: it cannot be.
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{key} {path} cannot be written to ({error.strerror}): give the name of another folder."
+        ) from error
+    return Path(path)
 
 
 def write_json(path: str | os.PathLike[str], content: Any) -> None:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from medtl_monai.data import cached_dataset
 from medtl_monai.model import Model
+from medtl_monai.utils import UserError
 
 MODEL = Model(task="classification", classes=["a", "b"], backbone="resnet18", image_size=32, mean=[0.5], std=[0.5])
 
@@ -26,6 +27,11 @@ def same(one, two):
     assert torch.equal(one["image"], two["image"])
     assert torch.equal(one["label"], two["label"])
     assert type(one["image"]) is type(two["image"]) is torch.Tensor
+
+
+def test_a_folder_that_cannot_be_is_refused(items, tmp_path):
+    with pytest.raises(UserError, match=r"cache_dir .*0.png cannot be written to \(File exists\)"):
+        cached_dataset(items, MODEL.preparation("train"), tmp_path / "0.png")
 
 
 def test_a_second_run_reads_no_image(items, tmp_path, monkeypatch, caplog):

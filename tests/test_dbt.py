@@ -2,6 +2,7 @@
 
 import csv
 import math
+import shutil
 from collections import Counter, defaultdict
 
 import numpy as np
@@ -112,6 +113,16 @@ def test_inference_takes_volumes_slice_by_slice(cohort):
 def test_settings_out_of_range_say_so(cohort, options, message):
     with pytest.raises(UserError, match=message):
         load_breasts(cohort, **options)
+
+
+def test_a_file_without_a_header_is_left_to_the_pass_that_names_what_cannot_be_read(cohort, tmp_path):
+    data = shutil.copytree(cohort, tmp_path / "data")
+    bad = sorted(data.rglob("*.dcm"))[0]
+    bad.write_bytes(b"no")
+    (whole,) = (item["image"] for item in breast_slices(data) if item["image"].startswith(str(bad)))
+    assert whole == str(bad)
+    scored = [item["image"] for item in load_breasts(data, data_strategy="all").items]
+    assert [image for image in scored if image.startswith(str(bad))] in ([], [f"{bad}#0"])
 
 
 def test_repeating_balances_classes_and_keeps_every_item():

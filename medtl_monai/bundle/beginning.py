@@ -42,6 +42,7 @@ __all__ = [
 
 _log = logging.getLogger("medtl_monai")
 
+_OF_WEIGHTS = ("source_classes", "axes", "key_map", "allow_missing")
 _COUNTS = ("out_channels", "num_classes", "n_classes")  # what MONAI's networks call the number of outputs
 
 
@@ -103,11 +104,21 @@ def settle(config: dict[str, Any], base: Mapping[str, Any], given: set[str], wor
     _take_network(config, base, given)
     follow(config, given)
     check_values(config)  # some may be of another run
+    _refuse_unused(config, base)
     config["strategy_def"]["exact"] = "strategy" in given
     made = _strategy(config["strategy"])
     _check_network(config)
     if config["weights"] != "none" and not (made is not None and made.from_scratch):
         kind_of(find(config["weights"]))
+
+
+def _refuse_unused(config: Mapping[str, Any], base: Mapping[str, Any]) -> None:
+    """Refuse what says something of weights where there are none."""
+    if config["weights"] != "none":
+        return
+    for key in _OF_WEIGHTS:
+        if config.get(key) != base.get(key):
+            raise UserError(f"{key} has no effect without weights: give --weights too, or leave it out.")
 
 
 def _strategy(strategy: Any) -> Strategy | None:

@@ -13,12 +13,13 @@ from ..data import (
     Cases,
     LeakageReport,
     audit,
-    check_readable,
     present_classes,
     raise_on_shared_patients,
     split_patients,
 )
+from ..data.readable import read_all
 from ..utils import UserError
+from .unreadable import LeftOut
 
 __all__ = ["Parts", "audited", "read_parts", "refuse_channels"]
 
@@ -60,6 +61,7 @@ def read_parts(
     seed: int = 0,
     part: str | None = None,
     allow_shared_patients: bool = False,
+    left_out: LeftOut | None = None,
 ) -> Parts:
     """Read every image once, give each patient a part, and look for what the parts share.
 
@@ -70,18 +72,20 @@ def read_parts(
         seed: of the choice.
         part: put all cases in this part instead of splitting (to score a whole set).
         allow_shared_patients: go on although a patient stands in two parts (by the data's own ``split`` column).
+        left_out: what takes the images that cannot be read; ``None``: they end the run.
 
     Raises:
         UserError: an unreadable image, a class with too few patients, patients shared by parts.
     """
     refuse_channels(cases)
-    hashes = check_readable(cases.items)
+    hashes, failed = read_all(cases.items)
+    items = (left_out or LeftOut(strict=True)).rest(cases.items, failed, "images")
     settings: dict[str, Any] = {"classes": cases.classes, "val_fraction": val_fraction, "fold": fold, "seed": seed}
-    names = [part] * len(cases.items) if part else split_patients(cases.items, **settings)
-    leakage = audited(cases.items, names, hashes, allow_shared_patients)
+    names = [part] * len(items) if part else split_patients(items, **settings)
+    leakage = audited(items, names, hashes, allow_shared_patients)
     for name in dict.fromkeys(names):
-        _tell_part(cases, name, [item for item, where in zip(cases.items, names, strict=True) if where == name])
-    return Parts(cases.classes, cases.items, names, leakage)
+        _tell_part(cases, name, [item for item, where in zip(items, names, strict=True) if where == name])
+    return Parts(cases.classes, items, names, leakage)
 
 
 def refuse_channels(cases: Cases) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import logging
@@ -25,6 +26,10 @@ _FREE = (
 )
 """Keys that may differ when a training goes on: data and weights are compared by their hashes."""
 
+_HASHES = ("split_sha256", "data_sha256")
+_OURS = ("run.json", "split.csv", "leakage.json", "load_report.json", "predictions.csv", "metrics.json", "failed.csv")
+"""Files that a run writes after its ``config.json``."""
+
 
 def claim(folder: Path, config: Mapping[str, Any], data: Mapping[str, Any] | None, resume: str | None) -> None:
     """Make ``folder`` this run's own: nobody else writes into it, and what it holds is of this very run, unfinished.
@@ -36,20 +41,33 @@ def claim(folder: Path, config: Mapping[str, Any], data: Mapping[str, Any] | Non
         resume: the checkpoint that the run goes on from.
 
     Raises:
-        UserError: the folder cannot be written, another process writes into it, it holds another run, or ``resume`` is
-            of a run with other settings or data.
+        UserError: the folder cannot be written, another process writes into it, it holds another run or files of the
+            user's that a run would replace, or ``resume`` is of a run with other settings or data.
     """
-    source = folder if resume is None else Path(resume).resolve().parent.parent
-    held = (folder / "config.json").exists()
-    if held and (is_finished(folder) or (resume is None and last_checkpoint(folder) is not None)):
-        raise UserError(
-            f"{folder} already holds a run: give another --output_dir, or --resume its checkpoints/last.pt."
-        )
-    if resume is not None or held:
-        _compare(source, config, data)
+    _refuse_results(folder, resume)
+    if resume is not None or (folder / "config.json").exists():
+        source = folder if resume is None else Path(resume).resolve().parent.parent
+        _compare(source, config)
+        if data is not None:
+            _compare_data(source, data)
     _lock(folder)
     for part in _left_over(folder):
         part.unlink(missing_ok=True)
+
+
+def _refuse_results(folder: Path, resume: str | None) -> None:
+    """Refuse a folder whose files would be replaced: of a run that does not go on, or of the user."""
+    if (folder / "config.json").exists():
+        if is_finished(folder) or (resume is None and last_checkpoint(folder) is not None):
+            raise UserError(
+                f"{folder} already holds a run: give another --output_dir, or --resume its checkpoints/last.pt."
+            )
+        return
+    foreign = [name for name in _OURS if (folder / name).exists()]
+    if foreign:
+        raise UserError(
+            f"output_dir {folder} holds no run, but files that one would replace ({', '.join(foreign)}): give another."
+        )
 
 
 def is_finished(folder: Path) -> bool:
@@ -96,41 +114,73 @@ def _lock(folder: Path) -> None:
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)
+        handle = _open(folder / ".lock")
     except OSError as error:
         raise UserError(
             f"output_dir {folder} cannot be written to ({error.strerror}): give the name of another folder."
         ) from error
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(handle)
-        raise UserError(
-            f"another process is writing into {folder}: wait for its end, or give another --output_dir."
-        ) from error
+    if handle is None:
+        raise UserError(f"another process is writing into {folder}: wait for its end, or give another --output_dir.")
     _locks[folder] = handle
 
 
+def _open(path: Path) -> int | None:
+    """The file of a lock, which this process has from now on; nothing where another one has it.
+
+    The lock is of this process alone: one that loads images, and outlives it for a moment, does not hold it.
+    """
+    handle = os.open(path, os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        there = path.stat().st_ino == os.fstat(handle).st_ino  # and not taken away by the one who had it
+    except OSError as error:
+        os.close(handle)
+        if error.errno in (errno.EAGAIN, errno.EACCES, errno.ENOENT):
+            return None
+        raise
+    if there:
+        return handle
+    os.close(handle)
+    return None
+
+
 def _left_over(folder: Path) -> Iterator[Path]:
-    """Files that a killed process had not given their names yet."""
-    for path in folder.rglob(".*"):
-        if re.fullmatch(r"\..+\.[a-z0-9_]{8}(\.\w+)?", path.name) and path.is_file():
+    """Files that a killed process had not given their names yet; what the user may keep there is called otherwise."""
+    for path in (*folder.glob(".*"), *folder.glob("*/.*")):
+        if re.fullmatch(r"\..+(\.\w+)\.[a-z0-9_]{8}\1", path.name) and path.is_file():
             yield path
 
 
-def _compare(source: Path, config: Mapping[str, Any], data: Mapping[str, Any] | None) -> None:
-    """Refuse to go on with a run under other settings, or on other data."""
+def _compare(source: Path, config: Mapping[str, Any]) -> None:
+    """Refuse to go on with a run under other settings."""
     if not (source / "config.json").is_file():
         raise UserError(f"resume: {source} has no config.json: give checkpoints/last.pt in the folder of its run.")
-    differ = _differences(_read(source / "config.json"), config)
+    begun = _read(source / "config.json")
+    if not begun:
+        raise UserError(
+            f"resume: {source / 'config.json'} is damaged, so that nothing says which run it is: give another "
+            "--output_dir for a new run."
+        )
+    differ = _differences(begun, config)
     if differ:
         more = f" and {len(differ) - 4} more" if len(differ) > 4 else ""
         raise UserError(
             f"resume: the run in {source} has other settings ({', '.join(differ[:4])}{more}): give the same, or "
             "another --output_dir for a new run."
         )
-    theirs = _read(source / "run.json").get("data", {})
-    if data is not None and any(theirs.get(key) != data[key] for key in ("split_sha256", "data_sha256")):
+
+
+def _compare_data(source: Path, data: Mapping[str, Any]) -> None:
+    """Refuse to go on with a run on other data."""
+    if not (source / "run.json").exists() and last_checkpoint(source) is None:
+        return  # it was ended before it had begun
+    theirs = _read(source / "run.json").get("data")
+    if not isinstance(theirs, dict) or not {*_HASHES} & {*data} <= {*theirs}:
+        raise UserError(
+            f"resume: {source / 'run.json'} is missing or damaged, so that nothing says of what data the run is: give "
+            "another --output_dir for a new run."
+        )
+    if any(theirs[key] != data[key] for key in _HASHES if key in data):
         raise UserError(
             f"resume: images, labels, patients or parts are not those of the run in {source}: give the same data, or "
             "another --output_dir for a new run."
@@ -160,6 +210,7 @@ def _short(value: Any) -> str:
 def _read(path: Path) -> dict[str, Any]:
     """A file of JSON; nothing where it is missing or damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return {}
+    return content if isinstance(content, dict) else {}

@@ -81,6 +81,10 @@ def _is_mapping(value: Any) -> bool:
     return isinstance(value, Mapping)
 
 
+def _is_object(value: Any) -> bool:
+    return isinstance(value, Mapping) and "_target_" in value
+
+
 _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(TEXTS, (_is_text, "a text")),
     "label_column": (lambda v: _is_text(v) or _are_texts(v), "the name of a column, or a list of names"),
@@ -91,7 +95,7 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(
         ("variant", "layout_options", "loss_options", "loss_weights", "groups"), (_is_mapping, "a dictionary")
     ),
-    **dict.fromkeys(("augmentation", "mix", "inferer"), (_is_mapping, "a dictionary with _target_")),
+    **dict.fromkeys(("augmentation", "mix", "inferer"), (_is_object, "a dictionary with _target_")),
 }
 """What else keys hold, where they hold anything, in code and in words."""
 

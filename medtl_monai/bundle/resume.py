@@ -10,7 +10,7 @@ from typing import Any
 
 from ignite.engine import Engine, Events
 
-from ..model import read_checkpoint
+from ..model import Model, read_checkpoint
 from ..utils import MonaiEngine, UserError, atomic_path, unwrap
 from .folder import is_finished
 from .handlers import Checkpoints
@@ -48,12 +48,12 @@ class Resume:
         try:
             for name, target in targets.items():
                 (unwrap(target) if name == "model" else target).load_state_dict(content[name])
-        except (RuntimeError, ValueError, KeyError) as error:
+        except _UNFIT as error:
             raise UserError(
                 f"resume: {self.path} is of a run with another strategy or optimizer: give the same."
             ) from error
         if engine.state.rank == 0:
-            self._take_best()
+            self._take_models()
         engine.load_state_dict({key: content["trainer"][key] for key in ("iteration", "epoch_length", "max_epochs")})
         _log.info(f"going on after epoch {engine.state.epoch} of {engine.state.max_epochs}, from {self.path}")
 
@@ -74,15 +74,22 @@ class Resume:
         missing = [name for name in (*targets, "trainer", "about") if name not in content]
         if missing:
             raise UserError(f"resume: {self.path} has no {', '.join(missing)}: give checkpoints/last.pt of a run.")
+        if not _is_whole(content):
+            raise UserError(
+                f"resume: {self.path} holds something else than a training wrote there: give checkpoints/last.pt of a "
+                "run, or begin anew in another --output_dir."
+            )
         ours, theirs = _compared(self.checkpoints.about), _compared(content["about"])
         differ = [key for key, value in ours.items() if theirs.get(key) != value]
         if differ:
             raise UserError(
                 f"resume: {self.path} was trained with other settings ({', '.join(differ)}): give the same."
             )
-        self._check_length(engine.state.max_epochs, engine.state.epoch_length, content["trainer"])
+        self._check_length(engine, content["trainer"])
 
-    def _check_length(self, epochs: int, length: int, their: Mapping[str, int]) -> None:
+    def _check_length(self, engine: MonaiEngine, their: Mapping[str, int]) -> None:
+        """Refuse a training of another length, and one that is over."""
+        epochs, length = engine.state.max_epochs, engine.state.epoch_length
         if their["epoch_length"] != length or their["max_epochs"] != epochs:
             raise UserError(
                 f"resume: {self.path} is of a run of {their['max_epochs']} epochs of {their['epoch_length']} steps, "
@@ -93,12 +100,37 @@ class Resume:
                 f"resume: {self.path} is of a finished run ({epochs} epochs): there is nothing to go on with."
             )
 
-    def _take_best(self) -> None:
-        """Copy the best model so far into this run's folder: no later epoch may be better."""
-        best, folder = Path(str(self.path)).with_name("best.pt"), self.checkpoints.folder
-        if best.is_file() and best.parent.resolve() != folder.resolve():
-            with atomic_path(folder / "best.pt") as part:
-                shutil.copyfile(best, part)
+    def _take_models(self) -> None:
+        """Copy the best model so far, and snapshots, into this run's folder: no later epoch may be better."""
+        there, folder = Path(str(self.path)).parent, self.checkpoints.folder
+        if self.checkpoints.best:
+            self._check_best(there / "best.pt")
+        for model in (there / "best.pt", *there.glob("snapshot*.pt")):
+            if model.is_file() and there.resolve() != folder.resolve():
+                with atomic_path(folder / model.name) as part:
+                    shutil.copyfile(model, part)
+
+    def _check_best(self, best: Path) -> None:
+        """The best model so far must be there to the end."""
+        try:
+            Model.read(best)
+        except UserError as error:
+            raise UserError(
+                f"resume: {best}, the best model so far, is missing or damaged: begin anew in another --output_dir."
+            ) from error
+
+
+_UNFIT = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError)
+"""What objects raise at a state that is not of their kind."""
+
+
+def _is_whole(content: Mapping[str, Any]) -> bool:
+    """Whether the parts of a checkpoint that are looked into are of the kind that a training writes."""
+    trainer = content["trainer"]
+    mappings = all(isinstance(content[name], Mapping) for name in ("about", "trainer", "checkpoints"))
+    counts = ("iteration", "epoch_length", "max_epochs")
+    numbers = mappings and all(isinstance(trainer.get(key), int) and trainer[key] >= 0 for key in counts)
+    return numbers and isinstance(content["about"].get("origin", {}), Mapping)
 
 
 def _compared(about: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,10 +24,10 @@ from ..data.find import absolute
 from ..data.layouts.acdc import frames
 from ..data.layouts.common import has_columns, read_table
 from ..data.masks import MaskValues
-from ..data.readable import raise_unreadable
 from ..data.stacks import check_shapes
 from ..utils import UserError, with_bar
 from .cases import Parts, audited, refuse_channels
+from .unreadable import LeftOut
 
 __all__ = ["middle_share", "read_stacks", "stem", "structure_values", "unmasked", "ventricles"]
 
@@ -98,6 +98,7 @@ def read_stacks(
     seed: int = 0,
     part: str | None = None,
     allow_shared_patients: bool = False,
+    left_out: LeftOut | None = None,
 ) -> Parts:
     """Read every image and mask once, give each patient a part, and look for what the parts share.
 
@@ -112,28 +113,31 @@ def read_stacks(
         seed: of the choice.
         part: put all cases in this part instead of splitting (to score a whole set).
         allow_shared_patients: go on although a patient stands in two parts (by the data's own split).
+        left_out: what takes the cases whose files cannot be read or do not fit each other; ``None``: they end the run.
 
     Raises:
         UserError: files that cannot be read or do not fit each other, values in the masks without a name, a structure
             that is in no mask, too few patients, patients shared by parts.
     """
     refuse_channels(cases)
-    looked = _Look(cases, slice_axis, spacing)
+    looked = _Look(cases, slice_axis, spacing, left_out or LeftOut(strict=True))
     looked.check(structures, rest=isinstance(chosen, Mapping))
-    plain = [{**item, "label": 0} for item in cases.items]  # no classes to balance
+    plain = [{**item, "label": 0} for item in looked.items]  # no classes to balance
     settings: dict[str, Any] = {"val_fraction": val_fraction, "fold": fold, "seed": seed, "classes": ["of masks"]}
     names = [part] * len(plain) if part else split_patients(plain, **settings)
     leakage = audited(plain, names, looked.hashes, allow_shared_patients)
     for name in dict.fromkeys(names):
         chosen_items = [item for item, where in zip(plain, names, strict=True) if where == name]
         _log.info(f"{name}: {len(chosen_items)} cases of {len({item['patient'] for item in chosen_items})} patients")
-    return Parts(["background", *structures], cases.items, names, leakage)
+    return Parts(["background", *structures], looked.items, names, leakage)
 
 
 class _Look:
     """All images and masks, read once: perceptual hashes, the masks' values, and what is worth a warning."""
 
-    def __init__(self, cases: Cases, slice_axis: int | None, spacing: Sequence[float] | None) -> None:
+    def __init__(
+        self, cases: Cases, slice_axis: int | None, spacing: Sequence[float] | None, left_out: LeftOut
+    ) -> None:
         self.cases, self.values = cases, MaskValues()
         self.hashes: dict[str, int] = {}
         self._doubts: Counter[str] = Counter()
@@ -142,14 +146,14 @@ class _Look:
         for item in with_bar(cases.items, "reading images and masks"):
             try:
                 image, mask = (stack_of(item, key, **said) for key in ("image", "label"))
+                check_shapes(item, image, mask)
             except Exception as error:  # every reader has its own kinds
                 failed[str(item["image"])] = error
                 continue
-            check_shapes(item, image, mask)
             self._doubt(image)
             self.hashes[str(item["image"])] = perceptual_hash(image[0, ..., image.shape[-1] // 2].numpy())
             self.values.add(mask.numpy(), str(item["label"]), lossy=mask.meta.get("lossy", False))
-        raise_unreadable(failed, len(cases.items), "images or masks")
+        self.items = left_out.rest(cases.items, failed, "images or masks")
 
     def _doubt(self, image: MetaTensor) -> None:
         if "spacing" not in image.meta:
@@ -163,7 +167,7 @@ class _Look:
     def check(self, structures: Mapping[str, int], rest: bool) -> None:
         """Warn of what is doubtful; stop at values without a name, and at a structure that no mask shows."""
         for reason, count in self._doubts.items():
-            _log.warning(f"{count} of {len(self.cases.items)} images: {reason}")
+            _log.warning(f"{count} of {len(self.items)} images: {reason}")
         known = dict(zip(self.cases.classes, self.cases.label_values, strict=True))
         others = {name: value for name, value in known.items() if value not in structures.values()}
         problem = self.values.problem({**others, **structures}, rest=rest)

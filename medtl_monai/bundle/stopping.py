@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import sys
 import threading
@@ -20,6 +21,7 @@ _OF_THE_DISK = {
     errno.EDQUOT: "the quota is used up: make room",
     errno.EROFS: "it can only be read: give another folder",
     errno.EACCES: "this user may not: change its permissions, or give another folder",
+    **dict.fromkeys((errno.EISDIR, errno.ENOTDIR, errno.EEXIST), "something else is in its place: move it away"),
     errno.ENAMETOOLONG: "the name is too long: give a shorter one",
 }
 _STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
@@ -35,8 +37,10 @@ def end_in_a_sentence() -> None:
     main = os.getpid()
 
     def stop(number: int, frame: FrameType | None) -> None:
-        if os.getpid() != main:  # a process that loads images
-            os._exit(128 + number)
+        if os.getpid() != main:  # one that loads images: Ctrl-C reaches it too, and the first process ends it
+            if number != signal.SIGINT:
+                os._exit(128 + number)
+            return
         name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
         folder = getattr(running(), "opened", None)
         after = f"the same command with --output_dir {folder} goes on" if folder else "nothing was written"
@@ -54,12 +58,26 @@ def _print(
 ) -> None:  # MONAI wraps errors: look along the chain of causes
     cause: BaseException | None = error
     while cause is not None:
-        sentence = _sentence(cause)
+        if isinstance(cause, Stopped):  # in whose wake something else failed
+            raise SystemExit(cause.code)
+        sentence = _sentence(_of_a_loader(cause) or cause)
         if sentence is not None:
             print(f"error: {sentence}", file=sys.stderr)
-            return
+            raise SystemExit(getattr(cause, "status", 1))
         cause = cause.__cause__ or cause.__context__
     sys.__excepthook__(kind, error, trace)
+
+
+def _of_a_loader(error: BaseException) -> BaseException | None:
+    """The error of a process that loads images, of which torch hands on the text alone."""
+    text = str(error)
+    if not text.startswith("Caught ") or "in DataLoader worker process" not in text:
+        return None
+    mistake = re.search(r"^medtl_monai\.[\w.]+Error: (.+)$", text, re.MULTILINE)
+    if mistake:
+        return UserError(mistake[1])
+    system = re.search(r"^\w+Error: \[Errno (\d+)\] [^:\n]+(?:: '(.+)')?$", text, re.MULTILINE)
+    return OSError(int(system[1]), os.strerror(int(system[1])), system[2]) if system else None
 
 
 def _sentence(error: BaseException) -> str | None:

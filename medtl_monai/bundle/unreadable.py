@@ -1,18 +1,21 @@
-"""Inference that goes on where a file cannot be read, and names it at the end."""
+"""Inference and evaluation that go on where a file cannot be read, and name it at the end."""
 
 from __future__ import annotations
 
 import logging
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ignite.engine import Engine, Events
 from monai.data import Dataset
 from PIL import Image
 
-from ..data.readable import why_not
-from ..utils import MonaiEngine, UserError
+from ..data.read.limits import UnreadableError
+from ..data.readable import raise_unreadable, why_not
+from ..predictions import relative
+from ..utils import MonaiEngine, UserError, write_table
 
 __all__ = ["EveryFile", "LeftOut", "readable"]
 
@@ -53,10 +56,23 @@ class EveryFile(Dataset):
             return self.transform({key: path if key in ("image", "other") else value for key, value in item.items()})
 
 
-class LeftOut:
-    """The files of an inference that could not be read: handler of its evaluator."""
+class SomeLeftOutError(UserError):
+    """The work is done, but for some of the images."""
 
-    def __init__(self) -> None:
+    status = 3
+
+
+class LeftOut:
+    """The images of an inference or evaluation that could not be read: handler of an inference's evaluator.
+
+    Args:
+        folder: of the run, which gets ``failed.csv``.
+        root: folder of the images, in which they are named.
+        strict: stop at the first.
+    """
+
+    def __init__(self, folder: str | Path = "", root: str | Path = "", strict: bool = False) -> None:
+        self.folder, self.root, self.strict = Path(folder), root, strict
         self._failed: dict[str, str] = {}
         self._count = 0
 
@@ -65,31 +81,56 @@ class LeftOut:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
         engine.add_event_handler(Events.COMPLETED, self._stop_without_any)
 
+    def rest(self, items: Sequence[dict[str, Any]], failed: Mapping[str, Exception], what: str) -> list[dict[str, Any]]:
+        """The items without those whose image is in ``failed``, which are kept in mind.
+
+        Args:
+            items: with ``image``, and with ``other`` where two are compared.
+            failed: error by image.
+            what: what the items are, for a message.
+
+        Raises:
+            UserError: naming those in ``failed``, where the first one is to stop the run, or nothing is left.
+        """
+        left = [item for item in items if not any(str(item.get(key)) in failed for key in ("image", "other"))]
+        if self.strict or not left:
+            raise_unreadable(failed, len(items), what)
+        self._failed |= {path: why_not(error, path) for path, error in failed.items()}
+        self._count += len(items)
+        return left
+
     def _collect(self, engine: MonaiEngine) -> None:
         for case in engine.state.batch:
             self._count += 1
             if case.get(_REASON):
-                self._failed[str(case["image"].meta["filename_or_obj"])] = case[_REASON]
+                name = str(case["image"].meta["filename_or_obj"])
+                if self.strict:
+                    raise UnreadableError(name, case[_REASON])
+                self._failed[name] = case[_REASON]
 
     def _stop_without_any(self, engine: Engine) -> None:
         if self._failed and len(self._failed) == self._count:
             self.tell()
 
     def tell(self) -> None:
-        """End the run with a message where there are any.
+        """Name them in the log and in ``failed.csv``, and end the run with a message, where there are any.
 
         Raises:
-            UserError: naming them.
+            UserError: naming some; its ``status`` is 3, or 1 where nothing could be read.
         """
+        table = self.folder / "failed.csv"
         if not self._failed:
+            table.unlink(missing_ok=True)  # of an earlier start of this run
             return
         for name, why in self._failed.items():
             _log.warning(f"left out: {name} ({why})")
+        write_table(table, [["image", "reason"], *([relative(k, self.root), why] for k, why in self._failed.items())])
         shown = ", ".join(f"{name} ({why})" for name, why in list(self._failed.items())[:3])
         more = f" and {len(self._failed) - 3} more" if len(self._failed) > 3 else ""
-        raise UserError(
+        some = len(self._failed) < self._count
+        raise (SomeLeftOutError if some else UserError)(
             f"{len(self._failed)} of {self._count} images cannot be read and are left out: {shown}{more}: repair or "
-            "remove them."
+            f"remove them; {table} lists them."
         )
 
 

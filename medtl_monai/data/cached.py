@@ -18,7 +18,7 @@ from monai.data import CacheDataset, Dataset, PersistentDataset
 from monai.utils import TraceKeys, convert_to_tensor
 from torch import Tensor
 
-from ..utils import UserError, damaged_entry, one_thread, write_torch
+from ..utils import UserError, damaged_entry, make_folder, one_thread, write_torch
 from .read.arrays import stored_in
 
 __all__ = ["cached_dataset", "digest", "stamped"]
@@ -49,7 +49,7 @@ def cached_dataset(
     if cache_dir is None:
         with one_thread():  # of torch in each thread, which would only wait for another's
             return _InMemory(data, transform, num_workers=num_workers, progress=progress and sys.stderr.isatty())
-    folder = Path(cache_dir) / digest(transform)[:20]
+    folder = make_folder(cache_dir, "cache_dir") / digest(transform)[:20]
     return _Kept(data, transform, folder, hash_func=_name)
 
 

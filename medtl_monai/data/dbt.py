@@ -255,8 +255,16 @@ def repeat_minority(items: Sequence[AnyItem]) -> list[AnyItem]:
 
 
 def _some_slices(view: Item, share: float, rng: np.random.Generator) -> list[int]:
-    frames = header(view["image"]).frames
+    frames = _frames(view["image"]) or 1
     return sorted(rng.choice(frames, max(1, round(share * frames)), replace=False).tolist())
+
+
+def _frames(image: str) -> int:
+    """How many a file has; 0 of one without a header, which is named where all images are read."""
+    try:
+        return header(image).frames
+    except UserError:
+        return 0
 
 
 def _with_boxes(items: Sequence[Item], side: str | None) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from ..utils import UserError, write_json
+from ..utils import UserError, make_folder, write_json
 
 __all__ = ["Part", "Pending", "Store"]
 
@@ -71,7 +71,7 @@ class Store:
         self.names, self.shapes, self.parts, self.image, self.folder = names, shapes, parts, image, folder
         needed = rows * sum(part.bytes() for part in parts.values())
         if folder is not None and not (folder / "key.json").is_file():
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder, "cache_features")
             _check_room(needed, shutil.disk_usage(folder).free, f"on the disk of {folder.parent}")
             write_json(folder / "key.json", key)
         elif folder is None:

@@ -386,6 +386,8 @@ BAD = [
     (("--augmentation::rotate", -5), None, "rotate must lie between 0 and 180"),
     (("--cache_features", "memory"), None, "under random augmentation .AugmentBatch"),
     (("--cache_features", "memory", "--strategy", "finetune"), None, "needs a strategy that freezes the first blocks"),
+    (("--mix", "{'alpha':1}"), None, "mix must be a dictionary with _target_"),
+    (("--weights", "none", "--key_map", "a=b"), None, "key_map has no effect without weights"),
     (("--amp", "maybe"), None, "amp must be true or false, got 'maybe'"),
     (("--amp_dtype", "int8"), None, "amp_dtype must be bfloat16 or float16"),
     (("--resume", "nowhere.pt"), None, "resume: there is no checkpoint nowhere.pt"),

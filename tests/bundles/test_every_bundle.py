@@ -6,7 +6,8 @@ import json
 import pytest
 import torch
 from conftest import ROOT
-from monai.bundle import verify_metadata, verify_net_in_out
+from monai.bundle import ConfigParser, verify_metadata, verify_net_in_out
+from torch.optim.lr_scheduler import OneCycleLR
 
 from medtl_monai.strategies import Chain, build
 from medtl_monai.transforms import AugmentBatch, choose
@@ -53,6 +54,15 @@ def bundle(request):
 
 def config(bundle, name):
     return json.loads((bundle / "configs" / f"{name}.json").read_text())
+
+
+@pytest.mark.parametrize("steps", [*range(1, 30), 100, 1000])
+def test_the_learning_rate_has_a_schedule_for_any_number_of_steps(bundle, steps):
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    made = {**config(bundle, "train")["lr_scheduler"], "total_steps": steps, "max_lr": 1.0, "optimizer": None}
+    parser = ConfigParser({"lr_scheduler": made})
+    share = parser.get_parsed_content("lr_scheduler::pct_start")
+    OneCycleLR(optimizer, max_lr=1.0, total_steps=steps, pct_start=share)
 
 
 def test_augmentation_is_batched_by_default_and_monais_by_one_key(bundle):

@@ -1,5 +1,6 @@
 """However a run is cut short, the same command goes on; whatever stands in its way, one sentence says so."""
 
+import csv
 import json
 import os
 import random
@@ -11,6 +12,7 @@ import sys
 import time
 
 import pytest
+import torch
 from conftest import same_weights, states
 
 from medtl_monai.data import make_brain_cohort
@@ -106,6 +108,15 @@ def test_the_same_command_writes_the_report_that_a_kill_prevented(brain, whole, 
     same_results(unfinished, whole)
 
 
+def test_a_run_that_was_killed_before_its_record_begins_again(brain, unfinished):
+    shutil.rmtree(unfinished / "checkpoints")
+    for path in unfinished.glob("*"):
+        if path.is_file() and path.name != "config.json":
+            path.unlink()
+    brain.train(unfinished, *QUICK, *ARGS)
+    assert json.loads((unfinished / "run.json").read_text())["state"] == "finished"
+
+
 def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(brain, whole, unfinished):
     shutil.rmtree(unfinished / "checkpoints")
     refused(brain("train", "--output_dir", unfinished, *QUICK, *ARGS, "--seed", 1), "seed 1 instead of 0")
@@ -131,6 +142,65 @@ def test_a_damaged_checkpoint_makes_way_for_the_one_before(brain, whole, unfinis
     assert "It goes on from previous.pt" in done.stdout + done.stderr
     assert "going on after epoch 3 of 4" in done.stdout
     same_results(unfinished, whole)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        *(("run.json", text, "run.json is missing or damaged") for text in ("", "[]", "3", "{}", '{"data": 3}')),
+        *(("config.json", text, "config.json is damaged") for text in ("", "[]", "{}")),
+    ],
+)
+def test_a_damaged_record_is_not_taken_for_another_run(brain, unfinished, file, content, said):
+    (unfinished / file).write_text(content)
+    refused(brain("train", "--output_dir", unfinished, *QUICK, *ARGS), said)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("about", None), ("trainer", None), ("trainer", {"iteration": "4"}), ("checkpoints", [1]), ("optimizer", 3)],
+)
+def test_a_checkpoint_of_something_else_is_refused(brain, unfinished, name, value):
+    for path in (unfinished / "checkpoints").glob("*.pt"):
+        if path.name != "best.pt":
+            content = states(path)
+            assert name in content
+            path.unlink()
+            torch.save({**content, name: value}, path)
+    refused(brain("train", "--output_dir", unfinished, *QUICK, *ARGS), "resume: .*last.pt ")
+
+
+@pytest.mark.parametrize("spoil", [lambda path: path.unlink(), lambda path: path.write_bytes(b"PK")])
+def test_without_its_best_model_a_run_does_not_go_on(brain, unfinished, spoil):
+    spoil(unfinished / "checkpoints" / "best.pt")
+    refused(brain("train", "--output_dir", unfinished, *QUICK, *ARGS), "best.pt, the best model so far, is missing or")
+
+
+def test_a_run_that_goes_on_elsewhere_takes_its_snapshots_along(brain, cut, tmp_path):
+    (cut / "checkpoints" / "snapshot1.pt").write_bytes(b"of an earlier cycle")
+    brain.train(tmp_path / "out", *QUICK, *ARGS, "--resume", cut / "checkpoints" / "last.pt")
+    assert (tmp_path / "out" / "checkpoints" / "snapshot1.pt").read_bytes() == b"of an earlier cycle"
+
+
+def test_files_of_the_user_are_neither_replaced_nor_removed(brain, tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "split.csv").write_text("mine")
+    refused(brain("train", "--output_dir", folder, *QUICK, *ARGS), "holds no run, but files that .* .split.csv.")
+    assert [path.name for path in folder.iterdir()] == ["split.csv"]
+    (folder / "split.csv").rename(folder / ".config.settings")
+    brain.train(folder, *QUICK)
+    assert (folder / ".config.settings").read_text() == "mine"
+
+
+@pytest.mark.parametrize("place", ["config.json", "checkpoints", "figures"])
+def test_something_else_in_the_place_of_a_file_is_said(brain, tmp_path, place):
+    (tmp_path / "out").mkdir()
+    if place == "config.json":
+        (tmp_path / "out" / place).mkdir()
+    else:
+        (tmp_path / "out" / place).write_text("mine")
+    refused(brain("train", "--output_dir", tmp_path / "out", *QUICK, "--epochs", 1), place)
 
 
 @pytest.mark.parametrize(
@@ -196,6 +266,46 @@ def test_a_signal_ends_a_run_in_one_sentence(brain, tmp_path, number, status, na
     assert states(tmp_path / "out" / "checkpoints" / "last.pt")["trainer"]["epoch"] >= 1
 
 
+@pytest.mark.parametrize(
+    ("number", "status", "name"), [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")]
+)
+def test_a_signal_to_all_processes_ends_a_run_in_one_sentence(brain, tmp_path, number, status, name):
+    """As a terminal sends Ctrl-C: also to the processes that load images."""
+    command = brain.command("train", *QUICK, "--output_dir", tmp_path / "out", "--epochs", 500, "--num_workers", 1)
+    process = subprocess.Popen(
+        command, env=brain.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    wait_for(tmp_path / "out" / "checkpoints" / "last.pt")
+    os.killpg(process.pid, number)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == status, errors
+    assert f"stopped by {name}" in errors
+    assert "Traceback" not in output + errors
+
+
+def test_a_full_disk_under_a_process_that_loads_images_is_told_in_one_sentence(brain, tmp_path):
+    script = tmp_path / "little_room.py"
+    script.write_text(LITTLE_ROOM)
+    args = (*QUICK, "--epochs", 1, "--num_workers", 1, "--cache_dir", tmp_path / "cache", "--image_size", 64)
+    done = brain("train", "--output_dir", tmp_path / "out", *args, launcher=(str(script), "12000"))
+    refused(done, "cannot be written; .*make room, and the same command goes on")
+    brain.train(tmp_path / "out", *args, "--image_size", 64)
+
+
+@pytest.mark.parametrize("workflow", ["inference", "evaluate"])
+def test_an_inference_or_evaluation_that_was_killed_begins_again(brain, whole, tmp_path, workflow):
+    args = ("--output_dir", tmp_path / "out", "--checkpoint", whole / "checkpoints" / "best.pt")
+    done = brain(workflow, *args)
+    assert done.returncode == 0, done.stdout + done.stderr
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    predicted = (tmp_path / "out" / "predictions.csv").read_text()
+    refused(brain(workflow, *args), "already holds a run")
+    (tmp_path / "out" / "run.json").write_text(json.dumps({**record, "state": "running"}))
+    done = brain(workflow, *args)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "out" / "predictions.csv").read_text() == predicted
+
+
 def test_a_full_disk_ends_a_run_in_one_sentence_and_it_goes_on_with_room(brain, whole, tmp_path):
     limit = (whole / "checkpoints" / "last.pt").stat().st_size // 2
     script = tmp_path / "little_room.py"
@@ -228,6 +338,47 @@ def test_an_output_dir_that_cannot_be_is_refused(brain, tmp_path):
     refused(done, "output_dir .*file cannot be written to")
     assert (tmp_path / "file").read_text() == "something"
     refused(brain("train", "--output_dir", tmp_path / "file" / "x", *QUICK, *ARGS), "cannot be written to")
+
+
+@pytest.fixture
+def spoilt(brain, tmp_path):
+    """A copy of the data of which one image is damaged, and the image's name in it."""
+    data = shutil.copytree(brain.dataset, tmp_path / "data")
+    image = sorted(data.rglob("*.png"))[0]
+    image.write_bytes(b"not a picture")
+    return data, str(image.relative_to(data))
+
+
+@pytest.mark.parametrize("workflow", ["inference", "evaluate"])
+def test_one_bad_image_among_many_is_left_out_and_named(brain, whole, spoilt, tmp_path, workflow):
+    data, name = spoilt
+    model = ("--checkpoint", whole / "checkpoints" / "best.pt", "--dataset_dir", data)
+    output = tmp_path / "out"
+    done = brain(workflow, "--output_dir", output, *model)
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert re.match(rf"error: 1 of 12 images cannot be read.*{name}.*failed.csv", done.stderr.splitlines()[-1])
+    with (output / "failed.csv").open() as file:
+        header, *rows = csv.reader(file)
+    assert header == ["image", "reason"]
+    assert [row[0] for row in rows] == [name]
+    assert rows[0][1]
+    assert f"{name} ({rows[0][1]})" in (output / "run.log").read_text()
+    with (output / "predictions.csv").open() as file:
+        predicted = {row["image"] for row in csv.DictReader(file)}
+    assert len(predicted) == 11
+    assert name not in predicted
+    refused(brain(workflow, "--output_dir", tmp_path / "strict", *model, "--strict", "true"), "cannot be read")
+
+
+@pytest.mark.parametrize("workflow", ["inference", "evaluate"])
+def test_where_no_image_can_be_read_there_is_no_result(brain, whole, tmp_path, workflow):
+    data = shutil.copytree(brain.dataset, tmp_path / "data")
+    for image in data.rglob("*.png"):
+        image.write_bytes(b"not a picture")
+    model = ("--checkpoint", whole / "checkpoints" / "best.pt", "--dataset_dir", data)
+    refused(brain(workflow, "--output_dir", tmp_path / "out", *model), "12 of 12 images cannot be read")
+    assert not (tmp_path / "out" / "predictions.csv").exists()
 
 
 @pytest.mark.slow
