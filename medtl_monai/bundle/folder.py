@@ -174,7 +174,9 @@ def _compare(source: Path, config: Mapping[str, Any]) -> None:
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """What two runs of one training have in common, flat."""
-    return dict(_leaves({key: value for key, value in config.items() if key not in _FREE}))
+    found = dict(_leaves({key: value for key, value in config.items() if key not in _FREE}))
+    found.pop("strategy_def::exact", None)  # only says whether the strategy, which is compared, was typed
+    return found
 
 
 def _compare_data(source: Path, data: Mapping[str, Any]) -> None:
