@@ -49,7 +49,7 @@ def test_a_second_run_reads_no_image(items, tmp_path, monkeypatch, caplog):
     [
         lambda b: b"",
         lambda b: b[: len(b) // 2],
-        lambda b: b[: len(b) // 2] + bytes([b[len(b) // 2] ^ 1]) + b[len(b) // 2 + 1 :],
+        lambda b: b[:100] + bytes([b[100] ^ 1]) + b[101:],
     ],
 )
 def test_a_damaged_file_is_made_anew(items, tmp_path, caplog, damage):
