@@ -45,7 +45,12 @@ def test_a_second_run_reads_no_image(items, tmp_path, monkeypatch, caplog):
 
 
 @pytest.mark.parametrize(
-    "damage", [lambda b: b"", lambda b: b[: len(b) // 2], lambda b: b[: len(b) // 2] + b"\xff" + b[len(b) // 2 + 1 :]]
+    "damage",
+    [
+        lambda b: b"",
+        lambda b: b[: len(b) // 2],
+        lambda b: b[:100] + bytes([b[100] ^ 1]) + b[101:],
+    ],
 )
 def test_a_damaged_file_is_made_anew(items, tmp_path, caplog, damage):
     prepared = Compose([MODEL.preparation("train"), ToTensord("label")])

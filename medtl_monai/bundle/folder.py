@@ -187,10 +187,13 @@ def _compare_data(source: Path, data: Mapping[str, Any]) -> None:
         )
 
 
+_TYPED = "strategy_def::exact"  # whether the strategy, which is compared itself, was typed
+
+
 def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What two configurations say otherwise, in words."""
     old, new = (dict(_leaves({key: one[key] for key in one if key not in _FREE})) for one in (then, now))
-    differ = (key for key in {**old, **new} if old.get(key) != new.get(key))
+    differ = (key for key in {**old, **new} if old.get(key) != new.get(key) and key != _TYPED)
     return [f"{key} {_short(new.get(key))} instead of {_short(old.get(key))}" for key in differ]
 
 

@@ -91,9 +91,14 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "strategy": (lambda v: _is_text(v) or (isinstance(v, list) and bool(v)), "a text, or a list of texts"),
     "backbone": (lambda v: _is_text(v) or _is_mapping(v), "a name, or a dictionary with _target_"),
     "box_columns": (lambda v: v == "auto" or (_are_texts(v) and len(v) == 4), "auto, or a list of four columns"),
+    "source_classes": (_are_texts, "a list of names"),
+    "key_map": (lambda v: _is_text(v) or _is_mapping(v), "a file, 'pattern=replacement', or a dictionary"),
+    "allow_missing": (lambda v: v == [] or _are_texts(v), "a list of names"),
     "structures": (lambda v: _are_texts(v) or (_is_mapping(v) and bool(v)), "a list of names, or names with values"),
-    **dict.fromkeys(
-        ("variant", "layout_options", "loss_options", "loss_weights", "groups"), (_is_mapping, "a dictionary")
+    **dict.fromkeys(("variant", "layout_options", "loss_options", "loss_weights"), (_is_mapping, "a dictionary")),
+    "groups": (
+        lambda v: _is_mapping(v) and all(map(_are_texts, v.values())),
+        "a dictionary of classes with lists of labels",
     ),
     **dict.fromkeys(("augmentation", "mix", "inferer"), (_is_object, "a dictionary with _target_")),
 }

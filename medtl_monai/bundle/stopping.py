@@ -37,14 +37,14 @@ def end_in_a_sentence() -> None:
     main = os.getpid()
 
     def stop(number: int, frame: FrameType | None) -> None:
-        if os.getpid() != main:  # one that loads images: Ctrl-C reaches it too, and the first process ends it
-            if number != signal.SIGINT:
-                os._exit(128 + number)
+        if os.getpid() != main:  # one that loads images: the signal was for all, and the first process ends it,
+            signal.signal(number, signal.SIG_DFL)  # by another one if need be
             return
         name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
         folder = getattr(running(), "opened", None)
         after = f"the same command with --output_dir {folder} goes on" if folder else "nothing was written"
         print(f"\nstopped by {name}: {after}", file=sys.stderr, flush=True)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # at which torch would raise for processes that the signal ended
         raise Stopped(_STATUS[signal.Signals(number)])
 
     default = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}

@@ -387,6 +387,8 @@ BAD = [
     (("--cache_features", "memory"), None, "under random augmentation .AugmentBatch"),
     (("--cache_features", "memory", "--strategy", "finetune"), None, "needs a strategy that freezes the first blocks"),
     (("--mix", "{'alpha':1}"), None, "mix must be a dictionary with _target_"),
+    (("--source_classes", 3), None, "source_classes must be a list of names, got 3"),
+    (("--allow_missing", "[1,2]"), None, "allow_missing must be a list of names, got .1, 2."),
     (("--weights", "none", "--key_map", "a=b"), None, "key_map has no effect without weights"),
     (("--amp", "maybe"), None, "amp must be true or false, got 'maybe'"),
     (("--amp_dtype", "int8"), None, "amp_dtype must be bfloat16 or float16"),

@@ -9,8 +9,10 @@ from conftest import ROOT
 from monai.bundle import ConfigParser, verify_metadata, verify_net_in_out
 from torch.optim.lr_scheduler import OneCycleLR
 
+from medtl_monai.bundle import check_values
 from medtl_monai.strategies import Chain, build
 from medtl_monai.transforms import AugmentBatch, choose
+from medtl_monai.utils import UserError
 
 BUNDLES = sorted(path.parent.parent for path in ROOT.glob("bundles/*/configs/metadata.json"))
 FILES = (
@@ -54,6 +56,14 @@ def bundle(request):
 
 def config(bundle, name):
     return json.loads((bundle / "configs" / f"{name}.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("groups", {"a": 1}), ("source_classes", [1, 2]), ("key_map", 1e30), ("mix", {"a": 1})]
+)
+def test_values_of_a_wrong_kind_are_refused_by_name(key, value):
+    with pytest.raises(UserError, match=f"{key} must be a"):
+        check_values({key: value})
 
 
 @pytest.mark.parametrize("steps", [*range(1, 30), 100, 1000])

@@ -108,6 +108,13 @@ def test_the_same_command_writes_the_report_that_a_kill_prevented(brain, whole, 
     same_results(unfinished, whole)
 
 
+def test_the_configuration_of_a_run_goes_on_with_it(brain, whole, unfinished):
+    words = ["run", "--config_file", str(unfinished / "config.json"), "--output_dir", str(unfinished)]
+    done = brain.warm("monai.bundle", words, unfinished, brain.env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    same_results(unfinished, whole)
+
+
 def test_a_run_that_was_killed_before_its_record_begins_again(brain, unfinished):
     shutil.rmtree(unfinished / "checkpoints")
     for path in unfinished.glob("*"):

@@ -54,14 +54,15 @@ def read_picture(path: str | Path, values: bool = False) -> tuple[Array, dict[st
     try:
         with Image.open(path) as picture:
             check_size(path, *picture.size)
-            if picture.format == "PNG":  # whose pixels are taken before their checksum is looked at
-                picture.verify()
-        with Image.open(path) as picture:
             lossy = picture.format in _LOSSY
             if _deep_channels(picture) and picture.format == "TIFF":
                 pages = _deep_pages(str(path))
             else:
                 pages = [_page(picture, str(path), values) for _ in _each_page(picture)]
+            sums = picture.format == "PNG"
+        if sums:  # pixels are taken before their checksum is looked at
+            with Image.open(path) as picture:
+                picture.verify()
     except UnidentifiedImageError:
         with open(path, "rb") as file:
             if file.read(2) not in (b"II", b"MM"):
