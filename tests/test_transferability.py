@@ -303,9 +303,9 @@ def test_what_cannot_be_ranked_is_refused(tmp_path, monkeypatch):
     for i in range(8):
         Image.fromarray(rng.integers(0, 255, (40, 40), dtype=np.uint8)).save(tmp_path / f"{i}.png")
         rows.append(f"{i}.png,{'ab'[i % 2]},{i}")
-    Image.new("P", (40, 40)).save(tmp_path / "3.png")
+    Image.new("CMYK", (40, 40)).save(tmp_path / "3.png", "JPEG")
     (tmp_path / "index.csv").write_text("\n".join(rows))
-    with pytest.raises(UserError, match=r"3\.png stores its colours as P"):
+    with pytest.raises(UserError, match=r"3\.png stores its colours as CMYK"):
         rank_weights(load_cases(tmp_path), ["efficientnet_lite0_imagenet"], image_size=32, progress=False)
     (tmp_path / "index.csv").write_text("\n".join(rows).replace(",a,", ",No Finding,"))
     with pytest.raises(UserError, match="labels are for multilabel.*--label_column"):
