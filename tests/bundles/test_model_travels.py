@@ -23,7 +23,7 @@ from monai.utils import set_determinism
 
 from medtl_monai import figures
 from medtl_monai.bundle import Report, SaveMasks, SegmentationReport, segment
-from medtl_monai.bundle import segmentation as segmentations
+from medtl_monai.bundle import segmented as segmented_cases
 from medtl_monai.data import make_brain_cohort, make_cardiac_cohort, make_chest_cohort, make_dbt_cohort
 from medtl_monai.model import Model
 from medtl_monai.predictions import read_predictions
@@ -44,6 +44,7 @@ DATA = (  # which images there are, and which part each is in
 TRAINING = (  # how the network learns
     *("weights", "strategy", "epochs", "batch_size", "lr", "weight_decay", "transforms", "augmentation", "mix", "seed"),
     *("resume", "val_interval", "patience", "repeat_minority", "loss_name", "loss_weights", "loss_options"),
+    *("source_classes", "axes", "key_map", "allow_missing"),
 )
 MACHINE = (  # where and how fast
     *("device", "amp", "amp_dtype", "compile", "num_workers"),
@@ -56,6 +57,7 @@ MACHINERY = (  # objects that are made of the other keys
 )
 MODEL = (  # what the network sees, what it is, and how its answer is read: these travel, and each has a case
     *("backbone", "variant", "image_size", "channels", "percentiles", "mean", "std", "inferer", "calibrate"),
+    *("window", "standardize"),
     *("compare_sides", "crop_size", "lesion_map", "slice_share"),
     *("crop", "structures", "slice_axis", "largest_component", "always_present"),
 )
@@ -149,6 +151,9 @@ CASES = {
     **{f"chest: {name}": Case(CHEST, *about) for name, about in CLASSIFIERS.items()},
     **{f"breast: {name}": Case(BREAST, *about, told=ONE) for name, about in (CLASSIFIERS | BREASTS).items()},
     **{f"cardiac: {name}": Case(CARDIAC, *about) for name, about in HEARTS.items()},
+    "brain: window": Case(BRAIN, {"window": [20.0, 140.0]}, ("window",)),
+    "brain: standardized": Case(BRAIN, {"standardize": True}, ("standardize",)),
+    "cardiac: standardized": Case(CARDIAC, {"standardize": True}, ("standardize",)),
     "brain: calibrated": Case(BRAIN, LEARNT, ("scales", "mirrors"), data="twice", close=SCALED),
     "chest: calibrated": Case(CHEST, LEARNT, ("scales", "mirrors"), data="twice", close=SCALED),
     "breast: calibrated": Case(BREAST, {"calibrate": True}, (), told=ONE, close=SCALED),
@@ -227,7 +232,7 @@ def undisturbed(monkeypatch):
     """Runs in this process leave nothing behind in it, draw no figures and see no arguments of pytest's."""
     for thing, name in ((Report, "_draw"), (SegmentationReport, "_figures"), (figures, "learning_curves")):
         monkeypatch.setattr(thing, name, lambda *_, **__: None)
-    monkeypatch.setattr(segmentations, "_RESAMPLES", 10)
+    monkeypatch.setattr(segmented_cases, "_RESAMPLES", 10)
     monkeypatch.setattr(sys, "argv", ["test"])
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
@@ -259,7 +264,7 @@ def run(bundles, images, tmp_path, monkeypatch):
         for name in ("pred", "probability"):
             maps[f"{Path(file).parent.name}/{Path(file).name} {name}"] = case[name].as_tensor().float().numpy().copy()
 
-    monkeypatch.setattr(segmentations, "segment", segmented)
+    monkeypatch.setattr(segmented_cases, "segment", segmented)
     monkeypatch.setattr(SaveMasks, "_save", saved)
 
     def go(case, name, output, **keys):
