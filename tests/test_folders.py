@@ -79,3 +79,43 @@ def test_tables_of_other_names_are_pointed_at(tmp_path):
         (tmp_path / name).write_text("image,label\nx.png,a\n")
     with pytest.raises(UserError, match="there is labels.csv, labels_v2.csv: name a table with --table 'labels.csv'"):
         load_cases(tmp_path)
+
+
+@pytest.mark.parametrize("names", [("train_set", "test_set"), ("TrainData", "ValidationData"), ("training images",)])
+def test_folders_named_as_sets_are_no_classes(tmp_path, names):
+    pictures(tmp_path, *(f"{name}/{c}/p{i}/x.png" for name in names for i, c in enumerate("ab")))
+    with pytest.raises(UserError, match="look like parts of a split, not like classes: call them train, val and test"):
+        load_cases(tmp_path)
+
+
+def test_a_result_of_a_test_is_a_class(tmp_path):
+    pictures(tmp_path, *(f"test_{result}/p_{result}{i}/x.png" for result in ("positive", "negative") for i in range(2)))
+    assert load_cases(tmp_path).classes == ["test_negative", "test_positive"]
+
+
+@pytest.mark.parametrize("ending", ["_roi", "-manual", "_1stHO", " overlay"])
+def test_images_that_have_the_names_of_others_may_be_masks_and_are_said(tmp_path, ending):
+    pictures(tmp_path, *(f"{c}/{c}{i}/x{i}{e}.png" for c in "ab" for i in range(3) for e in ("", ending)))
+    said = any(f"names of others with {ending!r} at the end" in doubt for doubt in load_cases(tmp_path).doubts)
+    assert said == (ending != "_1stHO")
+
+
+@pytest.mark.parametrize("ending", ["_2", "0", "_mask"])
+def test_numbers_and_known_masks_are_not_said(tmp_path, ending):
+    pictures(tmp_path, *(f"{c}/{c}{i}/x{i}{e}.png" for c in "ab" for i in range(3) for e in ("", ending)))
+    assert load_cases(tmp_path).doubts == []
+
+
+def test_a_workbook_is_named_where_patients_are_not_known(tmp_path):
+    pictures(tmp_path, "images/1.png", "images/2.png")
+    (tmp_path / "labels.xlsx").write_bytes(b"PK")
+    with pytest.raises(UserError, match="patient is not known.*there is labels.xlsx: save it as index.csv"):
+        load_cases(tmp_path)
+
+
+def test_what_is_there_in_place_of_images_is_said(tmp_path):
+    for name in ("a/1.npy", "b/2.npy", "b/3.ppm"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(UserError, match=r"there is no image below .*; not used: 2 .npy files, 1 .ppm files\."):
+        load_cases(tmp_path)

@@ -27,7 +27,9 @@ def test_what_is_surely_one_becomes_one(names, want):
     assert len(said) == (len(set(want)) < len(set(names)))
 
 
-@pytest.mark.parametrize("names", [("P1", "p1", "P2"), ("a b", "ab"), ("3", "3.0", "x")])
+@pytest.mark.parametrize(
+    "names", [("P1", "p1", "P2"), ("a b", "ab"), ("3", "3.0", "x"), ("y", "y\u200b"), ("b\u00f6se", "bo\u0308se")]
+)
 def test_what_may_be_two_stays_two_and_is_said(names):
     found, said = of(*names)
     assert found == list(names)

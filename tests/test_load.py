@@ -259,3 +259,34 @@ def test_a_real_network_of_chest_ct_gives_its_features_in_our_order(tmp_path):
             network(x.permute(0, 1, 4, 2, 3) if axes == "XYZ" else x)
     theirs, ours = features[0].permute(0, 1, 3, 4, 2), features[1]
     torch.testing.assert_close(ours, theirs, rtol=0, atol=float(1e-5 * theirs.abs().max()))
+
+
+# ---- what is no trained weight, and whose rows
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.uint8, torch.int64, torch.bool])
+def test_whole_numbers_are_no_weights(kind):
+    state = small().state_dict()
+    state["conv1.weight"] = (state["conv1.weight"] * 100).to(kind)
+    with pytest.raises(UserError, match=r"conv1.weight holds whole numbers \(\w+\), as quantized weights do"):
+        load(small(), state)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ("abcd", "names 4 classes, and the head fc of tensors has 3 rows"),
+        ("ab", "names 2 classes"),
+        ("aab", "names 'a' twice"),
+    ],
+)
+def test_names_that_cannot_be_the_sources_rows_are_refused(names, message):
+    with pytest.raises(UserError, match=message):
+        load(small(), small().state_dict(), classes=list("abc"), source_classes=list(names))
+
+
+def test_rows_without_a_name_are_no_classes():
+    state = small().state_dict()
+    network = small(2)
+    load(network, state, classes=["b", "x"], source_classes=["", "b", ""])
+    assert torch.equal(network.fc.weight[0], state["fc.weight"][1])

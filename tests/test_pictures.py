@@ -130,3 +130,10 @@ def test_damage_names_the_file_and_no_other_reader_is_tried(tmp_path):
     for name in ("x.png", "empty.png", "nowhere.png"):
         with pytest.raises(UserError, match=rf"{name}"):
             read_image(tmp_path / name)
+
+
+def test_more_channels_than_a_picture_has_are_refused(tmp_path):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros((8, 8, 5), np.uint8), photometric="minisblack", planarconfig="contig")
+    with pytest.raises(UserError, match="has 5 channels: expected grey or RGB"):
+        read_image(str(path))

@@ -25,7 +25,7 @@ __all__ = [
 
 TASKS = ("classification", "multilabel", "segmentation")
 PARTS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"}
-PARTS |= {"test": "test", "testing": "test"}
+PARTS |= {"validate": "val", "test": "test", "testing": "test"}
 """What the parts of a split are called, in files and folders."""
 
 _LISTS = {"train": "training", "val": "validation", "test": "testing"}

@@ -14,7 +14,7 @@ from .boxes import BOX_COLUMNS, gather_boxes, with_boxes, without_boxes
 from .cases import Cases, read_datalist, select
 from .find import Found, Names, absolute, find, glob, is_file, is_there, kinds, render_unused, unused
 from .folders import folder_rows
-from .ids import unified
+from .ids import joined, unified
 from .labels import labelled
 from .layouts import LAYOUTS, about_files, read_layout, recognised
 from .read.arrays import stored_in
@@ -196,6 +196,7 @@ def _generic(
                 return select(written, classes)
         rows = table_rows(path, columns) if chosen == "table" else datalist_rows(path, columns)
     rows, alike = unified(rows, ("patient", "label", "domain"))
+    alike += joined(row["label"] for row in rows if "label" in row)
     names = Names(root)
     rows, renamed = _located(rows, root, names)
     rows = _without_duplicates(gather_boxes(rows, boxes))

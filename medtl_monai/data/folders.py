@@ -9,11 +9,14 @@ from pathlib import Path
 
 from ..utils import UserError
 from .cases import PARTS
-from .find import find, kinds
+from .find import Found, find, kinds, render_unused, unused
 
 __all__ = ["folder_rows"]
 
 _HELPERS = {"images", "image", "imgs", "img", "pictures", "png", "pngs", "jpg", "jpeg", "jpegs", "dicom", "data", "raw"}
+_SET = re.compile(rf"({'|'.join(PARTS)})[ _-]?(?:set|data|dataset|images|imgs|split|part|folder)", re.IGNORECASE)
+_ENDING = re.compile(r"(.*\w)([ _-]+[A-Za-z]\w*)")
+_MANY = 0.2  # of all images
 
 
 def folder_rows(root: Path, patient_column: str | None) -> tuple[list[dict[str, str]], list[str]]:
@@ -30,7 +33,7 @@ def folder_rows(root: Path, patient_column: str | None) -> tuple[list[dict[str, 
     found = find(root)
     files = [file.relative_to(root) for file in found.images]
     if not files:
-        _refuse_nothing(root, found.masks)
+        _refuse_nothing(root, found)
     split = _of_parts(root, files)
     inner = {file: file.parts[1:] if split else file.parts for file in files}
     _refuse_bare([file for file, parts in inner.items() if len(parts) < 2], root)
@@ -38,9 +41,9 @@ def folder_rows(root: Path, patient_column: str | None) -> tuple[list[dict[str, 
     rows = []
     for file, parts in inner.items():
         # class and patient: folders of one name under two classes are one patient
-        row = {"image": str(file), "label": parts[0], "patient": _patient(file, parts, patient_column)}
+        row = {"image": str(file), "label": parts[0], "patient": _patient(file, parts, patient_column, root)}
         rows.append({**row, "split": PARTS[file.parts[0].lower()]} if split else row)
-    return rows, _doubts(inner.values(), rows)
+    return rows, [*_doubts(inner.values(), rows), *_twins(files)]
 
 
 def _refuse_bare(files: Sequence[Path], root: Path) -> None:
@@ -52,14 +55,18 @@ def _refuse_bare(files: Sequence[Path], root: Path) -> None:
         )
 
 
-def _refuse_nothing(root: Path, masks: Sequence[Path]) -> None:
+def _refuse_nothing(root: Path, found: Found) -> None:
+    masks = found.masks
     if masks:
         raise UserError(
             f"the {len(masks)} images below {root} are masks by their names, such as {masks[0].relative_to(root)}: "
             "expected images; rename them, or name them in a table index.csv."
         )
+    others = unused(found, ())
+    there = f"; {render_unused(others)}" if others else ""
     raise UserError(
-        f"there is no image below {root}: expected a table, a datalist, or class folders of {kinds()}{_tables(root)}."
+        f"there is no image below {root}: expected a table, a datalist, or class folders of {kinds()}{there}"
+        f"{_tables(root)}."
     )
 
 
@@ -81,6 +88,7 @@ def _of_parts(root: Path, files: Sequence[Path]) -> bool:
     inside = [file.parts[0] for file in files if len(file.parts) > 1]
     parts = [name for name in dict.fromkeys(inside) if name.lower() in PARTS]
     others = [name for name in dict.fromkeys(inside) if name.lower() not in PARTS]
+    _refuse_sets(others, root)
     if parts and others:
         raise UserError(
             f"the folders {', '.join(parts)} are parts of a split and {', '.join(others[:3])} are not: expected "
@@ -89,7 +97,18 @@ def _of_parts(root: Path, files: Sequence[Path]) -> bool:
     return bool(parts) and len(inside) == len(files)
 
 
-def _patient(file: Path, inner: Sequence[str], wanted: str | None) -> str:
+def _refuse_sets(names: Sequence[str], root: Path) -> None:
+    """Stop where all folders that are no parts are named as parts are, such as ``train_set``: they are no classes."""
+    meant = {name: match[1].lower() for name in names if (match := _SET.fullmatch(name))}
+    if meant and len(meant) == len(names):
+        name, part = next(iter(meant.items()))
+        raise UserError(
+            f"the folders {', '.join(names)} in {root} look like parts of a split, not like classes: call them train, "
+            f"val and test, as in mv {name!r} {part}."
+        )
+
+
+def _patient(file: Path, inner: Sequence[str], wanted: str | None, root: Path) -> str:
     if wanted is None:
         return str(file)
     if wanted != "auto":
@@ -103,7 +122,7 @@ def _patient(file: Path, inner: Sequence[str], wanted: str | None) -> str:
         raise UserError(
             f"{file} lies {lies}, so its patient is not known: expected <class>/<patient>/{file.name} or a table, or "
             "give --patient_column null if each image is of another patient, or a pattern with one group, such as "
-            "--patient_column '([^/_]+)_[^/]*$'.",
+            f"--patient_column '([^/_]+)_[^/]*$'{_tables(root)}.",
             lacks="patients",
         )
     return folders[0]
@@ -130,6 +149,22 @@ def _refuse_masks(classes: Collection[str], masks: Sequence[Path], split: bool) 
             f"the folders {next(iter(classes))} and {where[0]} hold images and their masks, not two classes: for "
             "segmentation give a table index.csv with the columns image, label (paths of the masks) and patient."
         )
+
+
+def _twins(files: Sequence[Path]) -> list[str]:
+    """Images that have the names of others but for one ending: masks, perhaps, that no word tells."""
+    stems = {str(file.parent / file.name.split(".")[0]) for file in files}
+    endings: dict[str, list[str]] = defaultdict(list)
+    for stem in sorted(stems):
+        match = _ENDING.fullmatch(stem)
+        if match and match[1] in stems:
+            endings[match[2]].append(stem)
+    return [
+        f"{len(found)} images have the names of others with {ending!r} at the end, such as {found[0]}: if they are "
+        f"masks, rename them so that they end in _mask, or name the images in a table index.csv"
+        for ending, found in endings.items()
+        if len(found) >= _MANY * len(files)
+    ]
 
 
 def _doubts(places: Iterable[Sequence[str]], rows: Sequence[Mapping[str, str]]) -> list[str]:

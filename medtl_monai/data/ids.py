@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["as_written", "unified"]
+__all__ = ["as_written", "joined", "unified"]
 
 _SHOWN = 3
+_MARKS = ",;/+&"
 _CHOICES = ({"true", "false"}, {"yes", "no"})
 
 
@@ -17,7 +19,8 @@ def unified(rows: Sequence[Mapping[str, Any]], keys: Iterable[str]) -> tuple[lis
     """The rows with one way of writing for what is surely one, and what is to be said of that.
 
     Numbers are surely one where all values under a key are numbers, and so are true and TRUE where all are truth
-    values. What else differs only in case, in blanks or as numbers is said and left as it is.
+    values. What else differs only in case, in blanks, in what is not seen (marks without width, how an accent is
+    coded) or as numbers is said and left as it is.
 
     Args:
         rows: of a table.
@@ -53,6 +56,26 @@ def as_written(name: str, names: Iterable[str]) -> str:
     return next((other for other in names if number is not None and _number(other) == number), name)
 
 
+def joined(labels: Iterable[str]) -> list[str]:
+    """What is to be said of class names that are several others, joined by another mark than ``|``.
+
+    Example:
+        >>> joined(["A", "B", "A;B"])
+        ["label: 'A;B' is taken for a class of its own, and not for 'A' with 'B': join findings of one image by |"]
+    """
+    known = dict.fromkeys(labels)
+    for name in known:
+        for mark in _MARKS:
+            parts = [part.strip() for part in name.split(mark)]
+            if len(parts) > 1 and all(part in known for part in parts):
+                several = " with ".join(map(repr, parts))
+                return [
+                    f"label: {name!r} is taken for a class of its own, and not for {several}: join findings of one "
+                    "image by |"
+                ]
+    return []
+
+
 def _sentence(key: str, alike: Sequence[Sequence[str]], sure: bool) -> str:
     shown = ", ".join(" and ".join(map(repr, group)) for group in alike[:_SHOWN]) + " ..." * (len(alike) > _SHOWN)
     end = "one" if sure else "different ones; correct the table if they are not"
@@ -69,7 +92,12 @@ def _groups(names: Iterable[str]) -> list[list[str]]:
 
 def _plain(name: str) -> Any:
     number = _number(name)
-    return "".join(name.split()).casefold() if number is None else number
+    return "".join(filter(_shows, unicodedata.normalize("NFC", name))).casefold() if number is None else number
+
+
+def _shows(letter: str) -> bool:
+    """Whether a letter is seen: no blank, and none of Unicode's marks without width."""
+    return not letter.isspace() and unicodedata.category(letter) != "Cf"
 
 
 def _sure(names: Iterable[str]) -> bool:

@@ -38,7 +38,7 @@ def labelled(rows: Sequence[Row], root: Path, layout: str, classes: Sequence[str
         return _of_findings(rows, root, layout, *_by_columns(rows, columns, classes))
     if _are_masks(rows, root):
         return _of_masks(rows, root, layout, classes, names)
-    if any("|" in row["label"] or row["label"] == NO_FINDING for row in rows):
+    if any("|" in row["label"] or _is_none(row["label"]) for row in rows):
         return _of_findings(rows, root, layout, *_joined(rows, classes))
     return _of_classes(rows, root, layout, classes)
 
@@ -81,8 +81,12 @@ def _by_columns(
 
 def _joined(rows: Sequence[Row], wanted: Sequence[str] | None) -> tuple[list[str], list[list[float]]]:
     shown = [[name.strip() for name in row["label"].split("|")] for row in rows]
-    names = sorted({name for row in shown for name in row if name and name != NO_FINDING})
+    names = sorted({name for row in shown for name in row if name and not _is_none(name)})
     return _chosen(names, [[float(name in row) for name in names] for row in shown], wanted, 0.0)
+
+
+def _is_none(name: str) -> bool:
+    return name.casefold() == NO_FINDING.casefold()
 
 
 def _chosen(

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..utils import UserError
 from .cases import PARTS
-from .tables import listed, read_table
+from .tables import Table, listed, read_table
 
 __all__ = ["PATIENT_COLUMNS", "Columns", "datalist_rows", "table_rows"]
 
 PATIENT_COLUMNS = ("patient", "patient_id", "PatientID")
+_FAILED = {"#ref!", "#value!", "#name?", "#div/0!", "#null!", "#num!"}  # what spreadsheets write for a failed formula
 Row = dict[str, str]
 
 
@@ -27,8 +28,8 @@ class Columns:
         image: paths.
         label: one column, or a list of findings.
         patient: ``auto``, ``None`` (each image is its own patient) or a name.
-        split: used if it is there.
-        domain: used if it is there.
+        split: used if it is there, in any case; one that the user named must be there.
+        domain: likewise.
         kept: further columns that rows keep where they are there.
     """
 
@@ -56,6 +57,18 @@ class Columns:
         """These, with the label as a text that names several columns read as such, unless a column has that name."""
         label = self.label if self.label in columns else listed(self.label)
         return Columns(self.image, label, self.patient, self.split, self.domain, self.kept)
+
+    def with_choices(self, table: Table) -> Columns:
+        """These, with the split and the domain as the table writes them.
+
+        Raises:
+            UserError: the table lacks one that is not of the usual name: it was asked for.
+        """
+        named = {"split": self.split, "domain": self.domain}
+        table.need({f"{key}_column": name for key, name in named.items() if name != key})
+        written = {name.lower(): name for name in reversed(table.columns)}
+        found = {key: name if name in table.columns else written.get(name.lower(), name) for key, name in named.items()}
+        return replace(self, split=found["split"], domain=found["domain"])
 
     def needed(self, found: Sequence[str], where: str) -> dict[str, str]:
         """The columns that must be there, by their keys in a row.
@@ -100,7 +113,7 @@ def table_rows(path: Path, columns: Columns) -> list[Row]:
         UserError: a column or a needed cell is missing.
     """
     table = read_table(path)
-    columns = columns.with_label(table.columns)
+    columns = columns.with_label(table.columns).with_choices(table)
     needed = columns.needed(table.columns, f"the table {path.name}")
     for key, column in needed.items():
         table.need({f"{key.split()[0]}_column": column})
@@ -110,6 +123,7 @@ def table_rows(path: Path, columns: Columns) -> list[Row]:
     for line, cells in zip(table.lines, table.rows, strict=True):
         row = {key: cells[column] for key, column in needed.items()}
         where = f"line {line} of the table {path.name}"
+        _refuse_failed(row.values(), where)
         _refuse_empty([needed[key] for key, value in row.items() if not (value or key.startswith("label "))], where)
         row = {"patient": row["image"], **row, **{key: cells[name] for key, name in others.items()}}
         rows.append(row | ({"split": _part(row["split"], where)} if "split" in row else {}))
@@ -161,6 +175,12 @@ def _refuse_missing(columns: Sequence[str], entry: Mapping[str, Any], name: str)
 def _refuse_empty(columns: Sequence[str], where: str) -> None:
     if columns:
         raise UserError(f"{where} has no {' and no '.join(columns)}: fill it in.")
+
+
+def _refuse_failed(cells: Iterable[str], where: str) -> None:
+    failed = next((cell for cell in cells if cell.lower() in _FAILED), None)
+    if failed:
+        raise UserError(f"{where} holds {failed}, a formula that failed in the spreadsheet: correct it there.")
 
 
 def _part(value: str, where: str) -> str:

@@ -121,7 +121,7 @@ def _tensor(
         affine = place.affine[:, [*order, 3]]
     meta: dict[str, Any] = {"filename_or_obj": name, "slice_axis": axis}  # MONAI collates no None
     meta |= {"spacing": steps} if steps else {}
-    meta |= {key: about[key] for key in ("padding", "depth", "sform_code", "qform_code") if key in about}
+    meta |= {key: about[key] for key in ("padding", "depth", "sform_code", "qform_code", "xyzt_units") if key in about}
     tensor = torch.from_numpy(np.moveaxis(array, axis, -1).astype(np.float32, copy=False))[None]
     return MetaTensor(tensor, affine=torch.from_numpy(np.asarray(affine, dtype=np.float64)), meta=meta)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -64,8 +65,8 @@ def load_weights(
 
     Raises:
         UserError: the source cannot be found or read, leaves a layer or statistics of the network unfilled, holds
-            values that are no finite numbers, or has no rows for the class map; or there is no such head. The network
-            is then as it was before.
+            values that are no finite numbers or quantized, or has no rows for the class map; ``source_classes`` are
+            not its rows; or there is no such head. The network is then as it was before.
     """
     network = unwrap(network)
     target = network.state_dict()
@@ -74,6 +75,8 @@ def load_weights(
         entries = [Entry(name, "missing", "no source", tuple(v.shape)) for name, v in target.items()]
         return LoadReport("none", None, tuple(entries), None)
     opened = open_source(source, key_map, network, head, encoder)
+    _check_whole(opened, target)
+    _check_names(source_classes or (), opened, _last(network, head))
     rows = class_map if classes is None else _same_classes(classes, source_classes or opened.classes, opened.name)
     fitting = Fitting(inflation, resize_kernels, _axes(opened, axes))
     fitted = dict(_fitted(network, target, opened.tensors, head, rows, fitting))
@@ -146,6 +149,37 @@ def _head_of(network: nn.Module, target: Mapping[str, Tensor], head: str | None)
     return head
 
 
+def _last(network: nn.Module, head: str) -> str:
+    """The head's last layer, whose rows are the classes."""
+    inside = last_layer(network.get_submodule(head))
+    return f"{head}.{inside}" if inside else head
+
+
+def _check_names(names: Sequence[str], opened: Opened, last: str) -> None:
+    """Refuse names that cannot be those of the source's rows: too many or too few, or one for two rows."""
+    weight = opened.tensors.get(f"{last}.weight")
+    if names and weight is not None and weight.ndim == 2 and len(weight) != len(names):
+        raise UserError(
+            f"source_classes names {len(names)} classes, and the head {last} of {opened.name} has {len(weight)} rows: "
+            "name each row, in the source's order, and one that is no class ''."
+        )
+    twice = [name for name, count in Counter(filter(None, names)).items() if count > 1]
+    if twice:
+        raise UserError(f"source_classes names {twice[0]!r} twice: give each row of the source a name of its own.")
+
+
+def _check_whole(opened: Opened, target: Mapping[str, Tensor]) -> None:
+    """Refuse whole numbers where weights are fractions: quantized ones mean nothing without their scales."""
+    for key, weight in target.items():
+        value = opened.tensors.get(key)
+        if value is not None and weight.is_floating_point() and not value.is_floating_point():
+            kind = str(value.dtype).removeprefix("torch.")
+            raise UserError(
+                f"{opened.name}: {key} holds whole numbers ({kind}), as quantized weights do: take the file from "
+                "before they were quantized."
+            )
+
+
 def _same_classes(classes: Sequence[str], source_classes: Sequence[str], name: str) -> Mapping[int, int] | None:
     """Row here to row of the source; None where all are the same."""
     if not source_classes:
@@ -165,8 +199,7 @@ def _fitted(
 ) -> Iterator[tuple[str, Fitted]]:
     """Of every weight of the network what the source has for it."""
     stem = _first_convolution(network)
-    inside = last_layer(network.get_submodule(head))
-    last = f"{head}.{inside}" if inside else head
+    last = _last(network, head)
     for key, weight in target.items():
         found = state.get(key, state.get(plain_key(key)))
         fitting = partial(fit, found, weight, how, any_channels=plain_key(key) == stem)

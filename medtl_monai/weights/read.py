@@ -167,5 +167,5 @@ def _strip(name: str) -> str:
 
 
 def _describe(content: Any) -> str:
-    keys = f" with {', '.join(map(str, list(content)[:5]))}" if isinstance(content, Mapping) else ""
+    keys = f" with {', '.join(map(str, list(content)[:5])) or 'nothing in it'}" if isinstance(content, Mapping) else ""
     return type(content).__name__ + keys

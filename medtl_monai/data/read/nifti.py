@@ -46,32 +46,48 @@ def read_nifti(path: str) -> tuple[NDArray[Any], dict[str, Any]]:
 
     Besides, ``located`` says whether anything tells where the image lies, ``tells_spacing`` whether its voxels have a
     size.
+
+    Raises:
+        UserError: its voxels are colours or complex numbers, or it holds more than it says.
     """
     reader, image = NiftiReader(), _open(path)
-    place = _place(image)  # before the header is corrected
+    _refuse_pairs(path, image.get_data_dtype())
+    place = nifti_place(path)  # before the header is corrected
     reader.filenames = [path]
     array, meta = reader.get_data(correct_nifti_header_if_necessary(image))
     return array, {**meta, "located": place.affine is not None, "tells_spacing": place.spacing is not None}
+
+
+def _refuse_pairs(path: str, kind: np.dtype[Any]) -> None:
+    """Stop at voxels of more than one number, of which one would be taken, or none."""
+    if kind.kind == "c":
+        raise UserError(f"{path} holds complex numbers: expected one value a voxel; write their magnitude.")
+    if kind.names:
+        raise UserError(
+            f"{path} holds colours ({''.join(kind.names)}): expected one value a voxel; convert it to grey."
+        )
 
 
 def nifti_place(path: str) -> Place:
     """Where the image of a file lies, by its header alone."""
     with open(path, "rb") as file:
         head = _head(file.read(_BEGINNING))
-    header = _header(head)
-    return _place(_kind(head)(np.broadcast_to(np.uint8(0), header.get_data_shape()), None, header))
+    return _place(_header(head))
 
 
-def _place(image: Any) -> Place:
-    """No affine where the header gives none, or one that contradicts its own size of voxels."""
-    header = image.header
-    shape = (*image.shape, 1, 1)[:3]
-    zooms = (*header.get_zooms(), 1.0, 1.0)[:3]
+def _place(header: Any) -> Place:
+    """No affine where the header gives none, or one that contradicts its own size of voxels.
+
+    The header must be as the file has it: nibabel makes sizes of 0 to 1.
+    """
+    sides = header.get_data_shape()
+    shape = (*sides, 1, 1)[:3]
+    zooms = (*map(abs, header.get_zooms()), 1.0, 1.0)[:3]
     affine = np.array(header.get_best_affine())
     told = bool(header["sform_code"] or header["qform_code"])
     fits = np.allclose(np.linalg.norm(affine[:3, :3], axis=0), zooms)
-    spacing = tuple(map(float, zooms)) if all(step > 0 for step in zooms[: len(image.shape)]) else None
-    return Place(shape, affine if told and fits else None, spacing)
+    spacing = tuple(map(float, zooms)) if all(0 < step < np.inf for step in zooms[: len(sides)]) else None
+    return Place(shape, affine if told and fits and spacing else None, spacing)
 
 
 def _head(beginning: bytes) -> bytes:

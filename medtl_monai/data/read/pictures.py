@@ -32,6 +32,7 @@ _TURNED: dict[int, Callable[[Array], Array]] = {  # EXIF 2.3, 4.6.4 A: what a vi
     7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
     8: lambda a: a.swapaxes(0, 1)[::-1],
 }
+_CHANNELS = 4  # red, green, blue and transparency
 _INKS = ("CMYK", "LAB", "HSV")
 
 
@@ -47,7 +48,8 @@ def read_picture(path: str | Path, values: bool = False) -> tuple[Array, dict[st
         metadata, with ``lossy``: whether compression has changed the values.
 
     Raises:
-        UserError: inks instead of light, pages of several sizes or in colour, more values than memory holds.
+        UserError: inks instead of light, more than four channels, pages of several sizes or in colour, more values than
+            memory holds.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -178,6 +180,10 @@ def _deep_pages(path: str) -> list[Array]:
             check_size(path, *page.shape)
             if page.photometric == tifffile.PHOTOMETRIC.SEPARATED:
                 raise UserError(f"{path} stores its colours as CMYK (inks): expected grey or RGB; convert it.")
+            if page.samplesperpixel > _CHANNELS:
+                raise UserError(
+                    f"{path} has {page.samplesperpixel} channels: expected grey or RGB; write the right ones."
+                )
             array = page.asarray()
             array = np.moveaxis(array, 0, -1) if page.axes == "SYX" else array
             array = array[..., :3] if page.axes in ("SYX", "YXS") else array
