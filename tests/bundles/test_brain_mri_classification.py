@@ -31,7 +31,8 @@ from medtl_monai.variants import convert_norm
 FILES = {
     "run.json", "run.log", "config.json", "split.csv", "leakage.json", "load_report.json", "predictions.csv",
     "metrics.json",
-    "checkpoints/best.pt", "checkpoints/last.pt", "figures/learning_curves.png", "figures/val_roc.png",
+    "checkpoints/best.pt", "checkpoints/last.pt", "checkpoints/previous.pt",
+    "figures/learning_curves.png", "figures/val_roc.png",
     "figures/val_pr.png", "figures/val_confusion.png", "figures/val_reliability.png", "figures/val_worst_cases.png",
     "figures/val_typical_cases.png",
 }  # fmt: skip

@@ -74,12 +74,8 @@ def test_evaluate_scores_every_slice_and_agrees_with_training_and_inference(cli,
 
 
 def test_a_run_goes_on_from_its_checkpoint(cli, run, tmp_path):
-    stop = {"_target_": "EarlyStopHandler", "patience": 1, "score_function": "$lambda engine: 0.0", "epoch_level": True}
-    handlers = json.loads((cli.bundle / "configs" / "train.json").read_text())["train"]["handlers"]
-    args = ("--image_size", 32, "--batch_size", 8, "--epochs", 3, "--output_dir", tmp_path / "cut")
-    stopped = cli("train", *args, "--train::handlers", json.dumps([*handlers, stop]).replace("true", "True"))
-    last = tmp_path / "cut" / "checkpoints" / "last.pt"
-    assert states(last)["trainer"]["epoch"] < 3, stopped.stdout + stopped.stderr
+    last = cli.kill(tmp_path / "cut", 1, "--epochs", 3)
+    assert states(last)["trainer"]["epoch"] < 3
     cli.train(tmp_path / "cut", "--epochs", 3, "--resume", last)
     same_weights(last, run / "checkpoints" / "last.pt")
 

@@ -152,8 +152,18 @@ CASES = {
     **{f"breast: {name}": Case(BREAST, *about, told=ONE) for name, about in (CLASSIFIERS | BREASTS).items()},
     **{f"cardiac: {name}": Case(CARDIAC, *about) for name, about in HEARTS.items()},
     "brain: window": Case(BRAIN, {"window": [20.0, 140.0]}, ("window",)),
-    "brain: standardized": Case(BRAIN, {"standardize": True}, ("standardize",)),
-    "cardiac: standardized": Case(CARDIAC, {"standardize": True}, ("standardize",)),
+    "chest: window": Case(CHEST, {"window": [20.0, 140.0]}, ("window",)),
+    "breast: window": Case(BREAST, {"window": [0.0, 1000.0]}, ("window",), told=ONE),
+    "cardiac: window": Case(CARDIAC, {"window": [20.0, 300.0]}, ("window",)),
+    **{
+        f"{name}: standardized": Case(bundle, {"standardize": True}, ("standardize",), told=told)
+        for name, bundle, told in (
+            ("brain", BRAIN, {}),
+            ("chest", CHEST, {}),
+            ("breast", BREAST, ONE),
+            ("cardiac", CARDIAC, {}),
+        )
+    },
     "brain: calibrated": Case(BRAIN, LEARNT, ("scales", "mirrors"), data="twice", close=SCALED),
     "chest: calibrated": Case(CHEST, LEARNT, ("scales", "mirrors"), data="twice", close=SCALED),
     "breast: calibrated": Case(BREAST, {"calibrate": True}, (), told=ONE, close=SCALED),
