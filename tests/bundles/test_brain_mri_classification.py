@@ -334,7 +334,8 @@ def test_what_cannot_be_an_ensemble_is_refused(run, tmp_path):
 def test_two_processes_train_and_a_single_one_finds_the_same_scores(cli, tmp_path):
     output = tmp_path / "out"
     alone = cli.train_in_two_processes(output, port=29517)
-    assert {str(path.relative_to(output)) for path in output.rglob("*") if path.is_file()} >= FILES
+    found = {str(path.relative_to(output)) for path in output.rglob("*") if path.is_file()}
+    assert found >= FILES - {"checkpoints/previous.pt"}  # of a single epoch
     two, one = (read_predictions(folder / "predictions.csv") for folder in (output, alone))
     want = dict(zip(one.images, one.probabilities, strict=True))
     for image, probabilities in zip(two.images, two.probabilities, strict=True):
