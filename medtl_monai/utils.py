@@ -240,12 +240,15 @@ def damaged_entry(path: str | os.PathLike[str]) -> str | None:
 
     A file that is no such file is damaged as a whole.
     """
+    import struct
     import zipfile
+    import zlib
 
+    damage = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError)
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip()
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError) as error:
+    except damage as error:  # of the table of contents, too: another method, a password, a place before the file
         return f"the file ({error})"
 
 

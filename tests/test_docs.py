@@ -64,17 +64,6 @@ def test_rendered_pages_are_not_stale():
         assert path.read_text(encoding="utf-8") == content, f"{path.name} is stale: run `make docs`"
 
 
-def test_the_brain_bundle_is_ahead_of_the_plain_loop_at_every_moment():
-    runs = json.loads((ROOT / "benchmarks" / "results" / "brain_mri" / "peer.json").read_text())["runs"].values()
-
-    def means(way, seconds):
-        epochs = [[epoch for epoch in run[way] if epoch["seconds"] <= seconds] for run in runs]
-        return [sum(e[-1][key] if e else 0 for e in epochs) / len(runs) for key in ("val_accuracy", "val_auc")]
-
-    for seconds in {epoch["seconds"] for run in runs for epochs in run.values() for epoch in epochs}:
-        assert all(ours > theirs for ours, theirs in zip(means("bundle", seconds), means("peer", seconds), strict=True))
-
-
 def test_modules_import_from_lower_layers_only():
     imported = load_render().imported
     for path in PACKAGE.rglob("*.py"):

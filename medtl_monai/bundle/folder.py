@@ -22,7 +22,7 @@ _locks: dict[Path, int] = {}
 
 _FREE = (
     *("bundle_root", "output_dir", "resume", "dataset_dir", "weights", "device", "num_workers", "cache_dir"),
-    *("save_to_models", "imports"),
+    "save_to_models",
 )
 """Keys that may differ when a training goes on: data and weights are compared by their hashes."""
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from monai.transforms.traits import RandomizableTrait
+from scipy.ndimage import label
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d, max_pool2d
+from torch.nn.functional import adaptive_avg_pool2d
 
 from ..utils import UNKNOWN, UserError
 from .boxes import check_inside, draw_boxes, marked
@@ -241,11 +243,6 @@ def _cells(image: Tensor) -> Tensor:
 
 def _largest(mask: Tensor) -> Tensor:
     """The largest connected region of ``(1, 1, H, W)``."""
-    names = torch.arange(1, mask.numel() + 1, dtype=torch.float32).view(mask.shape) * mask
-    while True:  # the largest name of each region spreads
-        spread = max_pool2d(names, 3, 1, 1) * mask
-        if torch.equal(spread, names):
-            break
-        names = spread
-    found, counts = names[names > 0].unique(return_counts=True)
-    return names == found[counts.argmax()] if len(found) else mask
+    names, count = label(mask[0, 0].numpy(), np.ones((3, 3)))
+    sizes = np.bincount(names.ravel())[1:]
+    return torch.as_tensor(names == 1 + sizes.argmax())[None, None] if count else mask

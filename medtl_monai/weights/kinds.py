@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 import zipfile
 from pathlib import Path
 from typing import Literal
@@ -66,7 +67,7 @@ def check_sums(path: Path) -> None:
     Raises:
         UserError: one is another; archives that cannot be opened are torch's to refuse.
     """
-    damaged = damaged_entry(path) if zipfile.is_zipfile(path) else None
+    damaged = damaged_entry(path) if _members(path) else None
     if damaged is not None:
         raise UserError(f"{path} is damaged: the checksum of {damaged} is another: copy or download it again.")
 
@@ -113,5 +114,5 @@ def _members(path: Path) -> list[str]:
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.namelist()
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError):
+    except (zipfile.BadZipFile, struct.error, OSError, RuntimeError, ValueError):
         return []
